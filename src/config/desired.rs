@@ -1,0 +1,158 @@
+//! What the user wants, validated: nothing in here can be wrong any more.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::port::Endpoint;
+use crate::tunnel::Policy;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The tunnels, in the order of the file. Names, hashes and listening endpoints are unique.
+    pub tunnels: Vec<Tunnel>,
+    /// Where the API listens.
+    pub api: Api,
+}
+
+/// Where the API listens, beyond the command line's own default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Api {
+    /// Path of the unix socket; `None`: the default of [`crate::daemon::paths`].
+    pub socket: Option<PathBuf>,
+    /// TCP address and the file that holds the bearer token: one is never without the other.
+    pub tcp: Option<ApiTcp>,
+}
+
+/// The API over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiTcp {
+    /// Address and port to listen on.
+    pub listen: std::net::SocketAddr,
+    /// File whose trimmed content is the bearer token.
+    pub token_file: PathBuf,
+}
+
+/// One tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Unique name, as written or derived.
+    pub name: String,
+    /// The ancestor's identity: md5, 32 hex digits, over the texts as written.
+    pub hash: String,
+    /// The ancestor's older identity: 8 hex digits.
+    pub log_id: String,
+    /// The texts as written, which the ancestor's clients are shown.
+    pub written: Written,
+    /// `enabled: false` keeps the tunnel stopped.
+    pub enabled: bool,
+    /// Needs a person to authenticate: waits in `needs_auth`.
+    pub interactive: bool,
+    /// What to run. A change of it, and only of it, restarts the tunnel.
+    pub work: Work,
+    /// How to run it.
+    pub policy: Policy,
+}
+
+/// The texts of a tunnel's entry as written, with the ancestor's defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// `remote_host`; empty for a command.
+    pub remote_host: String,
+    /// `remote_port`; empty for a command and for `dynamic`.
+    pub remote_port: String,
+    /// `local_port`.
+    pub local_port: String,
+    /// `direction`.
+    pub direction: String,
+}
+
+/// What a tunnel runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// A forward over an ssh connection.
+    Ssh(SshTunnel),
+    /// A program that binds the port itself.
+    Command(CommandTunnel),
+}
+
+impl Work {
+    /// The local endpoints that must be unbound before the tunnel can listen; none for a remote forward.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Self::Ssh(SshTunnel {
+                forward: Forward::Local { listen, .. } | Forward::Dynamic { listen },
+                ..
+            }) => listen,
+            Self::Ssh(SshTunnel { forward: Forward::Remote { .. }, .. }) => &[],
+            Self::Command(command) => &command.listen,
+        }
+    }
+}
+
+/// A forward over an ssh connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshTunnel {
+    /// `user@host` or a `Host` alias; never begins with `-`, holds no white space or control character.
+    pub destination: String,
+    /// What to forward.
+    pub forward: Forward,
+    /// The ssh program; `ssh` is looked up in PATH.
+    pub program: PathBuf,
+    /// `-F`.
+    pub config_file: Option<PathBuf>,
+    /// `-i`.
+    pub identity_file: Option<PathBuf>,
+    /// `-o Name=value`; names are letters and digits only, and none of those that portward itself must set.
+    pub options: BTreeMap<String, String>,
+    /// ssh's ConnectTimeout; the whole handshake may take twice as long.
+    pub connect_timeout: Duration,
+}
+
+/// A forward, with the meaning that ssh gives to `-L`, `-R` and `-D`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forward {
+    /// `-L`: listen here, connect from the server.
+    Local {
+        /// Where ssh listens here (never empty).
+        listen: Vec<Endpoint>,
+        /// Where the server connects to.
+        target: HostPort,
+    },
+    /// `-R`: listen on the server, connect from here.
+    Remote {
+        /// Address to bind on the server; `None`: the server's loopback.
+        bind: Option<String>,
+        /// Port on the server.
+        port: u16,
+        /// Where ssh connects to from here.
+        target: HostPort,
+    },
+    /// `-D`: a SOCKS proxy here.
+    Dynamic {
+        /// Where ssh listens here (never empty).
+        listen: Vec<Endpoint>,
+    },
+}
+
+/// A host name or address with a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// A program that binds the port itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandTunnel {
+    /// Program and arguments (never empty); no shell sees them.
+    pub argv: Vec<String>,
+    /// Endpoints that must be unbound before the start. A bare port means the wildcard addresses here, because what the
+    /// program binds is its own affair; the tunnel is up once one listener that overlaps them is the program's.
+    pub listen: Vec<Endpoint>,
+    /// How long the program may take until it listens.
+    pub start_timeout: Duration,
+}

@@ -1,0 +1,5 @@
+//! The configuration: file -> raw -> desired.
+
+pub mod desired;
+
+pub use desired::Desired;

@@ -1,0 +1,83 @@
+//! What everybody but the event loop sees: a picture of all tunnels, in the words of the API.
+
+use serde::{Deserialize, Serialize};
+
+use crate::port::Holder;
+use crate::tunnel::{Failure, StateName};
+
+/// All tunnels and the state of the configuration at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Snapshot {
+    /// In the order of the file.
+    pub tunnels: Vec<TunnelStatus>,
+    /// Path of the configuration file.
+    pub config_path: String,
+    /// Why the file as it stands is not in force; `None` when it is.
+    pub config_error: Option<String>,
+}
+
+/// One element of `GET /status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// Name, as written or derived.
+    pub name: String,
+    /// The ancestor's word.
+    pub status: AncestorStatus,
+    /// As written.
+    pub local_port: String,
+    /// As written; empty for a command.
+    pub remote_host: String,
+    /// As written; empty for a command and for `dynamic`.
+    pub remote_port: String,
+    /// The ancestor's identity of the tunnel: md5, 32 hex digits.
+    pub hash: String,
+    /// The ancestor's older identity: 8 hex digits.
+    pub log_id: String,
+    /// State of the tunnel.
+    pub state: StateName,
+    /// As written.
+    pub direction: String,
+    /// Whether a person must authenticate.
+    pub interactive: bool,
+    /// The process that carries the tunnel now.
+    pub pid: Option<u32>,
+    /// When the state was entered, RFC 3339.
+    pub since: String,
+    /// Times that the tunnel was restarted since the daemon started, planned or not.
+    pub restarts: u64,
+    /// The last failure, until the tunnel is up again or stopped.
+    pub last_error: Option<Failure>,
+    /// Who holds the port that the tunnel waits for.
+    pub holder: Option<Holder>,
+    /// What the tunnel's process listens on, `address:port`, as the kernel shows it.
+    pub listeners: Vec<String>,
+}
+
+/// The five words of the ancestor's `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AncestorStatus {
+    /// The port listens.
+    Running,
+    /// Not wanted.
+    Stopped,
+    /// On its way.
+    Starting,
+    /// Wanted, and not on its way before the next retry.
+    Dead,
+    /// Waits for a person.
+    Interactive,
+}
+
+impl AncestorStatus {
+    /// The ancestor's word for `state`.
+    pub const fn of(state: StateName) -> Self {
+        match state {
+            StateName::Up | StateName::Replacing => Self::Running,
+            StateName::Stopped | StateName::Stopping => Self::Stopped,
+            StateName::AwaitingPort | StateName::Connecting | StateName::Forwarding => Self::Starting,
+            StateName::Backoff | StateName::Failed => Self::Dead,
+            StateName::NeedsAuth => Self::Interactive,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! portward keeps SSH tunnels alive, and never starts one on a port that the kernel has not confirmed unbound.
+//!
+//! One way through: configuration file -> raw config -> desired -> reconcile -> `step` -> actions -> effects -> events back;
+//! snapshots go out to the API, the command line and the journal.
+//!
+//! - [`config`]: the YAML file, its errors, and what is wanted when it has none; watching it.
+//! - [`tunnel`]: the pure core. `step(tunnel, event, now, policy)` decides everything and does no IO.
+//! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
+//! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
+//! - [`observe`]: log lines, the journal, systemd.
+//! - [`clock`]: the only place that reads a clock.
+
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod observe;
+pub mod port;
+pub mod tunnel;

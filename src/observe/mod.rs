@@ -1,0 +1,3 @@
+//! What portward tells the outside: log lines, the journal, systemd.
+
+pub mod recent;

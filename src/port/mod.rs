@@ -1,0 +1,106 @@
+//! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A local TCP endpoint that a tunnel is to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// For `[::]`: whether the listener leaves IPv4 alone. ssh always sets IPV6_V6ONLY; other programs may not.
+    pub v6only: bool,
+}
+
+impl Endpoint {
+    /// The endpoint as ssh would bind it: IPv6 sockets are v6only.
+    pub fn new(address: IpAddr, port: u16) -> Self {
+        Self { address: SocketAddr::new(address, port), v6only: address.is_ipv6() }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(formatter)
+    }
+}
+
+/// The answer to "would bind and listen on these endpoints succeed now?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// They would.
+    Unbound,
+    /// They would not, because of these sockets (never empty).
+    Held(Vec<HeldBy>),
+}
+
+/// One socket that keeps an endpoint from being bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBy {
+    /// The endpoint asked for.
+    pub endpoint: Endpoint,
+    /// The address and port that the socket itself is bound to.
+    pub bound: SocketAddr,
+    /// How it holds the endpoint; this chooses the wake-up.
+    pub kind: HoldKind,
+    /// The socket's inode; 0 when the kernel does not tell (TIME_WAIT).
+    pub inode: u32,
+    /// The uid that made the socket.
+    pub uid: u32,
+}
+
+/// How a socket holds an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HoldKind {
+    /// It listens.
+    Listener,
+    /// It is bound and does not listen.
+    Bound,
+    /// A connection that happens to use the port as its own.
+    Connection,
+    /// TIME_WAIT that blocks, and how much of it is left.
+    TimeWait(Duration),
+    /// The trial bind failed and no row of the kernel's tells why.
+    Unexplained,
+}
+
+/// The process behind a socket, as far as this user may see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process id; `None` when the kernel hides it from this user.
+    pub pid: Option<u32>,
+    /// Command line, arguments joined by spaces, at most 256 characters; `None` when hidden.
+    pub command: Option<String>,
+    /// The uid that made the socket.
+    pub uid: u32,
+    /// Name of that user, if there is one.
+    pub user: Option<String>,
+    /// systemd unit, if the process's cgroup tells one.
+    pub unit: Option<String>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.pid, &self.command) {
+            (Some(pid), Some(command)) => write!(formatter, "pid {pid} ({command})")?,
+            (Some(pid), None) => write!(formatter, "pid {pid}")?,
+            (None, _) => formatter.write_str("a process that this user may not see")?,
+        }
+        match &self.user {
+            Some(user) => write!(formatter, " of user {user}")?,
+            None => write!(formatter, " of uid {}", self.uid)?,
+        }
+        if let Some(unit) = &self.unit {
+            write!(formatter, " in {unit}")?;
+        }
+        Ok(())
+    }
+}

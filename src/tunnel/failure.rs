@@ -1,0 +1,80 @@
+//! What can go wrong with a tunnel, as classes that choose how long to wait.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a tunnel is not up: the class (`last_error.kind`, `ERROR_KIND`) and a sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class.
+    pub kind: FailureKind,
+    /// One line for a person: what happened and the next step.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of class `kind`.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.kind, self.message)
+    }
+}
+
+/// The class of a [`Failure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The server refused every way of authentication.
+    Auth,
+    /// The server's host key is unknown or has changed.
+    HostKey,
+    /// The host name does not resolve.
+    Dns,
+    /// The server's machine refused the connection.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// No route, a reset, or a connection closed by the other side.
+    Network,
+    /// The server could not listen on the remote port.
+    RemotePortHeld,
+    /// The local port was taken between its confirmation and the request.
+    LocalPortHeld,
+    /// ssh, its options or the command cannot work as configured: retrying does not help.
+    Config,
+    /// The process was ended by a signal that portward did not send.
+    Killed,
+    /// The process ended, and nothing it said tells why.
+    Exited,
+}
+
+impl FailureKind {
+    /// The word used in JSON and in the journal.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::HostKey => "host_key",
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Network => "network",
+            Self::RemotePortHeld => "remote_port_held",
+            Self::LocalPortHeld => "local_port_held",
+            Self::Config => "config",
+            Self::Killed => "killed",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
