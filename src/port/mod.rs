@@ -1,9 +1,14 @@
 //! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
 
+pub mod diag;
 mod error;
 mod events;
+mod filter;
 pub mod holder;
 mod release;
+mod trial;
+mod verdict;
+pub mod wire;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
