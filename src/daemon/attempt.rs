@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
-use crate::port::{Endpoint, PortError, Ports, Verdict, holder};
+use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
 use crate::process::{Child, read_lines};
 use crate::ssh::{ControlSocket, Master, MasterError, classify};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
@@ -34,15 +33,8 @@ pub(super) enum Order {
     CloseForward,
 }
 
-/// The sockets on which a process of ours listens, as the kernel showed them when it came up.
-pub(super) type Listening = Arc<Mutex<Vec<Socket>>>;
-
-/// A listening socket of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) address: SocketAddr,
-    pub(super) inode: u32,
-}
+/// What a process of ours listens on, as the kernel showed it when it came up.
+pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
 
 /// What every attempt needs.
 #[derive(Debug, Clone)]
@@ -138,18 +130,20 @@ impl Attempt {
         if self.endpoints.is_empty() {
             return Ok(());
         }
-        let sockets = self
-            .sockets(|endpoint, socket| endpoint.address == socket.address && holder::pid_owns(pid, socket.inode))
+        let listeners = self
+            .listeners(|endpoint, listener| {
+                endpoint.address == listener.address && holder::pid_owns(pid, listener.inode)
+            })
             .map_err(|error| port_failure(&error))?;
         for endpoint in &self.endpoints {
-            if !sockets.iter().any(|socket| socket.address == endpoint.address) {
+            if !listeners.iter().any(|listener| listener.address == endpoint.address) {
                 return Err(Failure::new(
                     FailureKind::Exited,
                     format!("ssh says that it listens on {endpoint}, and the kernel shows no such listener of it"),
                 ));
             }
         }
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
         Ok(())
     }
 
@@ -179,17 +173,15 @@ impl Attempt {
         }
     }
 
-    /// The listening sockets on our ports for which `ours` holds.
-    pub(super) fn sockets(
+    /// The listeners for which `ours` holds with one of our endpoints.
+    pub(super) fn listeners(
         &self,
-        ours: impl Fn(&Endpoint, &Socket) -> bool,
-    ) -> Result<Vec<Socket>, PortError> {
+        ours: impl Fn(&Endpoint, &Listener) -> bool,
+    ) -> Result<Vec<Listener>, PortError> {
         let ports: BTreeSet<_> = self.endpoints.iter().map(Endpoint::port).collect();
-        let listeners = self.ports.listeners(&ports)?.into_iter();
-        Ok(listeners
-            .map(|listener| Socket { address: listener.address, inode: listener.inode })
-            .filter(|socket| self.endpoints.iter().any(|endpoint| ours(endpoint, socket)))
-            .collect())
+        let mut listeners = self.ports.listeners(&ports)?;
+        listeners.retain(|listener| self.endpoints.iter().any(|endpoint| ours(endpoint, listener)));
+        Ok(listeners)
     }
 
     pub(super) fn report(&self, event: Event) {

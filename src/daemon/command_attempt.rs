@@ -11,9 +11,9 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::attempt::{Attempt, OUTPUT_GRACE, Said, Socket, port_failure};
+use super::attempt::{Attempt, OUTPUT_GRACE, Said, port_failure};
 use crate::config::desired::CommandTunnel;
-use crate::port::{Endpoint, PortError, holder, overlap};
+use crate::port::{Endpoint, Listener, PortError, holder};
 use crate::process::{Child, read_lines};
 use crate::tunnel::{Event, Failure, FailureKind};
 
@@ -87,8 +87,8 @@ impl Attempt {
 
     /// Whether the process listens on the port; remembers on what.
     async fn look(&self, pid: u32) -> bool {
-        let sockets = match self.sockets(|endpoint, socket| overlap(*endpoint, socket.address)) {
-            Ok(sockets) => sockets,
+        let listeners = match self.listeners(|endpoint, listener| listener.overlaps(endpoint)) {
+            Ok(listeners) => listeners,
             Err(error) => {
                 self.teller.warn(&error.to_string());
                 return false;
@@ -97,11 +97,11 @@ impl Attempt {
         let known = self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut ours = Vec::new();
         let mut unknown = Vec::new();
-        for socket in sockets {
-            if known.contains(&socket) || holder::pid_owns(pid, socket.inode) {
-                ours.push(socket);
+        for listener in listeners {
+            if known.contains(&listener) || holder::pid_owns(pid, listener.inode) {
+                ours.push(listener);
             } else {
-                unknown.push(socket);
+                unknown.push(listener);
             }
         }
         // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
@@ -113,12 +113,13 @@ impl Attempt {
     }
 }
 
-async fn owned_by_descendants(leader: u32, sockets: Vec<Socket>) -> Vec<Socket> {
-    let inodes: BTreeSet<_> = sockets.iter().map(|socket| socket.inode).collect();
+async fn owned_by_descendants(leader: u32, listeners: Vec<Listener>) -> Vec<Listener> {
+    let inodes: BTreeSet<_> = listeners.iter().map(|listener| listener.inode).collect();
     let owners: HashMap<u32, u32> =
         tokio::task::spawn_blocking(move || holder::owners(&inodes)).await.unwrap_or_default();
     let is_ours = |pid: u32| in_group_of(leader, pid) || holder::is_descendant_of(pid, leader);
-    sockets.into_iter().filter(|socket| owners.get(&socket.inode).is_some_and(|pid| is_ours(*pid))).collect()
+    let owned = |listener: &Listener| owners.get(&listener.inode).is_some_and(|pid| is_ours(*pid));
+    listeners.into_iter().filter(owned).collect()
 }
 
 /// A descendant whose parents have ended is still in the group.

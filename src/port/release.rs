@@ -38,10 +38,20 @@ struct Shared {
 pub struct Listener {
     /// What it listens on.
     pub address: SocketAddr,
+    /// For an IPv6 address: whether it leaves IPv4 alone.
+    pub v6only: bool,
     /// Inode of the socket; [`super::holder::pid_owns`] finds its process.
     pub inode: u32,
     /// The uid that made it.
     pub uid: u32,
+}
+
+impl Listener {
+    /// Whether it serves `endpoint`, be it through a wildcard address.
+    pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
+        let listening = Endpoint { address: self.address, v6only: self.v6only };
+        verdict::endpoints_overlap(endpoint, &listening)
+    }
 }
 
 /// What has been asked of the kernel and heard from it so far; tests read it to show that nothing polls.
@@ -132,7 +142,12 @@ impl Ports {
             listeners.extend(
                 rows.iter()
                     .filter(|row| row.state == SocketState::Listening && ports.contains(&row.local.port()))
-                    .map(|row| Listener { address: row.local, inode: row.inode, uid: row.uid }),
+                    .map(|row| Listener {
+                        address: row.local,
+                        v6only: row.v6only,
+                        inode: row.inode,
+                        uid: row.uid,
+                    }),
             );
         }
         Ok(listeners)

@@ -34,12 +34,15 @@ impl Coverage {
     }
 }
 
+/// Whether two endpoints have a port at an address in common.
+pub(super) fn endpoints_overlap(one: &Endpoint, two: &Endpoint) -> bool {
+    one.port() == two.port()
+        && Coverage::of(one.address.ip(), one.v6only).overlaps(Coverage::of(two.address.ip(), two.v6only))
+}
+
 /// Whether `row` has the port of `endpoint` at one of its addresses.
 pub(super) fn overlaps(endpoint: &Endpoint, row: &SocketRow) -> bool {
-    endpoint.port() == row.local.port()
-        && Coverage::of(endpoint.address.ip(), endpoint.v6only)
-            .overlaps(Coverage::of(row.local.ip(), row.v6only))
-        && same_interface(endpoint, row)
+    endpoints_overlap(endpoint, &Endpoint { address: row.local, v6only: row.v6only }) && same_interface(endpoint, row)
 }
 
 /// Two sockets that are bound to different interfaces do not meet. An endpoint has one if it is link-local.
