@@ -139,7 +139,9 @@ impl Attempt {
             if !listeners.iter().any(|listener| listener.address == endpoint.address) {
                 return Err(Failure::new(
                     FailureKind::Exited,
-                    format!("ssh says that it listens on {endpoint}, and the kernel shows no such listener of it"),
+                    format!(
+                        "ssh says that it listens on {endpoint}, and the kernel shows no such listener of it"
+                    ),
                 ));
             }
         }
@@ -165,7 +167,10 @@ impl Attempt {
             Err(error) => port_failure(&error),
             Ok(Verdict::Held(held)) => Failure::new(
                 FailureKind::LocalPortHeld,
-                format!("{} was taken before ssh could listen on it; portward waits for it", held[0].endpoint),
+                format!(
+                    "{} was taken before ssh could listen on it; portward waits for it",
+                    held[0].endpoint
+                ),
             ),
             Ok(Verdict::Unbound) => {
                 Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}"))

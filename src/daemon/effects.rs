@@ -113,8 +113,9 @@ impl Effects {
         }
         let ports = self.ports.clone();
         let wait = tokio::spawn(async move {
-            let unbound =
-                ports.unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec())).await;
+            let unbound = ports
+                .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
+                .await;
             teller.report(match unbound {
                 Ok(()) => Event::PortUnbound(generation),
                 Err(error) => Event::PortUnusable(generation, port_failure(&error)),
@@ -151,7 +152,8 @@ impl Effects {
                 outside.running.insert(generation, Running { group, orders, listening });
             }
             Err(error) => {
-                let message = format!("{error}; check the program's path, and the PATH that portward runs with");
+                let message =
+                    format!("{error}; check the program's path, and the PATH that portward runs with");
                 outside
                     .teller
                     .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));

@@ -71,7 +71,9 @@ impl Phases {
             Action::StartProcess(generation) => {
                 *self = Self { generation: *generation, started: Some(now), ..Self::default() };
             }
-            Action::RequestForward(generation) if *generation == self.generation => self.requested = Some(now),
+            Action::RequestForward(generation) if *generation == self.generation => {
+                self.requested = Some(now)
+            }
             Action::RequestForward(_)
             | Action::ConfirmPort(_)
             | Action::AbandonPort(_)
@@ -89,7 +91,9 @@ impl Phases {
     pub(super) fn note_event(&mut self, event: &Event, now: Moment) {
         match event {
             Event::ProcessReady(generation) if *generation == self.generation => self.ready = Some(now),
-            Event::ForwardListening(generation) if *generation == self.generation => self.listening = Some(now),
+            Event::ForwardListening(generation) if *generation == self.generation => {
+                self.listening = Some(now)
+            }
             Event::ProcessReady(_)
             | Event::ForwardListening(_)
             | Event::StartRequested
@@ -106,13 +110,17 @@ impl Phases {
         }
     }
 
-    /// The length of each phase; `total` was measured by whoever asked.
-    pub(super) fn took(&self, total: Duration) -> Took {
+    /// The length of each phase since `asked`; zero if no process had to be started.
+    pub(super) fn took(&self, asked: Moment, now: Moment) -> Took {
+        let total_ms = milliseconds(now.since(asked));
+        if self.started < Some(asked) {
+            return Took { total_ms, ..Took::default() };
+        }
         Took {
             connect_ms: between(self.started, self.ready),
             release_ms: between(self.ready, self.requested),
             forward_ms: between(self.requested, self.listening),
-            total_ms: milliseconds(total),
+            total_ms,
         }
     }
 }

@@ -74,7 +74,7 @@ impl EventLoop {
                 Some((slot, event)) = self.events.recv() => self.hear(slot, event),
                 Some(command) = self.commands.recv() => self.obey(command),
                 content = self.config.changed(), if !self.state.stopping => {
-                    let result = content.map_err(|error| error.to_string()).and_then(|text| self.parse(&text));
+                    let result = content.map_err(|error| error.to_string()).and_then(|text: String| self.parse(&text));
                     // The error is logged, and the status shows it.
                     let _ = self.reload(result);
                 }
@@ -137,7 +137,9 @@ impl EventLoop {
         entry.phases.note_action(&action, now);
         let work = &entry.desired.work;
         match action {
-            Action::ConfirmPort(generation) => self.effects.confirm_port(&mut entry.outside, generation, work),
+            Action::ConfirmPort(generation) => {
+                self.effects.confirm_port(&mut entry.outside, generation, work)
+            }
             Action::AbandonPort(generation) => entry.outside.abandon_port(generation),
             Action::StartProcess(generation) => {
                 entry.starts += 1;
@@ -159,8 +161,9 @@ impl EventLoop {
             Action::ReportRestartFailed(failure) => {
                 narrate::restart_failed(entry, &failure);
                 let waiting = std::mem::take(&mut self.state.waiters);
-                let (failed, others) =
-                    waiting.into_iter().partition(|waiter| waiter.slot == slot && waiter.verb == Verb::Restart);
+                let (failed, others) = waiting
+                    .into_iter()
+                    .partition(|waiter| waiter.slot == slot && waiter.verb == Verb::Restart);
                 self.state.waiters = others;
                 for waiter in failed {
                     let outcome =
@@ -175,7 +178,8 @@ impl EventLoop {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Act { verb, hash, timeout, reply } => {
-                let found = self.state.entries.iter().find(|(_, entry)| !entry.removed && entry.desired.hash == hash);
+                let found =
+                    self.state.entries.iter().find(|(_, entry)| !entry.removed && entry.desired.hash == hash);
                 let Some((&slot, _)) = found else {
                     let _ = reply.send(None);
                     return;
@@ -188,7 +192,9 @@ impl EventLoop {
                 let _ = reply.send(self.snapshot.borrow().clone());
             }
             Command::Reload { dry_run: true, reply } => {
-                let report = self.read_config().map(|wanted| self.report_of(&self.plan(&wanted.tunnels), &wanted.tunnels));
+                let report = self
+                    .read_config()
+                    .map(|wanted| self.report_of(&self.plan(&wanted.tunnels), &wanted.tunnels));
                 let _ = reply.send(report);
             }
             Command::Reload { dry_run: false, reply } => {
@@ -216,7 +222,14 @@ impl EventLoop {
         );
         let Some(entry) = self.state.entries.get(&slot) else { return };
         let generation = entry.tunnel.latest();
-        self.state.waiters.push(Waiter { slot, verb, generation, asked, deadline: asked.after(timeout), reply });
+        self.state.waiters.push(Waiter {
+            slot,
+            verb,
+            generation,
+            asked,
+            deadline: asked.after(timeout),
+            reply,
+        });
     }
 
     /// Answers every request whose tunnel is where it was wanted, or whose time is over.
@@ -253,10 +266,12 @@ impl EventLoop {
 
     /// Looks at the kernel's listeners: what is up must be there.
     fn refresh(&mut self) {
-        let up = |entry: &Entry| entry.tunnel.listening().map(|generation| entry.outside.listeners(generation));
+        let up =
+            |entry: &Entry| entry.tunnel.listening().map(|generation| entry.outside.listeners(generation));
         let expected: Vec<_> =
             self.state.entries.iter().filter_map(|(slot, entry)| Some((*slot, up(entry)?))).collect();
-        let ports = expected.iter().flat_map(|(_, listeners)| listeners).map(|listener| listener.address.port());
+        let ports =
+            expected.iter().flat_map(|(_, listeners)| listeners).map(|listener| listener.address.port());
         let ports = ports.collect();
         let present = match self.effects.listeners(&ports) {
             Ok(present) => present,
@@ -288,7 +303,9 @@ impl EventLoop {
         let result = match wanted {
             Ok(wanted) => {
                 if wanted.api != self.state.api {
-                    tracing::warn!("the `api` section changed; it takes effect when portward is started again");
+                    tracing::warn!(
+                        "the `api` section changed; it takes effect when portward is started again"
+                    );
                 }
                 Ok(self.apply(wanted.tunnels))
             }

@@ -70,7 +70,9 @@ pub enum RunError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The directory of the API's socket cannot be made.
-    #[error("cannot make the directory {path:?} for the API's socket: {source}; name another one with --socket")]
+    #[error(
+        "cannot make the directory {path:?} for the API's socket: {source}; name another one with --socket"
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -86,11 +88,11 @@ pub enum RunError {
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let logs = Arc::new(RecentLogs::default());
     let mut config = ConfigWatch::new(&options.config)?;
-    let wanted = config::load(&options.config)?;
+    let text = config.read_now().map_err(ConfigError::from)?;
+    let wanted = config::parse(&text, &options.config).map_err(ConfigError::from)?;
     let _flush_at_end = log::start(options.log, logs.clone())?;
 
-    let socket =
-        options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::default_socket);
     make_directory(&socket)?;
     let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref()).await?;
     let ports = Ports::new()?;
@@ -109,7 +111,6 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         let _ = api_ends.await;
     }));
 
-    // The file may have been edited between its loading and here: then the watch reports it.
     let result = EventLoop {
         clock,
         effects: Effects::new(ports, control),

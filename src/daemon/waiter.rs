@@ -23,12 +23,14 @@ impl Waiter {
     /// The answer, if it is due.
     pub(super) fn outcome(&self, entry: &Entry, clock: &Clock, now: Moment) -> Option<Outcome> {
         let status = || entry.status(clock);
-        let done = || Outcome::Done { status: status(), took: entry.phases.took(now.since(self.asked)) };
+        let done = || Outcome::Done { status: status(), took: entry.phases.took(self.asked, now) };
         let not_done = |failure| Outcome::NotDone { status: status(), failure };
         let reached = match (self.verb, entry.tunnel.name()) {
             (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => Some(done()),
             (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
-            (Verb::Restart, StateName::Up) if entry.tunnel.listening() >= Some(self.generation) => Some(done()),
+            (Verb::Restart, StateName::Up) if entry.tunnel.listening() >= Some(self.generation) => {
+                Some(done())
+            }
             (Verb::Start | Verb::Restart, StateName::Failed) => Some(not_done(
                 entry.tunnel.last_failure().cloned().unwrap_or_else(|| superseded("the tunnel failed")),
             )),

@@ -42,7 +42,8 @@ pub(super) fn endpoints_overlap(one: &Endpoint, two: &Endpoint) -> bool {
 
 /// Whether `row` has the port of `endpoint` at one of its addresses.
 pub(super) fn overlaps(endpoint: &Endpoint, row: &SocketRow) -> bool {
-    endpoints_overlap(endpoint, &Endpoint { address: row.local, v6only: row.v6only }) && same_interface(endpoint, row)
+    endpoints_overlap(endpoint, &Endpoint { address: row.local, v6only: row.v6only })
+        && same_interface(endpoint, row)
 }
 
 /// Two sockets that are bound to different interfaces do not meet. An endpoint has one if it is link-local.

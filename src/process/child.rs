@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 
@@ -63,7 +64,7 @@ fn start(command: &mut Command) -> io::Result<(Child, ChildStdout, ChildStderr)>
     let watched = rustix::process::Pid::from_raw(pid.as_raw())
         .ok_or_else(|| io::Error::other("pid 0"))
         .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?))
-        .and_then(AsyncFd::new);
+        .and_then(watch);
     let pidfd = match watched {
         Ok(pidfd) => pidfd,
         Err(error) => {
@@ -75,6 +76,11 @@ fn start(command: &mut Command) -> io::Result<(Child, ChildStdout, ChildStderr)>
     };
     let group = Group { pid: child.id(), leader: Arc::new(Mutex::new(Some(pid))) };
     Ok((Child { child, pidfd, group }, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
+}
+
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
 }
 
 impl Child {

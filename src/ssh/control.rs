@@ -106,7 +106,8 @@ impl ControlDirectory {
         let expected = Expected::default();
         let announced = expected.clone();
         let watch_failed = |source| ControlError::Watch { path: path.to_owned(), source };
-        let mut watcher = notify::recommended_watcher(move |event| announce(event, &announced)).map_err(watch_failed)?;
+        let mut watcher =
+            notify::recommended_watcher(move |event| announce(event, &announced)).map_err(watch_failed)?;
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(watch_failed)?;
         Ok(Self { path: path.to_owned(), expected, _watcher: watcher })
     }

@@ -93,7 +93,8 @@ fn next_step(kind: FailureKind, destination: &str) -> String {
             "the server or a firewall does not answer: check the address and the route".to_owned()
         }
         FailureKind::Config => {
-            "mend the tunnel's ssh settings or the ssh config file; editing the configuration retries".to_owned()
+            "mend the tunnel's ssh settings or the ssh config file; editing the configuration retries"
+                .to_owned()
         }
         FailureKind::Network
         | FailureKind::RemotePortHeld
@@ -120,7 +121,10 @@ mod tests {
     fn each_saying_of_openssh_has_its_class() {
         for (stderr, expected) in [
             ("user@db: Permission denied (publickey).", FailureKind::Auth),
-            ("Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures", FailureKind::Auth),
+            (
+                "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures",
+                FailureKind::Auth,
+            ),
             (
                 "No ED25519 host key is known for db and you have requested strict checking.\nHost key verification failed.",
                 FailureKind::HostKey,
@@ -136,8 +140,14 @@ mod tests {
             ("Connection to db closed by remote host.", FailureKind::Network),
             ("kex_exchange_identification: Connection closed by remote host", FailureKind::Network),
             ("client_loop: send disconnect: Broken pipe", FailureKind::Network),
-            ("/etc/ssh/x: line 3: Bad configuration option: foo\n/etc/ssh/x: terminating, 1 bad configuration options", FailureKind::Config),
-            ("command-line line 0: keyword serveraliveinterval extra arguments at end of line", FailureKind::Config),
+            (
+                "/etc/ssh/x: line 3: Bad configuration option: foo\n/etc/ssh/x: terminating, 1 bad configuration options",
+                FailureKind::Config,
+            ),
+            (
+                "command-line line 0: keyword serveraliveinterval extra arguments at end of line",
+                FailureKind::Config,
+            ),
             ("", FailureKind::Exited),
             ("something new", FailureKind::Exited),
         ] {
@@ -147,7 +157,10 @@ mod tests {
 
     #[test]
     fn a_banner_before_the_error_does_not_hide_it() {
-        assert_eq!(kind("Welcome!\nConnection closed is our motto\nuser@db: Permission denied (publickey)."), FailureKind::Auth);
+        assert_eq!(
+            kind("Welcome!\nConnection closed is our motto\nuser@db: Permission denied (publickey)."),
+            FailureKind::Auth
+        );
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub enum MasterError {
 impl From<MuxError> for MasterError {
     fn from(error: MuxError) -> Self {
         match error {
-            MuxError::RequestFailure(reason) | MuxError::PermissionDenied(reason) => Self::Refused(reason.into()),
+            MuxError::RequestFailure(reason) | MuxError::PermissionDenied(reason) => {
+                Self::Refused(reason.into())
+            }
             other => Self::Broken(other.to_string()),
         }
     }
