@@ -57,3 +57,6 @@ pub fn parse(source: &str, path: &Path) -> Result<Desired, Diagnostics> {
         (_, problems) => Err(Diagnostics::new(path, source, problems)),
     }
 }
+
+#[cfg(test)]
+mod tests;
