@@ -120,7 +120,7 @@ impl Diagnostics {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let lines: Vec<&str> = self.source.lines().collect();
         let path = self.path.display().to_string();
-        let mut rendered: Vec<String> = self
+        let mut texts: Vec<String> = self
             .problems
             .iter()
             .take(RENDERED_AT_MOST)
@@ -140,9 +140,9 @@ impl Diagnostics {
             .collect();
         let silent = self.problems.len().saturating_sub(RENDERED_AT_MOST);
         if silent > 0 {
-            rendered.push(format!("... and {silent} more"));
+            texts.push(format!("... and {silent} more"));
         }
-        rendered.join("\n\n")
+        texts.join("\n\n")
     }
 }
 
@@ -165,20 +165,4 @@ impl std::error::Error for Diagnostics {}
 fn byte_span(line: &str, place: Place) -> std::ops::Range<usize> {
     let byte_of = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(byte, _)| byte);
     byte_of(place.column - 1)..byte_of(place.column - 1 + place.length)
-}
-
-/// A hint that proposes the known word that `written` was probably meant to be, or lists all.
-pub(super) fn suggest(written: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|word| (strsim::damerau_levenshtein(&written.to_lowercase(), &word.to_lowercase()), word))
-        .min_by_key(|(distance, _)| *distance);
-    match nearest {
-        // A third of the letters wrong is still a slip; more is another word.
-        Some((distance, word)) if distance <= (word.len() / 3).max(1) => format!("did you mean `{word}`?"),
-        _ => {
-            let quoted: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
-            format!("known here: {}", quoted.join(", "))
-        }
-    }
 }

@@ -94,6 +94,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 }
 
 /// The durations of `restart` and `stop_grace`.
+#[derive(Clone, Copy)]
 struct Timing {
     min_delay: Duration,
     max_delay: Duration,
@@ -141,17 +142,22 @@ impl Context<'_> {
         }
     }
 
-    /// The value of a key that the entry at `place` must have. `None`: it has not, or it is wrong, which is reported.
+    /// The value of a key that `entry` must have. `None`: it has not, or it is wrong, which is reported.
     pub(super) fn required<T, U>(
         &self,
-        place: Place,
+        entry: &Located<raw::Tunnel>,
         field: &Field<T>,
         key: &str,
         hint: &str,
         convert: impl FnOnce(&T) -> Result<U, Refusal>,
     ) -> Option<U> {
         if field.is_absent() {
-            self.report(place, Refusal::new(format!("missing key `{key}`")).hint(hint));
+            let of = entry
+                .value
+                .name
+                .value()
+                .map_or_else(String::new, |name| format!(" of `{}`", name.escape_debug()));
+            self.report(entry.place, Refusal::new(format!("missing key `{key}`{of}")).hint(hint));
         }
         self.optional(field, key, convert)?
     }
@@ -185,22 +191,16 @@ impl Context<'_> {
         let max_delay = period(&restart.max_delay, "max_delay", SHORTEST_DELAY, MAX_DELAY);
         let reset_after = period(&restart.reset_after, "reset_after", Duration::ZERO, RESET_AFTER);
         let stop_grace = period(&raw.stop_grace, "stop_grace", Duration::ZERO, STOP_GRACE);
-        let timing = Timing {
-            min_delay: min_delay?,
-            max_delay: max_delay?,
-            reset_after: reset_after?,
-            stop_grace: stop_grace?,
-        };
-        if timing.min_delay > timing.max_delay {
+        let (min_delay, max_delay) = (min_delay?, max_delay?);
+        if min_delay > max_delay {
             // One of the two is written: the defaults are in order.
             let place = restart.min_delay.get().or(restart.max_delay.get())?.place;
             let refusal = Refusal::new(format!(
-                "`min_delay` ({:?}) is longer than `max_delay` ({:?})",
-                timing.min_delay, timing.max_delay
+                "`min_delay` ({min_delay:?}) is longer than `max_delay` ({max_delay:?})"
             ));
             self.report(place, refusal.hint("the wait grows from `min_delay` to `max_delay`"));
             return None;
         }
-        Some(timing)
+        Some(Timing { min_delay, max_delay, reset_after: reset_after?, stop_grace: stop_grace? })
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn derived_name(runner: &str, local_port: &str) -> String {
 ///
 /// Numbers are given in the order of the hashes, so that a new order in the file renames nothing.
 pub(super) fn make_unique(unnamed: &mut [(&str, &mut String)], mut taken: HashSet<String>) {
-    unnamed.sort_by(|(left, _), (right, _)| left.cmp(right));
+    unnamed.sort_by_key(|(hash, _)| *hash);
     for (_, name) in unnamed {
         let mut unique = name.clone();
         let mut number = 1;

@@ -18,9 +18,10 @@ mod paths;
 mod raw;
 mod read;
 mod ssh;
+mod syntax;
 mod validate;
 mod values;
-pub mod watch;
+mod watch;
 mod work;
 
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use desired::Desired;
 pub use diagnose::{Diagnostic, Diagnostics, Place};
 pub use file::ReadError;
 pub use raw::schema;
+pub use watch::{ConfigWatch, WatchError};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -55,3 +57,6 @@ pub fn parse(source: &str, path: &Path) -> Result<Desired, Diagnostics> {
         (_, problems) => Err(Diagnostics::new(path, source, problems)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::diagnose::{Place, Problems, Refusal};
+use super::syntax;
 
 /// Nodes that aliases may stand for in all. An alias bomb passes it at once; real files use a handful.
 const ALIASED_NODES: usize = 10_000;
@@ -36,7 +37,14 @@ pub(super) enum Kind {
     },
     Sequence(Vec<Rc<Node>>),
     /// Keys are scalars, and each is there once.
-    Mapping(Vec<(Rc<Node>, Rc<Node>)>),
+    Mapping(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: Rc<Node>,
+    pub(super) value: Rc<Node>,
 }
 
 impl Node {
@@ -69,7 +77,7 @@ pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                report_syntax(source, &error, problems);
+                syntax::report(source, &error, problems);
                 return None;
             }
         };
@@ -78,14 +86,12 @@ pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
         }
         if documents > 1 {
             let refusal = Refusal::new("a second YAML document begins here");
-            problems.report(
-                place(span),
-                refusal.hint("keep one document, and remove the line `---` before the others"),
-            );
+            let hint = "keep one document, and remove the line `---` before the others";
+            problems.report(place(span), refusal.hint(hint));
             return None;
         }
-        if let Err(refusal) = builder.take(event, span) {
-            problems.report(place(span), refusal);
+        if let Err((place, refusal)) = builder.take(event, place(span)) {
+            problems.report(place, refusal);
             return None;
         }
     }
@@ -108,7 +114,7 @@ struct Open {
 enum Children {
     Sequence(Vec<Rc<Node>>),
     Mapping {
-        entries: Vec<(Rc<Node>, Rc<Node>)>,
+        entries: Vec<Entry>,
         /// The key whose value comes next.
         key: Option<Key>,
         /// The line of each key.
@@ -121,6 +127,9 @@ enum Key {
     /// It is reported already; the first one counts.
     Repeated,
 }
+
+/// Why building ended.
+type Stopped = (Place, Refusal);
 
 struct Builder<'p> {
     problems: &'p Problems,
@@ -138,51 +147,51 @@ impl Builder<'_> {
         self.events + self.aliased
     }
 
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Refusal> {
+    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), Stopped> {
         match event {
             Event::Nothing
             | Event::StreamStart
             | Event::StreamEnd
             | Event::DocumentStart(_)
             | Event::DocumentEnd => Ok(()),
-            Event::Alias(anchor) => self.alias(anchor),
+            Event::Alias(anchor) => self.alias(anchor, place),
             Event::Scalar(text, style, anchor, tag) => {
                 self.events += 1;
-                refuse_tag(tag.is_some())?;
+                refuse_tag(tag.is_some(), place)?;
                 let plain = style == ScalarStyle::Plain;
-                let node = Node { place: place(span), kind: Kind::Scalar { text: text.into_owned(), plain } };
+                let node = Node { place, kind: Kind::Scalar { text: text.into_owned(), plain } };
                 self.complete(Rc::new(node), anchor, 1)
             }
             Event::SequenceStart(anchor, tag) => {
-                refuse_tag(tag.is_some())?;
-                self.begin(span, anchor, Children::Sequence(Vec::new()))
+                refuse_tag(tag.is_some(), place)?;
+                self.begin(place, anchor, Children::Sequence(Vec::new()))
             }
             Event::MappingStart(anchor, tag) => {
-                refuse_tag(tag.is_some())?;
+                refuse_tag(tag.is_some(), place)?;
                 let children = Children::Mapping { entries: Vec::new(), key: None, seen: HashMap::new() };
-                self.begin(span, anchor, children)
+                self.begin(place, anchor, children)
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
         }
     }
 
-    fn begin(&mut self, span: Span, anchor: usize, children: Children) -> Result<(), Refusal> {
+    fn begin(&mut self, place: Place, anchor: usize, children: Children) -> Result<(), Stopped> {
         if self.open.len() == DEPTH {
-            return Err(Refusal::new(format!("nested more than {DEPTH} levels deep")));
+            return Err((place, Refusal::new(format!("nested more than {DEPTH} levels deep"))));
         }
         let weight = self.weight();
         self.events += 1;
-        self.open.push(Open { place: place(span), anchor, weight, children });
+        self.open.push(Open { place, anchor, weight, children });
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Refusal> {
+    fn end(&mut self) -> Result<(), Stopped> {
         let Some(Open { place, anchor, weight, children }) = self.open.pop() else { return Ok(()) };
         let node = match children {
             Children::Sequence(elements) => Node { place, kind: Kind::Sequence(elements) },
             Children::Mapping { entries, .. } => {
                 // A mapping is best shown by its first key.
-                let place = entries.first().map_or(place, |(key, _)| key.place);
+                let place = entries.first().map_or(place, |first| first.key.place);
                 Node { place, kind: Kind::Mapping(entries) }
             }
         };
@@ -190,21 +199,23 @@ impl Builder<'_> {
         self.complete(Rc::new(node), anchor, weight)
     }
 
-    fn alias(&mut self, anchor: usize) -> Result<(), Refusal> {
+    fn alias(&mut self, anchor: usize, place: Place) -> Result<(), Stopped> {
         let Some((node, weight)) = self.anchors.get(&anchor) else {
-            return Err(Refusal::new("an alias inside of what it stands for"));
+            let refusal = Refusal::new("an alias inside of what it stands for");
+            return Err((place, refusal.hint("write the value out")));
         };
         let node = Rc::clone(node);
         self.aliased = self.aliased.saturating_add(*weight);
         if self.aliased > ALIASED_NODES {
             let refusal = Refusal::new(format!("aliases stand for more than {ALIASED_NODES} values"));
-            return Err(refusal.hint("write the values out, or put what tunnels share under `defaults:`"));
+            let hint = "write the values out, or put what tunnels share under `defaults:`";
+            return Err((place, refusal.hint(hint)));
         }
         self.complete(node, 0, 0)
     }
 
     /// Puts a node where it belongs. Anchor 0 is none.
-    fn complete(&mut self, node: Rc<Node>, anchor: usize, weight: usize) -> Result<(), Refusal> {
+    fn complete(&mut self, node: Rc<Node>, anchor: usize, weight: usize) -> Result<(), Stopped> {
         if anchor != 0 {
             self.anchors.insert(anchor, (Rc::clone(&node), weight));
         }
@@ -212,11 +223,14 @@ impl Builder<'_> {
             None => self.root = Some(node),
             Some(Children::Sequence(elements)) => elements.push(node),
             Some(Children::Mapping { entries, key, seen }) => match key.take() {
-                Some(Key::New(key)) => entries.push((key, node)),
+                Some(Key::New(key)) => entries.push(Entry { key, value: node }),
                 Some(Key::Repeated) => {}
                 None => {
                     let Some(text) = node.text() else {
-                        return Err(Refusal::new("a key must be a word, not a list or a mapping"));
+                        return Err((
+                            node.place,
+                            Refusal::new("a key must be a word, not a list or a mapping"),
+                        ));
                     };
                     if let Some(line) = seen.get(text) {
                         let refusal = Refusal::new(format!("duplicate key `{text}`"));
@@ -234,9 +248,10 @@ impl Builder<'_> {
     }
 }
 
-fn refuse_tag(tagged: bool) -> Result<(), Refusal> {
+fn refuse_tag(tagged: bool, place: Place) -> Result<(), Stopped> {
     if tagged {
-        return Err(Refusal::new("YAML tags mean nothing here").hint("remove the word that begins with `!`"));
+        let refusal = Refusal::new("YAML tags mean nothing here");
+        return Err((place, refusal.hint("remove the word that begins with `!`")));
     }
     Ok(())
 }
@@ -244,21 +259,4 @@ fn refuse_tag(tagged: bool) -> Result<(), Refusal> {
 fn place(span: Span) -> Place {
     let length = if span.start.line() == span.end.line() { span.len() } else { 1 };
     Place { line: span.start.line(), column: span.start.col() + 1, length: length.max(1) }
-}
-
-/// Reports what the parser cannot read, with a hint for the usual slips.
-fn report_syntax(source: &str, error: &ScanError, problems: &Problems) {
-    let marker = error.marker();
-    let line = source.lines().nth(marker.line().saturating_sub(1)).unwrap_or_default();
-    let indentation: String = line.chars().take_while(|letter| letter.is_whitespace()).collect();
-    let value = line.split_once(": ").map_or("", |(_, value)| value.trim_start());
-    let refusal = Refusal::new(format!("not valid YAML: {}", error.info()));
-    let refusal = if indentation.contains('\t') {
-        refusal.hint("indent with spaces: YAML does not allow tabs there")
-    } else if value.starts_with(['[', '*', '&', '@', '%', '`', '{', '!']) {
-        refusal.hint(format!("put the value in quotes: '{}'", value.trim_end()))
-    } else {
-        refusal
-    };
-    problems.report(Place { line: marker.line().max(1), column: marker.col() + 1, length: 1 }, refusal);
 }

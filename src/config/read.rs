@@ -3,15 +3,16 @@
 //! The raw types stay the one list of keys and words there is: `derive` hands their names to this reader, which reports
 //! what is not among them. A wrong value is reported and left out, so that reading goes on behind it.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
-use serde::de::value::{SeqDeserializer, StrDeserializer};
+use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer, StrDeserializer};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::diagnose::{Place, Problems, Refusal, suggest};
+use super::diagnose::{Place, Problems, Refusal};
 use super::located::{FIELD, LOCATED};
-use super::node::{Kind, Node};
+use super::node::{Entry, Kind, Node};
 
 /// Reads a `T` from `node`. `None`: it could not be read at all, which is reported.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &'de Node, problems: &'de Problems) -> Option<T> {
@@ -50,7 +51,7 @@ impl<'de> Reader<'de> {
         Refusal::new(format!("expected {expected}, found {found}"))
     }
 
-    fn entries(&self) -> Result<&'de [(Rc<Node>, Rc<Node>)], Refusal> {
+    fn entries(&self) -> Result<&'de [Entry], Refusal> {
         match &self.node.kind {
             Kind::Mapping(entries) => Ok(entries),
             Kind::Scalar { .. } | Kind::Sequence(_) => Err(self.unexpected("a mapping of keys to values")),
@@ -65,22 +66,32 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// The keys that `known` has; the others are reported. `None`: every key is welcome.
-    fn fields(&self, known: Option<&'static [&'static str]>) -> Result<Fields<'de>, Refusal> {
-        let mut welcome = Vec::new();
-        for (key, value) in self.entries()? {
-            let name = key.text().unwrap_or_default();
-            if let Some(known) = known.filter(|known| !known.contains(&name)) {
-                let hint = match name {
-                    "<<" => "merge keys are not read: put what tunnels share under `defaults:`".to_owned(),
-                    _ => suggest(name, known),
-                };
-                self.problems.report(key.place, Refusal::new(format!("unknown key `{name}`")).hint(hint));
-            } else {
-                welcome.push((&**key, &**value));
+    /// The entries whose keys are among `known`; the others are reported.
+    fn fields(&self, known: &'static [&'static str]) -> Result<Fields<'de>, Refusal> {
+        let entries = self.entries()?;
+        let mut there: HashSet<&str> = entries.iter().filter_map(|entry| entry.key.text()).collect();
+        let mut fields = Vec::new();
+        for Entry { key, value } in entries {
+            let written = key.text().unwrap_or_default();
+            if known.contains(&written) {
+                fields.push((Key::Field(written), &**value));
+                continue;
+            }
+            let meant = nearest(written, known);
+            let hint = match meant {
+                _ if written == "<<" => {
+                    "merge keys are not read: put what tunnels share under `defaults:`".to_owned()
+                }
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("known here: {}", list(known)),
+            };
+            self.problems.report(key.place, Refusal::new(format!("unknown key `{written}`")).hint(hint));
+            // Read on as if it had been written as meant, or its absence would be the next error.
+            if let Some(meant) = meant.filter(|meant| there.insert(meant)) {
+                fields.push((Key::Field(meant), &**value));
             }
         }
-        Ok(Fields { entries: welcome.into_iter(), value: None, problems: self.problems })
+        Ok(Fields { entries: fields.into_iter(), value: None, problems: self.problems })
     }
 }
 
@@ -114,7 +125,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         match &self.node.kind {
             Kind::Sequence(elements) => visitor.visit_seq(Elements {
-                elements: elements.iter(),
+                remaining: elements.iter(),
                 name: self.name,
                 problems: self.problems,
             }),
@@ -123,7 +134,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        visitor.visit_map(self.fields(None)?)
+        let entries: Vec<_> =
+            self.entries()?.iter().map(|entry| (Key::Word(&entry.key), &*entry.value)).collect();
+        visitor.visit_map(Fields { entries: entries.into_iter(), value: None, problems: self.problems })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -132,7 +145,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        visitor.visit_map(self.fields(Some(known))?)
+        visitor.visit_map(self.fields(known)?)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -143,7 +156,11 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     ) -> Result<V::Value, Refusal> {
         let word = self.text()?;
         if !known.contains(&word) {
-            return Err(Refusal::new(format!("`{word}` is not one of its words")).hint(suggest(word, known)));
+            let hint = nearest(word, known).map_or_else(
+                || format!("write one of {}", list(known)),
+                |meant| format!("did you mean `{meant}`?"),
+            );
+            return Err(Refusal::new(format!("`{word}` means nothing here")).hint(hint));
         }
         visitor.visit_enum(StrDeserializer::new(word))
     }
@@ -208,7 +225,7 @@ impl<'de> SeqAccess<'de> for ValueIfRight<'de> {
 
 /// The elements of a list. They are [`super::located::Field`]s here, so a wrong one does not end the list.
 struct Elements<'de> {
-    elements: std::slice::Iter<'de, Rc<Node>>,
+    remaining: std::slice::Iter<'de, Rc<Node>>,
     name: Option<&'de str>,
     problems: &'de Problems,
 }
@@ -217,32 +234,58 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
     type Error = Refusal;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        let Some(node) = self.elements.next() else { return Ok(None) };
+        let Some(node) = self.remaining.next() else { return Ok(None) };
         seed.deserialize(Reader { node, name: self.name, problems: self.problems }).map(Some)
     }
 }
 
 /// The entries of a mapping.
 struct Fields<'de> {
-    entries: std::vec::IntoIter<(&'de Node, &'de Node)>,
-    /// The key handed out last, and its value.
-    value: Option<(&'de Node, &'de Node)>,
+    entries: std::vec::IntoIter<(Key<'de>, &'de Node)>,
+    /// The value of the key that was handed out last, and its name.
+    value: Option<Reader<'de>>,
     problems: &'de Problems,
+}
+
+/// A key of a mapping.
+enum Key<'de> {
+    /// The name of a field that the type has.
+    Field(&'de str),
+    /// Any word, with its place.
+    Word(&'de Node),
 }
 
 impl<'de> MapAccess<'de> for Fields<'de> {
     type Error = Refusal;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Refusal> {
-        self.value = self.entries.next();
-        let Some((node, _)) = self.value else { return Ok(None) };
-        seed.deserialize(Reader { node, name: None, problems: self.problems }).map(Some)
+        let Some((key, node)) = self.entries.next() else { return Ok(None) };
+        let problems = self.problems;
+        let (name, key) = match key {
+            Key::Field(name) => (Some(name), seed.deserialize(BorrowedStrDeserializer::new(name))),
+            Key::Word(key) => (key.text(), seed.deserialize(Reader { node: key, name: None, problems })),
+        };
+        self.value = Some(Reader { node, name, problems });
+        key.map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
-        let Some((key, node)) = self.value.take() else {
-            return Err(Refusal::new("a value was asked for without its key"));
-        };
-        seed.deserialize(Reader { node, name: key.text(), problems: self.problems })
+        match self.value.take() {
+            Some(reader) => seed.deserialize(reader),
+            None => Err(Refusal::new("a value was asked for without its key")),
+        }
     }
+}
+
+/// The known word that `written` was probably meant to be.
+fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    let distance = |word: &str| strsim::damerau_levenshtein(&written.to_lowercase(), word);
+    let (distance, word) = known.iter().map(|word| (distance(word), *word)).min()?;
+    // A third of the letters wrong is still a slip; more is another word.
+    (distance <= (word.len() / 3).max(1)).then_some(word)
+}
+
+fn list(known: &[&str]) -> String {
+    let quoted: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
 }

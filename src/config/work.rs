@@ -20,7 +20,7 @@ impl Context<'_> {
     pub(super) fn ssh(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Place)> {
         let raw = &entry.value;
         let destination = self.required(
-            entry.place,
+            entry,
             &raw.remote_host,
             "remote_host",
             "write user@host or a Host alias of ssh_config, or `command:` for a program that binds the port itself",
@@ -169,7 +169,7 @@ impl Context<'_> {
         convert: impl FnOnce(&str) -> Result<T, Refusal>,
     ) -> Option<Located<T>> {
         let hint = "write the port on this machine";
-        self.port(entry.place, &entry.value.local_port, "local_port", hint, convert)
+        self.port(entry, &entry.value.local_port, "local_port", hint, convert)
     }
 
     fn remote_port<T>(
@@ -178,12 +178,12 @@ impl Context<'_> {
         convert: impl FnOnce(&str) -> Result<T, Refusal>,
     ) -> Option<Located<T>> {
         let hint = "write the port on the server's side";
-        self.port(entry.place, &entry.value.remote_port, "remote_port", hint, convert)
+        self.port(entry, &entry.value.remote_port, "remote_port", hint, convert)
     }
 
     fn port<T>(
         &self,
-        entry: Place,
+        entry: &Located<raw::Tunnel>,
         field: &Field<Port>,
         key: &str,
         hint: &str,
