@@ -8,6 +8,8 @@ mod event_loop;
 pub mod handle;
 mod narrate;
 pub mod paths;
+mod publish;
+mod reload;
 pub mod snapshot;
 mod tell;
 mod waiter;
