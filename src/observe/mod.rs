@@ -1,3 +1,7 @@
 //! What portward tells the outside: log lines, the journal, systemd.
 
+pub mod log;
 pub mod recent;
+mod record;
+pub mod systemd;
+mod writer;
