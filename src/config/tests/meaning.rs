@@ -216,9 +216,9 @@ fn derived_names_are_unique_and_stay_when_the_order_changes() {
     };
     let alice = "  - {remote_host: alice@h, remote_port: 1, local_port: 80, direction: local_to_remote}";
     let bob = "  - {remote_host: bob@h, remote_port: 2, local_port: 80, direction: local_to_remote}";
-    let named = "  - {name: h-80, remote_host: h, remote_port: 3, local_port: 81}";
-    let one = names([alice, bob, named]);
-    assert_eq!(one, names([named, bob, alice]));
+    let carol = "  - {name: h-80, remote_host: h, remote_port: 3, local_port: 81}";
+    let one = names([alice, bob, carol]);
+    assert_eq!(one, names([carol, bob, alice]));
     let mut unique: Vec<&String> = one.iter().map(|(_, name)| name).collect();
     unique.sort();
     assert_eq!(unique, ["h-80", "h-80-2", "h-80-3"]);
