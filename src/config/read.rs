@@ -213,7 +213,7 @@ impl<'de> SeqAccess<'de> for PlaceAndValue<'de> {
     }
 }
 
-/// The content of a [`super::located::Field`]: a wrong value is reported, and then as good as not there.
+/// The content of a [`super::located::Field`]: a wrong value is reported, and the field has none.
 struct ValueIfRight<'de>(Reader<'de>);
 
 impl<'de> SeqAccess<'de> for ValueIfRight<'de> {
