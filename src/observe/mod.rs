@@ -2,6 +2,4 @@
 
 pub mod log;
 pub mod recent;
-mod record;
 pub mod systemd;
-mod writer;
