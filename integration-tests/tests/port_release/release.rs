@@ -197,10 +197,6 @@ fn two_waiters_for_a_half_free_port_do_not_wake_each_other_for_ever() {
             settle().await;
             open_and_close_foreign_listeners(1000);
             settle().await;
-            let before = (one.counters(), two.counters());
-            open_and_close_foreign_listeners(1000);
-            settle().await;
-            assert_eq!((one.counters(), two.counters()), before, "nothing happened in between");
             drop(squatter);
         };
         tokio::join!(waiting, release);

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use portward::port::diag::Diag;
+use portward::port::wire::Family;
 use portward::port::{Endpoint, HeldBy, HoldKind, PortError, Ports, Verdict, holder};
 
 use crate::namespace::{self, become_nobody, ip};
@@ -165,6 +167,20 @@ fn listeners_are_told_by_address_inode_and_uid() {
         assert_eq!(both, [PORT, 13307]);
         drop(one);
         assert_eq!(ports.listeners(&[PORT].into()).unwrap(), []);
+    });
+}
+
+#[test]
+fn the_kernel_tells_v6only_and_cgroup_of_a_listener() {
+    namespace::run(async || {
+        let mut diag = Diag::new().unwrap();
+        for v6only in [false, true] {
+            let _listener = listen(at("::"), Options { v6only, ..Options::default() }).unwrap();
+            let rows = diag.listeners(Family::V6, Some(PORT)).unwrap();
+            assert_eq!(rows.len(), 1);
+            assert_eq!(rows[0].v6only, v6only);
+            assert!(rows[0].cgroup.is_some());
+        }
     });
 }
 
