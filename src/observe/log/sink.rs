@@ -91,7 +91,10 @@ fn text(record: &Record, colored: bool) -> String {
     if let Some(tunnel) = record.text("tunnel") {
         let _ = write!(line, "{}: ", Escaped(tunnel));
     }
-    let _ = write!(line, "{}", Escaped(record.message()));
+    for (index, part) in record.message().split('\n').enumerate() {
+        // Indented, so that no text can pass for a line of its own.
+        let _ = write!(line, "{}{}", if index > 0 { "\n    " } else { "" }, Escaped(part));
+    }
     for (name, value) in record.fields().filter(|(name, _)| !SAID_IN_WORDS.contains(name)) {
         let _ = write!(line, " {name}={value}");
     }

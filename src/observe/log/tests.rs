@@ -68,15 +68,24 @@ fn a_text_line_names_the_tunnel_and_leaves_out_what_its_words_say() {
 #[test]
 fn text_gives_control_characters_no_power() {
     let logged = log_to_pipe(Format::Text { colored: false });
-    let hostile = "\u{1b}]0;title\u{7}\r\n2026-11-23 INFO forged\u{9b}31m";
+    let hostile = "\u{1b}]0;title\u{7}\rforged\u{9b}31m\t";
     tracing::info!(tunnel = hostile, tunnel_hash = HASH, detail = hostile, "{hostile}");
     let recent = logged.recent.last(HASH, 10);
     let lines = logged.lines();
-    assert_eq!((lines.len(), recent.len()), (1, 1), "{lines:?} {recent:?}");
-    for line in [&lines[0], &recent[0]] {
-        assert!(!line.contains(char::is_control), "{line:?}");
-        assert!(line.contains("\\u{1b}]0;title\\u{7}\\r\\n2026-11-23 INFO forged\\u{9b}31m"), "{line}");
-    }
+    let harmless = r"\u{1b}]0;title\u{7}\rforged\u{9b}31m\t";
+    assert_eq!(without_time(&recent[0]), format!("INFO {harmless}"));
+    assert_eq!(without_time(&lines[0]), format!(" INFO {harmless}: {harmless} detail={harmless}"));
+}
+
+#[test]
+fn a_message_of_several_lines_stays_one_entry() {
+    let logged = log_to_pipe(Format::Text { colored: false });
+    tracing::error!(tunnel_hash = HASH, path = "a\nb", "not valid:\n2026-11-23T22:31:00.123Z INFO forged");
+    let recent = logged.recent.last(HASH, 10);
+    let lines = logged.lines();
+    assert_eq!(without_time(&recent[0]), r"ERROR not valid:\n2026-11-23T22:31:00.123Z INFO forged");
+    assert_eq!(without_time(&lines[0]), "ERROR not valid:");
+    assert_eq!(lines[1], r"    2026-11-23T22:31:00.123Z INFO forged path=a\nb");
 }
 
 #[test]
