@@ -32,7 +32,7 @@ pub use clients::{Fetched, Fetcher, NumberedStream, fetch};
 pub use daemon::{Daemon, Ended};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, lines_of};
-pub use namespace::{ProcessInfo, kill, stop_signal};
+pub use namespace::{ProcessInfo, kill, process_end, stop_signal};
 pub use origin::{serve_echo, serve_page};
 pub use record::{DEADLINE, Record, within_deadline};
 pub use squatter::Squatter;

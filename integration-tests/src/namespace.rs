@@ -103,3 +103,12 @@ pub fn kill(pid: u32, signal: Signal) {
 pub fn stop_signal(pid: u32) {
     kill(pid, Signal::SIGSTOP);
 }
+
+/// Waits until a process has ended (it may be a zombie then).
+pub async fn process_end(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    let pidfd = tokio::io::unix::AsyncFd::register(pidfd).unwrap();
+    let ended = crate::record::within_deadline("the end of a process", pidfd.readable()).await;
+    drop(ended.unwrap());
+}
