@@ -10,9 +10,12 @@
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`clock`]: the only place that reads a clock.
 
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod observe;
 pub mod port;
+pub mod process;
+pub mod ssh;
 pub mod tunnel;

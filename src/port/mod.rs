@@ -1,10 +1,24 @@
 //! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
 
+pub mod diag;
+mod error;
+mod events;
+mod filter;
+pub mod holder;
+mod release;
+mod trial;
+mod verdict;
+pub mod wire;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use error::PortError;
+pub use events::Subscription;
+pub use release::{Counters, Listener, Ports};
 
 /// A local TCP endpoint that a tunnel is to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

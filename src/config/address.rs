@@ -1,0 +1,177 @@
+//! The forms in which ports and addresses may be written.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::desired::HostPort;
+use super::diagnose::Refusal;
+use crate::port::Endpoint;
+
+/// What a port without an address means for a listener of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listener {
+    /// ssh's: the loopback addresses, and IPv6 sockets leave IPv4 alone.
+    Ssh,
+    /// A program's own: all addresses, because what it binds is its affair.
+    Command,
+}
+
+/// `13306`, `0.0.0.0:13306`, `[::1]:80`, `localhost:80` or `*:80`: where to listen on this machine.
+pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Refusal> {
+    let (host, port) = split(text)?;
+    let addresses: Vec<IpAddr> = match (host, listener) {
+        (None, Listener::Ssh) | (Some("localhost"), _) => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        (None, Listener::Command) | (Some("*"), _) => {
+            vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        }
+        (Some(host), _) => {
+            let address = host.parse::<IpAddr>().map_err(|_| {
+                Refusal::new(format!("`{host}` is not an address of this machine"))
+                    .hint("write an IP address, `localhost:` for both loopback addresses, or `*:` for all addresses")
+            })?;
+            vec![address]
+        }
+    };
+    let v6only = |address: &IpAddr| address.is_ipv6() && listener == Listener::Ssh;
+    Ok(addresses
+        .iter()
+        .map(|address| Endpoint { v6only: v6only(address), ..Endpoint::new(*address, port) })
+        .collect())
+}
+
+/// `3306`, `10.0.0.5:3306`, `db.internal:3306` or `[::1]:3306`: where a forward connects to.
+pub(super) fn target(text: &str) -> Result<HostPort, Refusal> {
+    let (host, port) = split(text)?;
+    let host = host.unwrap_or("localhost");
+    if host == "*" {
+        return Err(Refusal::new("`*` is not a host to connect to").hint("write a host name or an address"));
+    }
+    Ok(HostPort { host: host.to_owned(), port })
+}
+
+/// `8080`, `0.0.0.0:8080` or `*:8080`: where the server listens.
+pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, u16), Refusal> {
+    let (host, port) = split(text)?;
+    Ok((host.map(str::to_owned), port))
+}
+
+/// Splits `[host:]port`; brackets around an IPv6 address are taken off.
+fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
+    if text.contains('/') {
+        return Err(Refusal::new(format!("`{text}` is not a port"))
+            .hint("unix sockets cannot be forwarded yet: write a port, or address:port"));
+    }
+    let Some((host, digits)) = text.rsplit_once(':') else {
+        return Ok((None, port(text)?));
+    };
+    let port = port(digits)?;
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return match address.parse::<Ipv6Addr>() {
+            Ok(_) => Ok((Some(address), port)),
+            Err(_) => Err(Refusal::new(format!("`{address}` is not an IPv6 address"))),
+        };
+    }
+    if host.contains(':') {
+        return Err(Refusal::new(format!("`{text}` is ambiguous"))
+            .hint(format!("write an IPv6 address in brackets and quotes: \"[{host}]:{digits}\"")));
+    }
+    if host.is_empty() {
+        return Err(Refusal::new(format!("`{text}` has no address before the colon"))
+            .hint(format!("write \"*:{digits}\" for all addresses, or {digits} alone")));
+    }
+    check_host(host)?;
+    Ok((Some(host), port))
+}
+
+fn port(digits: &str) -> Result<u16, Refusal> {
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(Refusal::new(format!("`{digits}` is not a port")).hint("write a number from 1 to 65535"));
+    }
+    match digits.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err(Refusal::new(format!("port {digits} is out of range")).hint("ports go from 1 to 65535")),
+    }
+}
+
+/// What no host may be: ssh would take it for an option, or a shell of a ProxyCommand for something else.
+pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
+    if host.starts_with('-') {
+        return Err(Refusal::new(format!("`{host}` begins with `-`, so ssh would take it for an option")));
+    }
+    let bad =
+        |letter: &char| letter.is_whitespace() || letter.is_control() || "'`\"$\\;&<>|(){}".contains(*letter);
+    match host.chars().find(bad) {
+        Some(letter) => Err(Refusal::new(format!("`{}` is not a host", host.escape_debug()))
+            .hint(format!("take out the character {letter:?}"))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listens(text: &str, listener: Listener) -> Vec<String> {
+        let endpoints = listen(text, listener).unwrap();
+        endpoints
+            .iter()
+            .map(|endpoint| format!("{endpoint}{}", if endpoint.v6only { " v6only" } else { "" }))
+            .collect()
+    }
+
+    #[test]
+    fn a_bare_port_of_ssh_means_both_loopback_addresses() {
+        assert_eq!(listens("13306", Listener::Ssh), ["127.0.0.1:13306", "[::1]:13306 v6only"]);
+        assert_eq!(listens("localhost:80", Listener::Ssh), ["127.0.0.1:80", "[::1]:80 v6only"]);
+    }
+
+    #[test]
+    fn a_bare_port_of_a_command_means_all_addresses() {
+        assert_eq!(listens("13306", Listener::Command), ["0.0.0.0:13306", "[::]:13306"]);
+        assert_eq!(listens("localhost:80", Listener::Command), ["127.0.0.1:80", "[::1]:80"]);
+    }
+
+    #[test]
+    fn an_address_is_taken_as_it_is() {
+        assert_eq!(listens("0.0.0.0:80", Listener::Ssh), ["0.0.0.0:80"]);
+        assert_eq!(listens("[::1]:80", Listener::Ssh), ["[::1]:80 v6only"]);
+        assert_eq!(listens("*:80", Listener::Ssh), ["0.0.0.0:80", "[::]:80 v6only"]);
+        assert_eq!(listens("08080", Listener::Ssh), ["127.0.0.1:8080", "[::1]:8080 v6only"]);
+    }
+
+    #[test]
+    fn a_target_is_localhost_unless_it_names_a_host() {
+        let host_port = |host: &str, port| HostPort { host: host.to_owned(), port };
+        assert_eq!(target("3306").unwrap(), host_port("localhost", 3306));
+        assert_eq!(target("db.internal:3306").unwrap(), host_port("db.internal", 3306));
+        assert_eq!(target("[::1]:3306").unwrap(), host_port("::1", 3306));
+    }
+
+    #[test]
+    fn the_server_binds_what_it_is_told() {
+        assert_eq!(remote_listen("8080").unwrap(), (None, 8080));
+        assert_eq!(remote_listen("*:8080").unwrap(), (Some("*".to_owned()), 8080));
+        assert_eq!(remote_listen("[::]:8080").unwrap(), (Some("::".to_owned()), 8080));
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for text in [
+            "",
+            "0",
+            "65536",
+            "http",
+            "-1",
+            "1.5",
+            "99999999999999999999",
+            ":80",
+            "::1:80",
+            "a b:80",
+            "/run/s",
+            "[x]:1",
+        ] {
+            assert!(target(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One tunnel's entry, checked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::desired::{Tunnel, Work, Written};
+use super::diagnose::{Place, Problems, Refusal};
+use super::identity;
+use super::located::{Field, Located};
+use super::raw::{self, Direction, DirectionMode, OnConflict};
+use super::values::{Period, Port};
+use crate::tunnel::{self, Kind, Policy};
+
+const MIN_DELAY: Duration = Duration::from_millis(250);
+const MAX_DELAY: Duration = Duration::from_secs(60);
+const RESET_AFTER: Duration = Duration::from_secs(60);
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A shorter first wait would make a tunnel that cannot come up a load on both sides.
+const SHORTEST_DELAY: Duration = Duration::from_millis(10);
+
+/// What the entries of a file have in common.
+pub(super) struct Context<'c> {
+    /// Where the file lies.
+    pub(super) directory: &'c Path,
+    pub(super) mode: DirectionMode,
+    pub(super) problems: &'c Problems,
+}
+
+/// A tunnel whose own entry is right; others may still be in its way.
+pub(super) struct Checked {
+    /// The place of the port that it listens on.
+    pub(super) port: Place,
+    /// Whether the name is derived, and not yet unique.
+    pub(super) unnamed: bool,
+    pub(super) tunnel: Tunnel,
+}
+
+/// Checks `entry`, which is merged with the defaults already, and reports what is wrong.
+pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Option<Checked> {
+    let raw = &entry.value;
+    let name = context.optional(&raw.name, "name", |name| check_name(name).map(|()| name.clone()));
+    let work = if raw.command.is_absent() { context.ssh(entry) } else { context.command(entry) };
+    let timing = context.timing(raw);
+    let (name, (work, port), timing) = (name?, work?, timing?);
+
+    let interactive = raw.interactive.value().copied().unwrap_or(false);
+    let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
+    let port_text = |field: &Field<Port>| field.value().map(|port| port.0.clone()).unwrap_or_default();
+    let written = Written {
+        remote_host: text(&raw.remote_host),
+        remote_port: port_text(&raw.remote_port),
+        local_port: port_text(&raw.local_port),
+        direction: direction(raw).as_str().to_owned(),
+    };
+    let unnamed = name.is_none();
+    let hash = identity::hash(name.as_deref(), &written, interactive);
+    let name = name.unwrap_or_else(|| identity::derived_name(&runner(&work), &written.local_port));
+    let log_id = identity::log_id(&written);
+    let enabled = raw.enabled.value().copied().unwrap_or(true);
+    let policy = policy(&work, timing, raw.on_conflict.value());
+    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, policy };
+    Some(Checked { port, unnamed, tunnel })
+}
+
+pub(super) fn direction(raw: &raw::Tunnel) -> Direction {
+    raw.direction.value().copied().unwrap_or(Direction::RemoteToLocal)
+}
+
+/// What a derived name begins with.
+fn runner(work: &Work) -> String {
+    match work {
+        Work::Ssh(ssh) => ssh.destination.clone(),
+        Work::Command(command) => {
+            let program = command.argv.first().map(Path::new).and_then(Path::file_name);
+            program.map_or_else(|| "command".to_owned(), |name| name.to_string_lossy().into_owned())
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let refusal = if name.is_empty() {
+        Refusal::new("is empty").hint("remove the line to have a name derived")
+    } else if name.starts_with('-') {
+        Refusal::new(format!("`{name}` begins with `-`, so the command line would take it for an option"))
+    } else if name.chars().count() > identity::LONGEST_NAME {
+        Refusal::new(format!("longer than {} characters", identity::LONGEST_NAME))
+    } else if name.chars().any(char::is_control) {
+        Refusal::new(format!("`{}` holds a control character", name.escape_debug()))
+    } else {
+        return Ok(());
+    };
+    Err(refusal)
+}
+
+/// The durations of `restart` and `stop_grace`.
+#[derive(Clone, Copy)]
+struct Timing {
+    min_delay: Duration,
+    max_delay: Duration,
+    reset_after: Duration,
+    stop_grace: Duration,
+}
+
+fn policy(work: &Work, timing: Timing, on_conflict: Option<&OnConflict>) -> Policy {
+    let (kind, ready_timeout) = match work {
+        // The handshake may take the connect timeout, the login behind it as long again; the rest is for a slow machine.
+        Work::Ssh(ssh) => (Kind::Ssh, ssh.connect_timeout * 2 + Duration::from_secs(5)),
+        Work::Command(command) => (Kind::Command, command.start_timeout),
+    };
+    let on_conflict = match on_conflict {
+        None | Some(OnConflict::Wait) => tunnel::OnConflict::Wait,
+        Some(OnConflict::Kill) => tunnel::OnConflict::Kill,
+    };
+    let Timing { min_delay, max_delay, reset_after, stop_grace } = timing;
+    Policy { kind, min_delay, max_delay, reset_after, ready_timeout, stop_grace, on_conflict }
+}
+
+impl Context<'_> {
+    pub(super) fn report(&self, place: Place, refusal: Refusal) {
+        self.problems.report(place, refusal);
+    }
+
+    /// The value of a key that may be left out. The outer `None`: it is wrong, which is reported.
+    #[expect(clippy::option_option, reason = "wrong and absent are two things")]
+    pub(super) fn optional<T, U>(
+        &self,
+        field: &Field<T>,
+        key: &str,
+        convert: impl FnOnce(&T) -> Result<U, Refusal>,
+    ) -> Option<Option<U>> {
+        match field {
+            Field::Absent => Some(None),
+            Field::Wrong => None,
+            Field::Right(Located { place, value }) => match convert(value) {
+                Ok(value) => Some(Some(value)),
+                Err(refusal) => {
+                    self.report(*place, refusal.of(key));
+                    None
+                }
+            },
+        }
+    }
+
+    /// The value of a key that `entry` must have. `None`: it has not, or it is wrong, which is reported.
+    pub(super) fn required<T, U>(
+        &self,
+        entry: &Located<raw::Tunnel>,
+        field: &Field<T>,
+        key: &str,
+        hint: &str,
+        convert: impl FnOnce(&T) -> Result<U, Refusal>,
+    ) -> Option<U> {
+        if field.is_absent() {
+            let of = entry
+                .value
+                .name
+                .value()
+                .map_or_else(String::new, |name| format!(" of `{}`", name.escape_debug()));
+            self.report(entry.place, Refusal::new(format!("missing key `{key}`{of}")).hint(hint));
+        }
+        self.optional(field, key, convert)?
+    }
+
+    /// Reports a key that has no meaning for this kind of tunnel.
+    pub(super) fn forbid<T>(&self, field: &Field<T>, key: &str, why: &str, hint: &str) -> Option<()> {
+        let Some(Located { place, .. }) = field.get() else { return Some(()) };
+        self.report(*place, Refusal::new(format!("`{key}` {why}")).hint(hint));
+        None
+    }
+
+    fn timing(&self, raw: &raw::Tunnel) -> Option<Timing> {
+        let absent = raw::Restart::default();
+        let restart = match &raw.restart {
+            Field::Absent => &absent,
+            Field::Wrong => return None,
+            Field::Right(restart) => &restart.value,
+        };
+        let period = |field: &Field<Period>, key: &str, shortest: Duration, default: Duration| {
+            let checked = self.optional(field, key, |Period(period)| {
+                if *period < shortest {
+                    return Err(
+                        Refusal::new("is too short").hint(format!("{}ms is the least", shortest.as_millis()))
+                    );
+                }
+                Ok(*period)
+            });
+            checked.map(|period| period.unwrap_or(default))
+        };
+        let min_delay = period(&restart.min_delay, "min_delay", SHORTEST_DELAY, MIN_DELAY);
+        let max_delay = period(&restart.max_delay, "max_delay", SHORTEST_DELAY, MAX_DELAY);
+        let reset_after = period(&restart.reset_after, "reset_after", Duration::ZERO, RESET_AFTER);
+        let stop_grace = period(&raw.stop_grace, "stop_grace", Duration::ZERO, STOP_GRACE);
+        let (min_delay, max_delay) = (min_delay?, max_delay?);
+        if min_delay > max_delay {
+            // One of the two is written: the defaults are in order.
+            let place = restart.min_delay.get().or(restart.max_delay.get())?.place;
+            let refusal = Refusal::new(format!(
+                "`min_delay` ({min_delay:?}) is longer than `max_delay` ({max_delay:?})"
+            ));
+            self.report(place, refusal.hint("the wait grows from `min_delay` to `max_delay`"));
+            return None;
+        }
+        Some(Timing { min_delay, max_delay, reset_after: reset_after?, stop_grace: stop_grace? })
+    }
+}

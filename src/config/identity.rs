@@ -1,0 +1,100 @@
+//! By what a tunnel is known: the ancestor's two hashes, and the name where none is written.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use md5::{Digest, Md5};
+
+use super::desired::Written;
+
+/// Names are cut to this many characters when derived, and refused beyond it when written.
+pub(super) const LONGEST_NAME: usize = 128;
+
+/// The ancestor's identity of a tunnel: md5 of its six texts, 32 hex digits. `name`: as written, if it is.
+pub(super) fn hash(name: Option<&str>, written: &Written, interactive: bool) -> String {
+    let name = name.unwrap_or("unnamed");
+    let Written { remote_host, remote_port, local_port, direction } = written;
+    md5(&format!("{name}|{remote_host}|{remote_port}|{local_port}|{direction}|{interactive}"))
+}
+
+/// The ancestor's older identity: 8 hex digits.
+pub(super) fn log_id(written: &Written) -> String {
+    let Written { remote_host, remote_port, local_port, direction } = written;
+    let mut digits = md5(&format!("{remote_host}:{remote_port}:{local_port}:{direction}"));
+    digits.truncate(8);
+    digits
+}
+
+fn md5(text: &str) -> String {
+    let mut digits = String::with_capacity(32);
+    for byte in Md5::digest(text) {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
+/// The name of a tunnel that has none, before it is made unique: what runs it, and its local port.
+pub(super) fn derived_name(runner: &str, local_port: &str) -> String {
+    let runner = runner.strip_prefix("ssh://").unwrap_or(runner);
+    let host = runner.rsplit_once('@').map_or(runner, |(_, host)| host);
+    format!("{host}-{local_port}").chars().take(LONGEST_NAME).collect()
+}
+
+/// Makes the names of `unnamed` (hash, derived name) unique among themselves and against `taken`.
+///
+/// Numbers are given in the order of the hashes, so that a new order in the file renames nothing.
+pub(super) fn make_unique(unnamed: &mut [(&str, &mut String)], mut taken: HashSet<String>) {
+    unnamed.sort_by_key(|(hash, _)| *hash);
+    for (_, name) in unnamed {
+        let mut unique = name.clone();
+        let mut number = 1;
+        while !taken.insert(unique.clone()) {
+            number += 1;
+            unique = format!("{name}-{number}");
+        }
+        **name = unique;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(remote_host: &str, remote_port: &str, local_port: &str) -> Written {
+        Written {
+            remote_host: remote_host.to_owned(),
+            remote_port: remote_port.to_owned(),
+            local_port: local_port.to_owned(),
+            direction: "remote_to_local".to_owned(),
+        }
+    }
+
+    /// The digits were made with `printf '%s' 'TEXT' | md5sum`.
+    #[test]
+    fn hashes_are_the_ancestors() {
+        let database = written("user@db-server", "3306", "13306");
+        // database|user@db-server|3306|13306|remote_to_local|false
+        assert_eq!(hash(Some("database"), &database, false), "96eac3f9b42c27781a491626a5e1c7e9");
+        // unnamed|user@db-server|3306|13306|remote_to_local|true
+        assert_eq!(hash(None, &database, true), "ab7a493b41d61d2d7b835e511dd4ac32");
+        // user@db-server:3306:13306:remote_to_local
+        assert_eq!(log_id(&database), "b9c38740");
+    }
+
+    #[test]
+    fn a_derived_name_leaves_out_the_user() {
+        assert_eq!(derived_name("user@db-server", "13306"), "db-server-13306");
+        assert_eq!(derived_name("ssh://user@db-server:22", "13306"), "db-server:22-13306");
+        assert_eq!(derived_name("socat", "80"), "socat-80");
+    }
+
+    #[test]
+    fn derived_names_do_not_depend_on_the_order() {
+        let mut names = ["web-80".to_owned(), "web-80".to_owned(), "web-80".to_owned()];
+        let [first, second, third] = &mut names;
+        let taken = HashSet::from(["web-80-2".to_owned()]);
+        make_unique(&mut [("cc", first), ("aa", second), ("bb", third)], taken);
+        assert_eq!(names, ["web-80-4", "web-80", "web-80-3"]);
+    }
+}

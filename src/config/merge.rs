@@ -1,0 +1,67 @@
+//! `defaults:` merged into a tunnel, key by key.
+
+use super::located::{Field, Located};
+use super::raw::{Defaults, Restart, Ssh, Tunnel};
+use super::values::Options;
+
+impl Tunnel {
+    /// This tunnel with what it does not say taken from `defaults`.
+    pub(super) fn merged(&self, defaults: &Defaults) -> Self {
+        let mut merged = self.clone();
+        if self.command.get().is_some() {
+            merged.start_timeout = self.start_timeout.or(&defaults.start_timeout);
+        } else {
+            merged.remote_host = self.remote_host.or(&defaults.remote_host);
+            merged.direction = self.direction.or(&defaults.direction);
+            merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
+        }
+        merged.interactive = self.interactive.or(&defaults.interactive);
+        merged.enabled = self.enabled.or(&defaults.enabled);
+        merged.restart = merge(&self.restart, &defaults.restart, Restart::merged);
+        merged.stop_grace = self.stop_grace.or(&defaults.stop_grace);
+        merged.on_conflict = self.on_conflict.or(&defaults.on_conflict);
+        merged
+    }
+}
+
+impl Ssh {
+    fn merged(&self, defaults: &Self) -> Self {
+        Self {
+            program: self.program.or(&defaults.program),
+            config_file: self.config_file.or(&defaults.config_file),
+            identity_file: self.identity_file.or(&defaults.identity_file),
+            options: merge(&self.options, &defaults.options, Options::merged),
+            connect_timeout: self.connect_timeout.or(&defaults.connect_timeout),
+        }
+    }
+}
+
+impl Options {
+    /// ssh does not mind the case of an option's name, so neither does this.
+    fn merged(&self, defaults: &Self) -> Self {
+        let mut merged = self.clone();
+        let missing = |(name, _): &&(Located<String>, Field<String>)| {
+            !self.0.iter().any(|(own, _)| own.value.eq_ignore_ascii_case(&name.value))
+        };
+        merged.0.extend(defaults.0.iter().filter(missing).cloned());
+        merged
+    }
+}
+
+impl Restart {
+    fn merged(&self, defaults: &Self) -> Self {
+        Self {
+            min_delay: self.min_delay.or(&defaults.min_delay),
+            max_delay: self.max_delay.or(&defaults.max_delay),
+            reset_after: self.reset_after.or(&defaults.reset_after),
+        }
+    }
+}
+
+/// Merges two mappings key by key.
+fn merge<T: Clone>(own: &Field<T>, defaults: &Field<T>, both: impl Fn(&T, &T) -> T) -> Field<T> {
+    match (own.get(), defaults.get()) {
+        (Some(own), Some(defaults)) => Field::Right(own.with(both(&own.value, &defaults.value))),
+        _ => own.or(defaults),
+    }
+}

@@ -1,0 +1,100 @@
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::desired::{Forward, HostPort, SshTunnel, Tunnel, Work};
+use super::*;
+use crate::tunnel::{Kind, OnConflict};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// config/config.yaml and the samples under examples/.
+fn samples() -> Vec<PathBuf> {
+    let examples = fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().path());
+    let mut samples: Vec<PathBuf> =
+        examples.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
+    samples.push(repository().join("config/config.yaml"));
+    samples
+}
+
+fn valid(source: &str) -> Desired {
+    parse(source, Path::new("/etc/portward/config.yaml"))
+        .unwrap_or_else(|error| panic!("{}", error.render(false)))
+}
+
+fn only(source: &str) -> Tunnel {
+    let mut tunnels = valid(source).tunnels;
+    assert_eq!(tunnels.len(), 1);
+    tunnels.remove(0)
+}
+
+fn ssh(tunnel: &Tunnel) -> &SshTunnel {
+    match &tunnel.work {
+        Work::Ssh(ssh) => ssh,
+        Work::Command(command) => panic!("{command:?} is not ssh"),
+    }
+}
+
+/// The reference with every key switched on.
+fn whole_reference() -> String {
+    let reference = fs::read_to_string(repository().join("config/config.yaml")).unwrap();
+    let lines = reference.replace("tunnels: []", "tunnels:");
+    let is_text = |line: &str| line.starts_with("##") || line.starts_with("# yaml-language-server");
+    let switched_on =
+        lines.lines().map(|line| if is_text(line) { line } else { line.strip_prefix('#').unwrap_or(line) });
+    switched_on.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_sample_configurations_are_valid() {
+    for sample in samples() {
+        if let Err(error) = load(&sample) {
+            panic!("{}: {error}", sample.display());
+        }
+    }
+}
+
+#[test]
+fn the_reference_shows_every_key_with_a_valid_value() {
+    let reference = whole_reference();
+    let desired = valid(&reference);
+    assert_eq!(desired.tunnels.len(), 2, "{reference}");
+    for key in keys(&serde_json::to_value(schema()).unwrap()) {
+        assert!(reference.contains(&format!("{key}:")), "`{key}` is not in config/config.yaml");
+    }
+}
+
+/// The names of all properties in a JSON schema.
+fn keys(schema: &serde_json::Value) -> HashSet<String> {
+    let mut names = HashSet::new();
+    let mut pending = vec![schema];
+    while let Some(value) = pending.pop() {
+        if let Some(properties) = value.get("properties").and_then(serde_json::Value::as_object) {
+            names.extend(properties.keys().cloned());
+        }
+        match value {
+            serde_json::Value::Object(members) => pending.extend(members.values()),
+            serde_json::Value::Array(elements) => pending.extend(elements),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// `UPDATE_SCHEMA=1 cargo test --lib the_committed_schema` writes it anew.
+#[test]
+fn the_committed_schema_is_current() {
+    let file = repository().join("config/portward.schema.json");
+    let current = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(&file, &current).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&file).unwrap_or_default() == current,
+        "run `UPDATE_SCHEMA=1 cargo test --lib the_committed_schema` and commit {}",
+        file.display()
+    );
+}

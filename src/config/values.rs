@@ -1,0 +1,122 @@
+//! Values of the configuration that are more than a text: ports, durations, ssh's options.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::fmt::friendly::SpanParser;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::diagnose::Refusal;
+use super::located::{Field, Located};
+
+/// Durations beyond this are slips of the pen, and would overflow deadlines at last.
+const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A port, alone or behind an address; kept as written, for the ancestor's hash is made of it.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub(super) struct Port(pub(super) String);
+
+impl JsonSchema for Port {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Port".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+            { "type": "string", "pattern": "^(.+:)?[0-9]{1,5}$" },
+        ] })
+    }
+}
+
+/// A duration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Period(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_period(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for Period {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Period".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "[0-9] *[a-zµ]",
+            "examples": ["250ms", "10s", "5m", "1h"],
+        })
+    }
+}
+
+fn parse_period(text: &str) -> Result<Duration, Refusal> {
+    if !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit()) {
+        return Err(Refusal::new(format!("`{text}` has no unit")).hint(format!("write {text}s for seconds")));
+    }
+    let duration = SpanParser::new().parse_unsigned_duration(text).map_err(|_| {
+        Refusal::new(format!("`{text}` is not a duration")).hint("write it as 250ms, 10s, 5m or 1h")
+    })?;
+    if duration > LONGEST_PERIOD {
+        return Err(Refusal::new(format!("`{text}` is too long")).hint("24h is the most"));
+    }
+    Ok(duration)
+}
+
+/// `ssh.options`, in the order of the file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Options(pub(super) Vec<(Located<String>, Field<String>)>);
+
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OptionsVisitor;
+
+        impl<'de> Visitor<'de> for OptionsVisitor {
+            type Value = Options;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a mapping of option names to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options, A::Error> {
+                let mut options = Vec::new();
+                while let Some(option) = map.next_entry()? {
+                    options.push(option);
+                }
+                Ok(Options(options))
+            }
+        }
+
+        deserializer.deserialize_map(OptionsVisitor)
+    }
+}
+
+impl JsonSchema for Options {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Options".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[A-Za-z0-9]+$" },
+            "additionalProperties": { "type": ["string", "integer", "boolean"] },
+        })
+    }
+}

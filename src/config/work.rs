@@ -1,0 +1,195 @@
+//! What a tunnel's entry asks to be run: a forward over ssh, or a command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::{self, Listener};
+use super::desired::{CommandTunnel, Forward, SshTunnel, Work};
+use super::diagnose::{Place, Refusal};
+use super::entry::{Context, direction};
+use super::located::{Field, Located};
+use super::raw::{self, Direction, DirectionMode};
+use super::values::{Period, Port};
+use super::{paths, ssh};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Context<'_> {
+    /// The work of a tunnel without `command`, and the place of the port that it listens on.
+    pub(super) fn ssh(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Place)> {
+        let raw = &entry.value;
+        let destination = self.required(
+            entry,
+            &raw.remote_host,
+            "remote_host",
+            "write user@host or a Host alias of ssh_config, or `command:` for a program that binds the port itself",
+            |text| ssh::check_destination(text).map(|()| text.clone()),
+        );
+        let hint = "how long ssh may take is `connect_timeout` under `ssh:`";
+        let no_start_timeout =
+            self.forbid(&raw.start_timeout, "start_timeout", "is for tunnels with `command`", hint);
+        let forward = self.forward(entry);
+        let absent = raw::Ssh::default();
+        let ssh = match &raw.ssh {
+            Field::Absent => &absent,
+            Field::Wrong => return None,
+            Field::Right(ssh) => &ssh.value,
+        };
+        let program = self.optional(&ssh.program, "program", |text| paths::program(text, self.directory));
+        let config_file = self.optional(&ssh.config_file, "config_file", |text| {
+            // To ssh this word is not a file.
+            if text == "none" { Ok(PathBuf::from(text)) } else { paths::expand(text, self.directory) }
+        });
+        let identity_file =
+            self.optional(&ssh.identity_file, "identity_file", |text| paths::expand(text, self.directory));
+        let connect_timeout = self.optional(&ssh.connect_timeout, "connect_timeout", |Period(timeout)| {
+            if timeout.is_zero() || timeout.subsec_nanos() != 0 {
+                return Err(Refusal::new("ssh counts in whole seconds").hint("write 1s or more"));
+            }
+            Ok(*timeout)
+        });
+        let options = ssh.options.value().map(|options| &options.0[..]).unwrap_or_default();
+        let options = options
+            .iter()
+            .filter_map(|(name, value)| Some((name.value.clone(), value.value()?.clone())))
+            .collect();
+        no_start_timeout?;
+        let (forward, port) = forward?;
+        let tunnel = SshTunnel {
+            destination: destination?,
+            forward,
+            program: program?.unwrap_or_else(|| PathBuf::from("ssh")),
+            config_file: config_file?,
+            identity_file: identity_file?,
+            options,
+            connect_timeout: connect_timeout?.unwrap_or(CONNECT_TIMEOUT),
+        };
+        Some((Work::Ssh(tunnel), port))
+    }
+
+    /// The forward, and the place of the port that it listens on.
+    fn forward(&self, entry: &Located<raw::Tunnel>) -> Option<(Forward, Place)> {
+        let raw = &entry.value;
+        if matches!(raw.direction, Field::Wrong) {
+            return None;
+        }
+        let direction = match (direction(raw), self.mode) {
+            (Direction::RemoteToLocal, DirectionMode::SshStandard) => Direction::LocalToRemote,
+            (Direction::LocalToRemote, DirectionMode::SshStandard) => Direction::RemoteToLocal,
+            (direction, _) => direction,
+        };
+        match direction {
+            Direction::RemoteToLocal => {
+                let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
+                let target = self.remote_port(entry, address::target);
+                let (listen, target) = (listen?, target?);
+                Some((Forward::Local { listen: listen.value, target: target.value }, listen.place))
+            }
+            Direction::LocalToRemote => {
+                let target = self.local_port(entry, address::target);
+                let listen = self.remote_port(entry, address::remote_listen);
+                let (target, Located { place, value: (bind, port) }) = (target?, listen?);
+                Some((Forward::Remote { bind, port, target: target.value }, place))
+            }
+            Direction::Dynamic => {
+                let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
+                let hint = "remove it: a SOCKS proxy is told by its clients where to connect to";
+                let no_target =
+                    self.forbid(&raw.remote_port, "remote_port", "means nothing for `dynamic`", hint);
+                let listen = listen?;
+                no_target?;
+                Some((Forward::Dynamic { listen: listen.value }, listen.place))
+            }
+        }
+    }
+
+    /// The work of a tunnel with `command`, and the place of the port that it listens on.
+    pub(super) fn command(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Place)> {
+        let raw = &entry.value;
+        let (why, hint) = ("and `command` exclude each other", "keep the one that makes the tunnel");
+        let no_ssh = [
+            self.forbid(&raw.remote_host, "remote_host", why, hint),
+            self.forbid(&raw.remote_port, "remote_port", why, "write the port among the command's arguments"),
+            self.forbid(&raw.direction, "direction", why, "a command listens on `local_port`"),
+            self.forbid(&raw.ssh, "ssh", why, "write ssh's options among the command's arguments"),
+        ];
+        let argv = self.argv(&raw.command);
+        let listen = self.local_port(entry, |text| address::listen(text, Listener::Command));
+        let start_timeout = self.optional(&raw.start_timeout, "start_timeout", |Period(timeout)| {
+            if timeout.is_zero() {
+                return Err(Refusal::new("leaves the command no time").hint("write 1s or more"));
+            }
+            Ok(*timeout)
+        });
+        no_ssh.into_iter().collect::<Option<()>>()?;
+        let listen = listen?;
+        let start_timeout = start_timeout?.unwrap_or(START_TIMEOUT);
+        let tunnel = CommandTunnel { argv: argv?, listen: listen.value, start_timeout };
+        Some((Work::Command(tunnel), listen.place))
+    }
+
+    /// Program and arguments; the program's path is made absolute.
+    fn argv(&self, command: &Field<Vec<Field<String>>>) -> Option<Vec<String>> {
+        let Located { place, value: words } = command.get()?;
+        let Some((program, arguments)) = words.split_first() else {
+            let refusal = Refusal::new("`command`: is an empty list");
+            self.report(
+                *place,
+                refusal.hint("write the program and its arguments, each an element of the list"),
+            );
+            return None;
+        };
+        let program = self.optional(program, "command", |text| {
+            let path = paths::program(text, self.directory)?;
+            // Both parts came from text, so nothing is lost.
+            Ok(path.to_string_lossy().into_owned())
+        });
+        let arguments: Vec<Option<String>> = arguments
+            .iter()
+            .map(|argument| {
+                let checked = self.optional(argument, "command", |text| {
+                    if text.contains('\0') {
+                        return Err(Refusal::new("an argument holds a NUL character")
+                            .hint("no program can receive it"));
+                    }
+                    Ok(text.clone())
+                });
+                checked.flatten()
+            })
+            .collect();
+        let mut argv = vec![program??];
+        argv.extend(arguments.into_iter().collect::<Option<Vec<String>>>()?);
+        Some(argv)
+    }
+
+    fn local_port<T>(
+        &self,
+        entry: &Located<raw::Tunnel>,
+        convert: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<Located<T>> {
+        let hint = "write the port on this machine";
+        self.port(entry, &entry.value.local_port, "local_port", hint, convert)
+    }
+
+    fn remote_port<T>(
+        &self,
+        entry: &Located<raw::Tunnel>,
+        convert: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<Located<T>> {
+        let hint = "write the port on the server's side";
+        self.port(entry, &entry.value.remote_port, "remote_port", hint, convert)
+    }
+
+    fn port<T>(
+        &self,
+        entry: &Located<raw::Tunnel>,
+        field: &Field<Port>,
+        key: &str,
+        hint: &str,
+        convert: impl FnOnce(&str) -> Result<T, Refusal>,
+    ) -> Option<Located<T>> {
+        let value = self.required(entry, field, key, hint, |port| convert(&port.0))?;
+        field.get().map(|port| port.with(value))
+    }
+}

@@ -1,0 +1,222 @@
+//! One process of a tunnel, from its start to its end: it carries out orders and reports events.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::config::desired::{Forward, SshTunnel};
+use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
+use crate::process::{Child, read_lines};
+use crate::ssh::{ControlSocket, Master, MasterError, classify};
+use crate::tunnel::{Event, Failure, FailureKind, Generation};
+
+use super::tell::Teller;
+
+/// Lines of stderr that are kept to tell why a process ended.
+const LINES_KEPT: usize = 20;
+
+/// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
+/// open that long.
+pub(super) const OUTPUT_GRACE: Duration = Duration::from_millis(200);
+
+/// What a connected ssh can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Listen.
+    OpenForward,
+    /// Stop listening.
+    CloseForward,
+}
+
+/// What a process of ours listens on, as the kernel showed it when it came up.
+pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
+
+/// What every attempt needs.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    pub(super) generation: Generation,
+    pub(super) teller: Teller,
+    pub(super) ports: Ports,
+    /// The endpoints to listen on: those asked for that this machine has.
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) listening: Listening,
+}
+
+impl Attempt {
+    /// Looks after an ssh until it has ended.
+    pub(super) async fn run_ssh(
+        self,
+        tunnel: SshTunnel,
+        process: (Child, ChildStdout, ChildStderr),
+        control: (ControlSocket, oneshot::Receiver<()>),
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) {
+        let (mut child, _stdout, stderr) = process;
+        let (control, made) = control;
+        let said = Said::default();
+        let output = tokio::spawn({
+            let (said, teller) = (said.clone(), self.teller.clone());
+            async move {
+                read_lines(stderr, |line| {
+                    teller.output(&line);
+                    said.push(line);
+                })
+                .await;
+            }
+        });
+        let pid = child.group().pid();
+        let ended = tokio::select! {
+            ended = child.ended() => ended,
+            never = self.serve(&tunnel, &control, made, pid, orders) => match never {},
+        };
+        let _ = timeout(OUTPUT_GRACE, output).await;
+        drop(control);
+        let failure = match ended {
+            Ok(status) => classify(status, &said.lines(), &tunnel.destination),
+            Err(error) => Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}")),
+        };
+        self.report(Event::ProcessEnded(self.generation, failure));
+    }
+
+    async fn serve(
+        &self,
+        tunnel: &SshTunnel,
+        control: &ControlSocket,
+        made: oneshot::Receiver<()>,
+        pid: u32,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Infallible {
+        if made.await.is_ok() {
+            match Master::connect(control.path(), pid).await {
+                Ok(mut master) => {
+                    self.report(Event::ProcessReady(self.generation));
+                    while let Some(order) = orders.recv().await {
+                        self.carry_out(order, &mut master, tunnel, pid).await;
+                    }
+                }
+                // The deadline of the attempt ends it.
+                Err(error) => self.teller.warn(&error.to_string()),
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn carry_out(&self, order: Order, master: &mut Master, tunnel: &SshTunnel, pid: u32) {
+        match order {
+            Order::OpenForward => {
+                let event = match self.open_forward(master, tunnel, pid).await {
+                    Ok(()) => Event::ForwardListening(self.generation),
+                    Err(failure) => Event::ForwardRefused(self.generation, failure),
+                };
+                self.report(event);
+            }
+            Order::CloseForward => match master.close(&tunnel.forward, &self.endpoints).await {
+                Ok(()) => self.report(Event::ForwardClosed(self.generation)),
+                // No answer means that it hangs: the deadline kills it.
+                Err(error) => self.teller.warn(&error.to_string()),
+            },
+        }
+    }
+
+    async fn open_forward(&self, master: &mut Master, tunnel: &SshTunnel, pid: u32) -> Result<(), Failure> {
+        if let Err(error) = master.open(&tunnel.forward, &self.endpoints).await {
+            return Err(self.why_refused(&error, tunnel));
+        }
+        if self.endpoints.is_empty() {
+            return Ok(());
+        }
+        let listeners = self
+            .listeners(|endpoint, listener| {
+                endpoint.address == listener.address && holder::pid_owns(pid, listener.inode)
+            })
+            .map_err(|error| port_failure(&error))?;
+        for endpoint in &self.endpoints {
+            if !listeners.iter().any(|listener| listener.address == endpoint.address) {
+                return Err(Failure::new(
+                    FailureKind::Exited,
+                    format!(
+                        "ssh says that it listens on {endpoint}, and the kernel shows no such listener of it"
+                    ),
+                ));
+            }
+        }
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        Ok(())
+    }
+
+    fn why_refused(&self, error: &MasterError, tunnel: &SshTunnel) -> Failure {
+        let destination = &tunnel.destination;
+        if !matches!(error, MasterError::Refused(_)) {
+            return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
+        }
+        if let Forward::Remote { port, .. } = &tunnel.forward {
+            return Failure::new(
+                FailureKind::RemotePortHeld,
+                format!(
+                    "{destination} does not listen on its port {port} ({error}): see who holds it there with `ss -ltnp \
+                     'sport = :{port}'`, or allow it in its sshd_config (AllowTcpForwarding, GatewayPorts, PermitListen)"
+                ),
+            );
+        }
+        match self.ports.verdict(&self.endpoints) {
+            Err(error) => port_failure(&error),
+            Ok(Verdict::Held(held)) => Failure::new(
+                FailureKind::LocalPortHeld,
+                format!(
+                    "{} was taken before ssh could listen on it; portward waits for it",
+                    held[0].endpoint
+                ),
+            ),
+            Ok(Verdict::Unbound) => {
+                Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}"))
+            }
+        }
+    }
+
+    /// The listeners for which `ours` holds with one of our endpoints.
+    pub(super) fn listeners(
+        &self,
+        ours: impl Fn(&Endpoint, &Listener) -> bool,
+    ) -> Result<Vec<Listener>, PortError> {
+        let ports: BTreeSet<_> = self.endpoints.iter().map(Endpoint::port).collect();
+        let mut listeners = self.ports.listeners(&ports)?;
+        listeners.retain(|listener| self.endpoints.iter().any(|endpoint| ours(endpoint, listener)));
+        Ok(listeners)
+    }
+
+    pub(super) fn report(&self, event: Event) {
+        self.teller.report(event);
+    }
+}
+
+/// The failure of a port that cannot even be asked about.
+pub(super) fn port_failure(error: &PortError) -> Failure {
+    let kind = match error {
+        PortError::PermissionDenied { .. } => FailureKind::Config,
+        _ => FailureKind::Network,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+/// The last lines that a process said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said(Arc<Mutex<VecDeque<String>>>);
+
+impl Said {
+    pub(super) fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LINES_KEPT {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}

@@ -1,0 +1,231 @@
+//! Carries out the core's actions. Starts the work and returns at once: results come back as events.
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::Command;
+use std::sync::PoisonError;
+
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, spawn_blocking};
+
+use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::tell::{Identity, Teller};
+use crate::config::desired::{SshTunnel, Work};
+use crate::port::{Endpoint, HeldBy, Holder, Listener, Ports, Verdict, holder};
+use crate::process::{self, Group, SpawnError};
+use crate::ssh::{self, ControlDirectory};
+use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
+
+/// The outside of all tunnels.
+#[derive(Debug)]
+pub(super) struct Effects {
+    ports: Ports,
+    control: ControlDirectory,
+}
+
+/// The outside of one tunnel: its processes and its waits.
+#[derive(Debug)]
+pub(super) struct Outside {
+    slot: Slot,
+    teller: Teller,
+    running: HashMap<Generation, Running>,
+    waits: HashMap<Generation, AbortHandle>,
+}
+
+#[derive(Debug)]
+struct Running {
+    group: Group,
+    orders: mpsc::UnboundedSender<Order>,
+    listening: Listening,
+}
+
+impl Outside {
+    pub(super) fn new(slot: Slot, teller: Teller) -> Self {
+        Self { slot, teller, running: HashMap::new(), waits: HashMap::new() }
+    }
+
+    pub(super) fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
+    /// The pid of this generation's process.
+    pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
+        self.running.get(&generation).map(|running| running.group.pid())
+    }
+
+    /// What this generation's process listened on when it came up.
+    pub(super) fn listeners(&self, generation: Generation) -> Vec<Listener> {
+        self.running.get(&generation).map_or_else(Vec::new, |running| {
+            running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        })
+    }
+
+    /// The process has ended.
+    pub(super) fn forget(&mut self, generation: Generation) {
+        self.running.remove(&generation);
+    }
+
+    pub(super) fn order(&self, generation: Generation, order: Order) {
+        if let Some(running) = self.running.get(&generation) {
+            // If the process has just ended, the news of it is on its way.
+            let _ = running.orders.send(order);
+        }
+    }
+
+    pub(super) fn terminate(&self, generation: Generation) {
+        if let Some(running) = self.running.get(&generation) {
+            running.group.terminate();
+        }
+    }
+
+    pub(super) fn kill(&self, generation: Generation) {
+        if let Some(running) = self.running.get(&generation) {
+            running.group.kill();
+        }
+    }
+
+    pub(super) fn abandon_port(&mut self, generation: Generation) {
+        if let Some(wait) = self.waits.remove(&generation) {
+            wait.abort();
+        }
+    }
+}
+
+impl Effects {
+    pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
+        Self { ports, control }
+    }
+
+    /// The listeners on `ports` now.
+    pub(super) fn listeners(&self, ports: &BTreeSet<u16>) -> Result<Vec<Listener>, crate::port::PortError> {
+        self.ports.listeners(ports)
+    }
+
+    /// Reports `PortUnbound` as soon as the kernel confirms it.
+    pub(super) fn confirm_port(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+        let teller = outside.teller.clone();
+        let endpoints = self.usable(work);
+        // In most cases the port is free, and the answer takes microseconds.
+        match self.ports.verdict(&endpoints) {
+            Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
+            Ok(Verdict::Held(_)) => {}
+            Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
+        }
+        let ports = self.ports.clone();
+        let wait = tokio::spawn(async move {
+            let unbound = ports
+                .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
+                .await;
+            teller.report(match unbound {
+                Ok(()) => Event::PortUnbound(generation),
+                Err(error) => Event::PortUnusable(generation, port_failure(&error)),
+            });
+        });
+        outside.waits.insert(generation, wait.abort_handle());
+    }
+
+    /// Starts the process of `work`.
+    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+        let listening = Listening::default();
+        let attempt = Attempt {
+            generation,
+            teller: outside.teller.clone(),
+            ports: self.ports.clone(),
+            endpoints: self.usable(work),
+            listening: listening.clone(),
+        };
+        let (orders, received) = mpsc::unbounded_channel();
+        let started = match work {
+            Work::Ssh(tunnel) => self.start_ssh(attempt, outside.slot, tunnel, received),
+            Work::Command(tunnel) => {
+                let mut command = Command::new(&tunnel.argv[0]);
+                command.args(&tunnel.argv[1..]);
+                process::spawn(command).map(|process| {
+                    let group = process.0.group();
+                    tokio::spawn(attempt.run_command(tunnel.clone(), process));
+                    group
+                })
+            }
+        };
+        match started {
+            Ok(group) => {
+                outside.running.insert(generation, Running { group, orders, listening });
+            }
+            Err(error) => {
+                let message =
+                    format!("{error}; check the program's path, and the PATH that portward runs with");
+                outside
+                    .teller
+                    .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));
+            }
+        }
+    }
+
+    fn start_ssh(
+        &self,
+        attempt: Attempt,
+        slot: Slot,
+        tunnel: &SshTunnel,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Result<Group, SpawnError> {
+        let (control, made) = self.control.socket(&format!("{}-{}", slot.0, attempt.generation));
+        let process = process::spawn(ssh::command(tunnel, control.path()))?;
+        let group = process.0.group();
+        tokio::spawn(attempt.run_ssh(tunnel.clone(), process, (control, made), orders));
+        Ok(group)
+    }
+
+    /// Signals the processes that hold the port (`on_conflict: kill`).
+    pub(super) fn evict(&self, outside: &Outside, work: &Work, signal: Signal) {
+        let (ports, endpoints, teller) = (self.ports.clone(), self.usable(work), outside.teller.clone());
+        spawn_blocking(move || {
+            let Ok(Verdict::Held(held)) = ports.verdict(&endpoints) else { return };
+            for eviction in process::evict(&held, signal) {
+                let Identity { name, hash, port } = teller.identity();
+                let (holder, holder_pid) = (&eviction.holder, eviction.holder.pid);
+                match eviction.result {
+                    Ok(()) => tracing::warn!(
+                        tunnel = name,
+                        tunnel_hash = hash,
+                        port,
+                        holder_pid,
+                        event = "evict",
+                        "on_conflict: kill: sent {signal:?} to {holder}, which holds port {port}"
+                    ),
+                    Err(reason) => tracing::warn!(
+                        tunnel = name,
+                        tunnel_hash = hash,
+                        port,
+                        holder_pid,
+                        event = "evict",
+                        "on_conflict: kill: did not signal {holder}, which holds port {port}: {reason}"
+                    ),
+                }
+            }
+        });
+    }
+
+    /// The endpoints to listen on. A machine without IPv6 has no `::1`: then IPv4 alone will do.
+    fn usable(&self, work: &Work) -> Vec<Endpoint> {
+        let endpoints = work.endpoints();
+        let has_v4 = endpoints.iter().any(|endpoint| endpoint.address.is_ipv4());
+        let needed = |endpoint: &&Endpoint| {
+            let optional = has_v4 && endpoint.address.is_ipv6();
+            !optional || self.ports.is_available(endpoint.address.ip())
+        };
+        endpoints.iter().filter(needed).copied().collect()
+    }
+}
+
+/// Finds out who holds the port, on a thread that may block, and reports it.
+fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
+    spawn_blocking(move || {
+        let mut holders: Vec<Holder> = Vec::new();
+        for holder in held.iter().map(holder::describe) {
+            if !holders.contains(&holder) {
+                holders.push(holder);
+            }
+        }
+        teller.report(Event::PortHeld(generation, holders));
+    });
+}

@@ -1,0 +1,72 @@
+//! How the parts of a tunnel tell the event loop and the log what they see.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::config::desired;
+use crate::tunnel::{Event, Slot};
+
+/// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) hash: String,
+    /// The port that the tunnel is about: the local one, or the server's for a remote forward.
+    pub(super) port: u16,
+}
+
+impl Identity {
+    pub(super) fn of(tunnel: &desired::Tunnel) -> Self {
+        let port = match &tunnel.work {
+            desired::Work::Ssh(desired::SshTunnel {
+                forward: desired::Forward::Remote { port, .. }, ..
+            }) => *port,
+            desired::Work::Ssh(_) | desired::Work::Command(_) => {
+                tunnel.work.endpoints().first().map_or(0, crate::port::Endpoint::port)
+            }
+        };
+        Self { name: tunnel.name.clone(), hash: tunnel.hash.clone(), port }
+    }
+}
+
+/// Reports what happens to one tunnel.
+#[derive(Debug, Clone)]
+pub(super) struct Teller {
+    slot: Slot,
+    identity: Arc<Mutex<Identity>>,
+    events: mpsc::UnboundedSender<(Slot, Event)>,
+}
+
+impl Teller {
+    pub(super) fn new(slot: Slot, identity: Identity, events: mpsc::UnboundedSender<(Slot, Event)>) -> Self {
+        Self { slot, identity: Arc::new(Mutex::new(identity)), events }
+    }
+
+    /// What the log lines are filed under now.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on, files log lines under `identity`.
+    pub(super) fn rename(&self, identity: Identity) {
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// Tells the event loop. After its end nobody needs to know.
+    pub(super) fn report(&self, event: Event) {
+        let _ = self.events.send((self.slot, event));
+    }
+
+    /// Logs a line that the tunnel's process said.
+    pub(super) fn output(&self, line: &str) {
+        let Identity { name, hash, port } = self.identity();
+        tracing::info!(tunnel = name, tunnel_hash = hash, port, event = "output", "{line}");
+    }
+
+    /// Logs what a person should look at.
+    pub(super) fn warn(&self, message: &str) {
+        let Identity { name, hash, port } = self.identity();
+        tracing::warn!(tunnel = name, tunnel_hash = hash, port, event = "warning", "{message}");
+    }
+}

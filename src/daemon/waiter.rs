@@ -1,0 +1,79 @@
+//! Requests that wait for a tunnel to get where they want it.
+
+use tokio::sync::oneshot;
+
+use super::entry::Entry;
+use super::handle::{Outcome, Verb};
+use crate::clock::{Clock, Moment};
+use crate::tunnel::{Failure, FailureKind, Generation, Slot, StateName};
+
+/// One request that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) slot: Slot,
+    pub(super) verb: Verb,
+    /// A restart is done when this generation, or a later one, listens.
+    pub(super) generation: Generation,
+    pub(super) asked: Moment,
+    pub(super) deadline: Moment,
+    pub(super) reply: oneshot::Sender<Option<Outcome>>,
+}
+
+impl Waiter {
+    /// The answer, if it is due.
+    pub(super) fn outcome(&self, entry: &Entry, clock: &Clock, now: Moment) -> Option<Outcome> {
+        let status = || entry.status(clock);
+        let done = || Outcome::Done { status: status(), took: entry.phases.took(self.asked, now) };
+        let not_done = |failure| Outcome::NotDone { status: status(), failure };
+        let reached = match (self.verb, entry.tunnel.name()) {
+            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => Some(done()),
+            (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
+            (Verb::Restart, StateName::Up) if entry.tunnel.listening() >= Some(self.generation) => {
+                Some(done())
+            }
+            (Verb::Start | Verb::Restart, StateName::Failed) => Some(not_done(
+                entry.tunnel.last_failure().cloned().unwrap_or_else(|| superseded("the tunnel failed")),
+            )),
+            (Verb::Start | Verb::Restart, StateName::Stopped) => {
+                Some(not_done(superseded("the tunnel was stopped meanwhile")))
+            }
+            (Verb::Start | Verb::Restart, StateName::NeedsAuth) => {
+                Some(not_done(superseded("the tunnel is interactive: a person must authenticate")))
+            }
+            (
+                Verb::Start,
+                StateName::AwaitingPort
+                | StateName::Connecting
+                | StateName::Forwarding
+                | StateName::Stopping
+                | StateName::Backoff,
+            )
+            | (
+                Verb::Restart,
+                StateName::AwaitingPort
+                | StateName::Connecting
+                | StateName::Forwarding
+                | StateName::Up
+                | StateName::Replacing
+                | StateName::Stopping
+                | StateName::Backoff,
+            )
+            | (
+                Verb::Stop,
+                StateName::AwaitingPort
+                | StateName::Connecting
+                | StateName::Forwarding
+                | StateName::Up
+                | StateName::Replacing
+                | StateName::Stopping
+                | StateName::Backoff
+                | StateName::Failed,
+            ) => None,
+        };
+        reached.or_else(|| (now >= self.deadline).then(|| Outcome::Unfinished { status: status() }))
+    }
+}
+
+fn superseded(message: &str) -> Failure {
+    Failure::new(FailureKind::Config, message)
+}

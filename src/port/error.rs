@@ -1,0 +1,41 @@
+//! What can go wrong when the kernel is asked about ports.
+
+use std::io;
+
+use super::Endpoint;
+
+/// Why the kernel could not be asked, or why an endpoint can never be bound as things stand.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The netlink socket refused an operation.
+    #[error("sock_diag netlink: {operation}: {source}; `modprobe tcp_diag` loads what it needs")]
+    Netlink {
+        /// What was being done.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel's table changed under every one of the attempts to read it.
+    #[error("sock_diag netlink: the dump was interrupted or overrun {attempts} times in a row")]
+    Unsteady {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// This machine does not have the address.
+    #[error("{0}: no interface of this machine has the address; `ip addr` lists those it has")]
+    AddressNotAvailable(Endpoint),
+    /// The port is privileged, and this process may not bind it.
+    #[error(
+        "{0}: ports under 1024 need a capability: add `AmbientCapabilities=CAP_NET_BIND_SERVICE` to the systemd unit, \
+         or run `sysctl net.ipv4.ip_unprivileged_port_start={port}`", port = .0.port()
+    )]
+    PermissionDenied(Endpoint),
+    /// The trial bind failed for a reason that says nothing about who holds the endpoint.
+    #[error("{endpoint}: trial bind: {source}")]
+    TrialBind {
+        /// The endpoint asked for.
+        endpoint: Endpoint,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

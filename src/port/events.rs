@@ -1,0 +1,212 @@
+//! Destroy events: the kernel tells when a socket on a watched port goes away.
+//!
+//! One socket serves all subscriptions. It is open, and so costs the machine something, only while there is a subscription;
+//! its filter follows the ports that are watched. Nothing runs in the background: whoever waits reads for all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use nix::libc;
+use socket2::{SockFilter, SockRef};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use super::wire::{self, Message};
+use super::{PortError, filter};
+
+/// Multicast groups of NETLINK_SOCK_DIAG: SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY.
+const GROUPS: [u32; 2] = [1, 3];
+/// An event with all its attributes takes a few hundred bytes.
+const BUFFER_SIZE: usize = 8 * 1024;
+
+/// What the subscriptions share.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Open while there are subscribers.
+    socket: Option<Arc<AsyncFd<Socket>>>,
+    subscribers: HashMap<u64, Subscriber>,
+    last_id: u64,
+    buffer: Vec<u8>,
+    received: u64,
+    overruns: u64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    ports: BTreeSet<u16>,
+    /// Its permit is what remembers a change until the subscriber asks.
+    changed: Arc<Notify>,
+}
+
+/// A standing request to be told when sockets on some ports are destroyed; ends when dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    id: u64,
+    changed: Arc<Notify>,
+    socket: Arc<AsyncFd<Socket>>,
+    events: Arc<Events>,
+}
+
+impl Events {
+    /// Subscribes to `ports`. Panics outside a tokio runtime.
+    pub(super) fn subscribe(self: &Arc<Self>, ports: &BTreeSet<u16>) -> Result<Subscription, PortError> {
+        let mut state = self.lock();
+        state.last_id += 1;
+        let id = state.last_id;
+        let changed = Arc::new(Notify::new());
+        state.subscribers.insert(id, Subscriber { ports: ports.clone(), changed: changed.clone() });
+        match state.listen() {
+            Ok(socket) => Ok(Subscription { id, changed, socket, events: self.clone() }),
+            Err(source) => {
+                state.subscribers.remove(&id);
+                Err(PortError::Netlink { operation: "join the destroy events", source })
+            }
+        }
+    }
+
+    /// Events received so far, and how often the buffer overran.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.received, state.overruns)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics halfway through a change of the state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Opens the socket, or brings the filter of the open one up to date.
+    fn listen(&mut self) -> io::Result<Arc<AsyncFd<Socket>>> {
+        let ports = self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect();
+        if let Some(socket) = &self.socket {
+            attach_filter(socket.get_ref(), &ports);
+            return Ok(socket.clone());
+        }
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.set_non_blocking(true)?;
+        socket.bind_auto()?;
+        // Before joining, or foreign events would slip in between.
+        attach_filter(&socket, &ports);
+        for group in GROUPS {
+            socket.add_membership(group)?;
+        }
+        let socket = Arc::new(register(socket)?);
+        self.socket = Some(socket.clone());
+        Ok(socket)
+    }
+
+    fn unsubscribe(&mut self, id: u64) {
+        self.subscribers.remove(&id);
+        let ports: BTreeSet<u16> =
+            self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect();
+        match &self.socket {
+            Some(socket) if !ports.is_empty() => attach_filter(socket.get_ref(), &ports),
+            _ => self.socket = None,
+        }
+    }
+
+    /// Reads one datagram and wakes whom it concerns.
+    fn receive(&mut self, socket: &Socket) -> io::Result<()> {
+        self.buffer.clear();
+        self.buffer.reserve(BUFFER_SIZE);
+        let (length, sender) = match socket.recv_from(&mut self.buffer, libc::MSG_TRUNC) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // ENOBUFS: events were lost. Reading the error clears it, and the socket works on.
+            Err(_) => {
+                self.overruns += 1;
+                self.wake(|_| true);
+                return Ok(());
+            }
+        };
+        if sender.port_number() != 0 {
+            // Not the kernel: a process of root may send us messages.
+            return Ok(());
+        }
+        if length > self.buffer.len() {
+            self.wake(|_| true);
+            return Ok(());
+        }
+        let mut ports = BTreeSet::new();
+        for envelope in wire::messages(&self.buffer) {
+            match envelope.map(|envelope| envelope.message) {
+                Ok(Message::Row(row)) => {
+                    self.received += 1;
+                    ports.insert(row.local.port());
+                }
+                Ok(_) => {}
+                Err(malformed) => tracing::debug!(error = %malformed, "destroy event"),
+            }
+        }
+        self.wake(|subscriber| !subscriber.ports.is_disjoint(&ports));
+        Ok(())
+    }
+
+    fn wake(&self, concerned: impl Fn(&Subscriber) -> bool) {
+        for subscriber in self.subscribers.values().filter(|subscriber| concerned(subscriber)) {
+            subscriber.changed.notify_one();
+        }
+    }
+}
+
+impl Subscription {
+    /// Waits until something happened on the ports since the last call. It is a hint: ask again what is so.
+    /// Cancel-safe: what happened meanwhile is reported by the next call.
+    pub async fn changed(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => return,
+                ready = self.socket.readable() => {
+                    let Ok(mut ready) = ready else {
+                        // The runtime is shutting down: nobody will be woken any more.
+                        return std::future::pending().await;
+                    };
+                    while ready.try_io(|socket| self.events.lock().receive(socket.get_ref())).is_ok() {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.events.lock().unsubscribe(self.id);
+    }
+}
+
+/// Hands the socket to tokio.
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the socket owns its open descriptor, and nobody closes or replaces it while the `AsyncFd` owns the socket.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(registered?)
+}
+
+/// Lets through the events of `ports` only. Without a filter all events arrive, which costs time but loses nothing: so it is
+/// when there are too many ports, or when the kernel allows less memory for filters (`net.core.optmem_max`).
+fn attach_filter(socket: &Socket, ports: &BTreeSet<u16>) {
+    let socket = SockRef::from(socket);
+    let attached = filter::program(ports).is_some_and(|program| {
+        let program: Vec<SockFilter> = program
+            .iter()
+            .map(|step| SockFilter::new(step.code, step.if_true, step.if_false, step.operand))
+            .collect();
+        socket.attach_filter(&program).is_ok()
+    });
+    if !attached {
+        // An older filter would hide the ports that are new. There may be none: that is no error.
+        let _ = socket.detach_filter();
+        tracing::debug!(ports = ports.len(), "destroy events are not filtered by the kernel");
+    }
+}

@@ -1,0 +1,10 @@
+//! Processes: those that portward starts, each the leader of a group of its own and watched through a pidfd, and those
+//! that it is told to evict from a port.
+
+mod child;
+mod evict;
+mod lines;
+
+pub use child::{Child, Group, SpawnError, spawn};
+pub use evict::{Eviction, evict};
+pub use lines::read_lines;

@@ -1,0 +1,54 @@
+//! Facts that a tunnel hears of, in the past tense.
+
+use super::{Failure, Generation};
+use crate::port::Holder;
+
+/// Something that happened. Whatever concerns one attempt carries its [`Generation`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The tunnel is wanted.
+    StartRequested,
+    /// The tunnel is not wanted any more.
+    StopRequested,
+    /// A new connection is wanted in place of the present one.
+    RestartRequested,
+    /// The kernel confirmed every endpoint unbound.
+    PortUnbound(Generation),
+    /// The kernel says that the port is held; the wait goes on.
+    PortHeld(Generation, Vec<Holder>),
+    /// Whether the port is unbound cannot be found out, and waiting for it would not help.
+    PortUnusable(Generation, Failure),
+    /// The process is ready: an ssh master answers on its control socket, a command listens.
+    ProcessReady(Generation),
+    /// The process has ended; nothing of its process group is left.
+    ProcessEnded(Generation, Failure),
+    /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
+    ForwardListening(Generation),
+    /// The forward was refused.
+    ForwardRefused(Generation, Failure),
+    /// The listener was closed.
+    ForwardClosed(Generation),
+    /// The process lives, and the kernel shows no listener of it any more.
+    ListenerLost(Generation),
+    /// The deadline armed for this generation has passed.
+    DeadlinePassed(Generation),
+}
+
+impl Event {
+    /// The attempt that the event is about; `None` for what is asked of the tunnel as a whole.
+    pub(super) const fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::StartRequested | Self::StopRequested | Self::RestartRequested => None,
+            Self::PortUnbound(generation)
+            | Self::PortHeld(generation, _)
+            | Self::PortUnusable(generation, _)
+            | Self::ProcessReady(generation)
+            | Self::ProcessEnded(generation, _)
+            | Self::ForwardListening(generation)
+            | Self::ForwardRefused(generation, _)
+            | Self::ForwardClosed(generation)
+            | Self::ListenerLost(generation)
+            | Self::DeadlinePassed(generation) => Some(*generation),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The difference between the tunnels that run and those that are wanted.
+
+use crate::config::desired;
+
+/// A tunnel's place in the daemon. It outlives a change of name, and is never given out twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u64);
+
+/// What becomes of each tunnel. Numbers are positions in the wanted list; every one of them occurs exactly once, and so
+/// does every slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Wanted, and not there yet.
+    pub added: Vec<usize>,
+    /// There, and not wanted any more.
+    pub removed: Vec<Slot>,
+    /// There under this name, with other work to do.
+    pub changed: Vec<(Slot, usize)>,
+    /// There, and to be left running, if under another name or policy.
+    pub unchanged: Vec<(Slot, usize)>,
+}
+
+/// Compares what runs with what is wanted. A tunnel is unchanged if what it runs is, whatever it is called and wherever
+/// it stands in the file; it is changed if only its name is the same.
+pub fn reconcile(running: &[(Slot, &desired::Tunnel)], wanted: &[desired::Tunnel]) -> Plan {
+    let mut plan = Plan::default();
+    let mut running: Vec<_> = running.to_vec();
+    let mut open = Vec::new();
+    for (index, tunnel) in wanted.iter().enumerate() {
+        match take(&mut running, |old| same_work(old, tunnel)) {
+            Some(slot) => plan.unchanged.push((slot, index)),
+            None => open.push(index),
+        }
+    }
+    for index in open {
+        match take(&mut running, |old| old.name == wanted[index].name) {
+            Some(slot) => plan.changed.push((slot, index)),
+            None => plan.added.push(index),
+        }
+    }
+    plan.removed = running.into_iter().map(|(slot, _)| slot).collect();
+    plan
+}
+
+fn same_work(old: &desired::Tunnel, new: &desired::Tunnel) -> bool {
+    old.work == new.work && old.enabled == new.enabled && old.interactive == new.interactive
+}
+
+fn take(
+    running: &mut Vec<(Slot, &desired::Tunnel)>,
+    matches: impl Fn(&desired::Tunnel) -> bool,
+) -> Option<Slot> {
+    let index = running.iter().position(|(_, tunnel)| matches(tunnel))?;
+    Some(running.remove(index).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::desired::{CommandTunnel, Work, Written};
+    use crate::tunnel::{Kind, OnConflict, Policy};
+
+    fn tunnel(name: &str, program: &str) -> desired::Tunnel {
+        desired::Tunnel {
+            name: name.to_owned(),
+            hash: format!("hash of {name}"),
+            log_id: String::new(),
+            written: Written::default(),
+            enabled: true,
+            interactive: false,
+            work: Work::Command(CommandTunnel {
+                argv: vec![program.to_owned()],
+                listen: Vec::new(),
+                start_timeout: Duration::from_secs(30),
+            }),
+            policy: Policy {
+                kind: Kind::Command,
+                min_delay: Duration::ZERO,
+                max_delay: Duration::ZERO,
+                reset_after: Duration::ZERO,
+                ready_timeout: Duration::ZERO,
+                stop_grace: Duration::ZERO,
+                on_conflict: OnConflict::Wait,
+            },
+        }
+    }
+
+    #[test]
+    fn a_renamed_tunnel_is_unchanged_and_one_with_other_work_is_changed() {
+        let (database, web, old) = (tunnel("database", "d"), tunnel("web", "w"), tunnel("old", "o"));
+        let running = [(Slot(1), &database), (Slot(2), &web), (Slot(3), &old)];
+        let wanted = [tunnel("web", "other"), tunnel("db", "d"), tunnel("new", "n")];
+        assert_eq!(
+            reconcile(&running, &wanted),
+            Plan {
+                added: vec![2],
+                removed: vec![Slot(3)],
+                changed: vec![(Slot(2), 0)],
+                unchanged: vec![(Slot(1), 1)],
+            }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_tunnel_has_exactly_one_fate(
+            running in proptest::collection::btree_map("[a-f]", "[p-u]", 0..6),
+            wanted in proptest::collection::btree_map("[a-f]", "[p-u]", 0..6),
+        ) {
+            let running: Vec<_> = running.iter().map(|(name, program)| tunnel(name, program)).collect();
+            let wanted: Vec<_> = wanted.iter().map(|(name, program)| tunnel(name, program)).collect();
+            let slots: Vec<_> = (0u64..).map(Slot).zip(&running).collect();
+            let plan = reconcile(&slots, &wanted);
+
+            let mut kept: Vec<_> = plan.changed.iter().chain(&plan.unchanged).map(|(slot, _)| *slot).collect();
+            kept.extend(&plan.removed);
+            kept.sort();
+            prop_assert_eq!(kept, slots.iter().map(|(slot, _)| *slot).collect::<Vec<_>>());
+            let mut served: Vec<_> = plan.changed.iter().chain(&plan.unchanged).map(|(_, index)| *index).collect();
+            served.extend(&plan.added);
+            served.sort_unstable();
+            prop_assert_eq!(served, (0..wanted.len()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn reordering_changes_nothing(names in proptest::collection::btree_set("[a-z]{3}", 1..8), turn in 0usize..8) {
+            let running: Vec<_> = names.iter().map(|name| tunnel(name, name)).collect();
+            let mut wanted = running.clone();
+            wanted.rotate_left(turn % running.len());
+            let slots: Vec<_> = (0u64..).map(Slot).zip(&running).collect();
+            let plan = reconcile(&slots, &wanted);
+            prop_assert_eq!(plan.unchanged.len(), running.len());
+        }
+    }
+}
