@@ -8,8 +8,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use portward::daemon::snapshot::TunnelStatus;
 use portward::tunnel::{FailureKind, StateName};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -17,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::api::{Answer, follow_events, request};
 use crate::lab::Lab;
 use crate::log::{LogLine, capture};
-use crate::namespace::kill;
+use crate::namespace::{ends_in_time, kill, open_process};
 use crate::record::{DEADLINE, Record};
 
 /// The real daemon. When it goes, it is ended with SIGTERM; what it then leaves behind, the [`Lab`] finds.
@@ -73,7 +71,7 @@ impl<'lab> Daemon<'lab> {
         let pid = child.id().unwrap();
         let log = Record::default();
         let log_reader = capture(child.stderr.take().unwrap(), log.clone(), LogLine::new);
-        let pidfd = pidfd_open(Pid::from_raw(pid.try_into().unwrap()).unwrap(), PidfdFlags::empty()).unwrap();
+        let pidfd = open_process(pid).unwrap();
         let statuses = Record::default();
         let daemon = Self { lab, child, pid, pidfd, socket, log, log_reader, statuses };
         daemon.await_ready(notifications).await;
@@ -238,9 +236,7 @@ impl Drop for Daemon<'_> {
             return;
         }
         kill(self.pid, Signal::SIGTERM);
-        let patience = Timespec { tv_sec: DEADLINE.as_secs().try_into().unwrap(), tv_nsec: 0 };
-        let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&patience)).unwrap();
-        if ended == 0 {
+        if !ends_in_time(&self.pidfd) {
             kill(self.pid, Signal::SIGKILL);
             assert!(std::thread::panicking(), "the daemon ignores SIGTERM\n{}", self.report());
         }

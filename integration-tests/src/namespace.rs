@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::record::DEADLINE;
 
 /// A network namespace, by its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +110,19 @@ pub fn stop_signal(pid: u32) {
 
 /// Waits until a process has ended (it may be a zombie then).
 pub async fn process_end(pid: u32) {
+    let Ok(pidfd) = open_process(pid) else { return };
+    let ended = tokio::task::spawn_blocking(move || ends_in_time(&pidfd)).await.unwrap();
+    assert!(ended, "pid {pid} does not end");
+}
+
+/// A descriptor of the process itself, which no later process with the same id takes over.
+pub(crate) fn open_process(pid: u32) -> rustix::io::Result<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
-    let pidfd = tokio::io::unix::AsyncFd::register(pidfd).unwrap();
-    let ended = crate::record::within_deadline("the end of a process", pidfd.readable()).await;
-    drop(ended.unwrap());
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+}
+
+/// Blocks until the process has ended, or [`DEADLINE`] is over.
+pub(crate) fn ends_in_time(pidfd: &OwnedFd) -> bool {
+    let patience = Timespec { tv_sec: DEADLINE.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience)).unwrap() > 0
 }
