@@ -13,9 +13,9 @@ pub(crate) fn two_free() -> Result<[u16; 2]> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let lowest_ephemeral: u16 =
         range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32768);
-    // Not always from the same port, so that two shows at the same time do not meet.
-    let spread = u16::try_from(std::process::id() % 10_000)?;
-    let candidates = (10_000 + spread..lowest_ephemeral).chain(1024..lowest_ephemeral);
+    // Two ports for each process id, so that two shows at the same time do not meet.
+    let first = 10_000 + u16::try_from(std::process::id() % 5_000 * 2)?;
+    let candidates = (first..lowest_ephemeral).chain(1024..lowest_ephemeral);
     let mut candidates = candidates.filter(|port| is_free(*port));
     match (candidates.next(), candidates.next()) {
         (Some(first), Some(second)) => Ok([first, second]),
