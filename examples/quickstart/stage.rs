@@ -52,11 +52,11 @@ impl Stage {
         let directory = self.path().display();
         let ssh_port = self.ssh_server.port();
         let web = self.tunnel(WEB, self.web_port);
-        // `/dev/null` instead of the caller's ssh_config: the show is the same on every machine.
+        // `none`, not the caller's ssh_config: the show is the same on every machine.
         format!(
             "defaults:
   ssh:
-    config_file: /dev/null
+    config_file: none
     identity_file: {directory}/id_ed25519
     options:
       Port: {ssh_port}
