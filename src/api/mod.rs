@@ -21,7 +21,7 @@ mod router;
 mod serve;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod timeout;
 mod token;
 pub(crate) mod wording;

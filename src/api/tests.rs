@@ -20,7 +20,7 @@ use crate::tunnel::{Failure, FailureKind, StateName};
 const HASH: &str = "0123456789abcdef0123456789abcdef";
 
 /// A tunnel that is up.
-pub(super) fn tunnel(name: &str) -> TunnelStatus {
+pub(crate) fn tunnel(name: &str) -> TunnelStatus {
     TunnelStatus {
         name: name.to_owned(),
         status: AncestorStatus::Running,
