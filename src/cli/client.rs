@@ -1,5 +1,6 @@
 //! Asks the daemon over its unix socket.
 
+use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,13 +128,11 @@ impl Client {
 
     /// The error of an answer that refuses.
     pub(super) fn refusal(&self, answer: &Answer) -> Failed {
-        match serde_json::from_str::<Refused>(&answer.body) {
-            Ok(refused) => Failed::NotDone(refused.error),
-            Err(_) => {
-                let told = format!("{} without a reason", answer.status);
-                Failed::Client(ClientError::Odd { socket: self.socket.clone(), told })
-            }
+        if let Ok(Refused { error }) = serde_json::from_str(&answer.body) {
+            return Failed::NotDone(error);
         }
+        let told = format!("{} without a reason", answer.status);
+        Failed::Client(ClientError::Odd { socket: self.socket.clone(), told })
     }
 
     fn granted(&self, answer: Answer) -> Result<Answer, Failed> {
@@ -194,7 +193,8 @@ pub(super) fn segment(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             segment.push(char::from(byte));
         } else {
-            segment.push_str(&format!("%{byte:02X}"));
+            // Writing to a String cannot fail.
+            let _ = write!(segment, "%{byte:02X}");
         }
         segment
     })

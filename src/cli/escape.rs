@@ -1,6 +1,7 @@
 //! Makes texts of others safe to show: what ssh, a remote host or another process says must not steer the terminal.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// Control characters, and those that change the direction of the text around them.
 fn is_unsafe(letter: char) -> bool {
@@ -36,7 +37,8 @@ pub(super) fn json(text: &str) -> String {
     for letter in text.chars() {
         // All unsafe characters are below U+10000: one \u is enough. White space between values is no string's.
         if is_unsafe(letter) && !letter.is_ascii_whitespace() {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
         } else {
             escaped.push(letter);
         }

@@ -18,7 +18,7 @@ pub(super) enum Told {
     /// Everything, at first and when we fell behind.
     Snapshot(Snapshot),
     /// A tunnel has changed.
-    Tunnel(TunnelStatus),
+    Tunnel(Box<TunnelStatus>),
     /// The tunnel with this hash is gone.
     Removed(String),
     /// The configuration was read; why it is not in force, if it is not.
@@ -55,8 +55,8 @@ impl Told {
             Self::Snapshot(snapshot) => *picture = snapshot,
             Self::Tunnel(status) => {
                 match picture.tunnels.iter_mut().find(|tunnel| tunnel.hash == status.hash) {
-                    Some(tunnel) => *tunnel = status,
-                    None => picture.tunnels.push(status),
+                    Some(tunnel) => *tunnel = *status,
+                    None => picture.tunnels.push(*status),
                 }
             }
             Self::Removed(hash) => picture.tunnels.retain(|tunnel| tunnel.hash != hash),
@@ -165,8 +165,8 @@ mod tests {
         let down = TunnelStatus { state: StateName::Stopped, ..tunnel("database") };
         let snapshot = Snapshot { tunnels: vec![tunnel("database")], ..Snapshot::default() };
         Told::Snapshot(snapshot).apply(&mut picture);
-        Told::Tunnel(web.clone()).apply(&mut picture);
-        Told::Tunnel(down.clone()).apply(&mut picture);
+        Told::Tunnel(Box::new(web.clone())).apply(&mut picture);
+        Told::Tunnel(Box::new(down.clone())).apply(&mut picture);
         Told::Config(Some("bad".to_owned())).apply(&mut picture);
         assert_eq!(
             (&picture.tunnels, picture.config_error.as_deref()),

@@ -1,7 +1,7 @@
 //! Stands in for what other branches bring, name by name. At the merge: delete this file, and read `super::placeholder::` as
 //! `crate::` in arguments.rs, check.rs and run.rs.
 
-#![allow(dead_code, unused_variables, clippy::unused_async)]
+#![allow(dead_code, unused_variables, clippy::unused_async, clippy::unused_self)]
 
 pub(super) mod observe {
     pub(crate) mod log {
@@ -65,6 +65,8 @@ pub(super) mod daemon {
         Config(ConfigError),
         #[error("this build has no daemon yet")]
         Missing,
+        #[error("this build has no API yet")]
+        Api,
     }
 
     pub(crate) async fn run(options: RunOptions) -> Result<(), RunError> {
