@@ -213,7 +213,8 @@ async fn ask_over_tcp(method: &str, path: &str, authorization: Option<&str>) -> 
 async fn ask_as_stranger(lab: &Lab, socket: &Path) -> Output {
     let mut socat = lab
         .command("socat")
-        .args(["-t", "10", "-"])
+        // Once the daemon has ended the connection, there is nothing left to wait for.
+        .args(["-t", "0.1", "-"])
         .arg(format!("UNIX-CONNECT:{}", socket.display()))
         .current_dir("/")
         .uid(STRANGER)
