@@ -7,6 +7,7 @@
 //! - [`tunnel`]: the pure core. `step(tunnel, event, now, policy)` decides everything and does no IO.
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
+//! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`clock`]: the only place that reads a clock.
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::desired::HostPort;
-use super::diagnose::Refusal;
+use super::diagnose::{Refusal, quote};
 use crate::port::Endpoint;
 
 /// What a port without an address means for a listener of this machine.
@@ -27,7 +27,7 @@ pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Re
         }
         (Some(host), _) => {
             let address = host.parse::<IpAddr>().map_err(|_| {
-                Refusal::new(format!("`{host}` is not an address of this machine"))
+                Refusal::new(format!("{} is not an address of this machine", quote(host)))
                     .hint("write an IP address, `localhost:` for both loopback addresses, or `*:` for all addresses")
             })?;
             vec![address]
@@ -59,7 +59,7 @@ pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, u16), Refusal
 /// Splits `[host:]port`; brackets around an IPv6 address are taken off.
 fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
     if text.contains('/') {
-        return Err(Refusal::new(format!("`{text}` is not a port"))
+        return Err(Refusal::new(format!("{} is not a port", quote(text)))
             .hint("unix sockets cannot be forwarded yet: write a port, or address:port"));
     }
     let Some((host, digits)) = text.rsplit_once(':') else {
@@ -69,15 +69,15 @@ fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {
             Ok(_) => Ok((Some(address), port)),
-            Err(_) => Err(Refusal::new(format!("`{address}` is not an IPv6 address"))),
+            Err(_) => Err(Refusal::new(format!("{} is not an IPv6 address", quote(address)))),
         };
     }
     if host.contains(':') {
-        return Err(Refusal::new(format!("`{text}` is ambiguous"))
-            .hint(format!("write an IPv6 address in brackets and quotes: \"[{host}]:{digits}\"")));
+        return Err(Refusal::new(format!("{} is ambiguous", quote(text)))
+            .hint("write an IPv6 address in brackets and quotes, as in \"[::1]:80\""));
     }
     if host.is_empty() {
-        return Err(Refusal::new(format!("`{text}` has no address before the colon"))
+        return Err(Refusal::new(format!("{} has no address before the colon", quote(text)))
             .hint(format!("write \"*:{digits}\" for all addresses, or {digits} alone")));
     }
     check_host(host)?;
@@ -86,23 +86,31 @@ fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
 
 fn port(digits: &str) -> Result<u16, Refusal> {
     if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(Refusal::new(format!("`{digits}` is not a port")).hint("write a number from 1 to 65535"));
+        return Err(
+            Refusal::new(format!("{} is not a port", quote(digits))).hint("write a number from 1 to 65535")
+        );
     }
     match digits.parse() {
         Ok(port @ 1..) => Ok(port),
-        _ => Err(Refusal::new(format!("port {digits} is out of range")).hint("ports go from 1 to 65535")),
+        _ => {
+            Err(Refusal::new(format!("port {} is out of range", quote(digits)))
+                .hint("ports go from 1 to 65535"))
+        }
     }
 }
 
 /// What no host may be: ssh would take it for an option, or a shell of a ProxyCommand for something else.
 pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
     if host.starts_with('-') {
-        return Err(Refusal::new(format!("`{host}` begins with `-`, so ssh would take it for an option")));
+        return Err(Refusal::new(format!(
+            "{} begins with `-`, so ssh would take it for an option",
+            quote(host)
+        )));
     }
     let bad =
         |letter: &char| letter.is_whitespace() || letter.is_control() || "'`\"$\\;&<>|(){}".contains(*letter);
     match host.chars().find(bad) {
-        Some(letter) => Err(Refusal::new(format!("`{}` is not a host", host.escape_debug()))
+        Some(letter) => Err(Refusal::new(format!("{} is not a host", quote(host)))
             .hint(format!("take out the character {letter:?}"))),
         None => Ok(()),
     }

@@ -4,7 +4,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+
+/// Texts of the file are shown up to this many characters in a message.
+const QUOTED_AT_MOST: usize = 80;
+
+/// Lines up to this many bytes are shown; longer ones were written by no person, and take long to lay out.
+const SHOWN_LINE_AT_MOST: usize = 1000;
 
 /// More problems than this are counted, not rendered: nobody mends more in one go.
 const RENDERED_AT_MOST: usize = 50;
@@ -34,6 +40,24 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+/// A text of the file within a message: in back quotes, on one line, and not too long.
+pub(super) fn quote(text: &str) -> String {
+    let mut quoted = String::from("`");
+    for (count, letter) in text.chars().enumerate() {
+        if count == QUOTED_AT_MOST {
+            quoted.push('…');
+            break;
+        }
+        if letter.is_control() {
+            quoted.extend(letter.escape_default());
+        } else {
+            quoted.push(letter);
+        }
+    }
+    quoted.push('`');
+    quoted
 }
 
 /// Why a text cannot be what it should be, before it is known where it stands.
@@ -125,13 +149,16 @@ impl Diagnostics {
             .iter()
             .take(RENDERED_AT_MOST)
             .map(|problem| {
+                let Place { line, column, .. } = problem.place;
+                let title = Level::ERROR.primary_title(&problem.message);
                 // The last line may be the empty one behind the last line end.
-                let line = lines.get(problem.place.line - 1).copied().unwrap_or_default();
-                let snippet = Snippet::source(line)
-                    .line_start(problem.place.line)
-                    .path(&path)
-                    .annotation(AnnotationKind::Primary.span(byte_span(line, problem.place)));
-                let mut group = Level::ERROR.primary_title(&problem.message).element(snippet);
+                let text = lines.get(line - 1).copied().unwrap_or_default();
+                let mut group = if text.len() > SHOWN_LINE_AT_MOST {
+                    title.element(Origin::path(&path).line(line).char_column(column))
+                } else {
+                    let annotation = AnnotationKind::Primary.span(byte_span(text, problem.place));
+                    title.element(Snippet::source(text).line_start(line).path(&path).annotation(annotation))
+                };
                 if let Some(hint) = &problem.hint {
                     group = group.element(Level::HELP.message(hint));
                 }

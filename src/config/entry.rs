@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::desired::{Tunnel, Work, Written};
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{Place, Problems, Refusal, quote};
 use super::identity;
 use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode, OnConflict};
@@ -82,11 +82,14 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     let refusal = if name.is_empty() {
         Refusal::new("is empty").hint("remove the line to have a name derived")
     } else if name.starts_with('-') {
-        Refusal::new(format!("`{name}` begins with `-`, so the command line would take it for an option"))
+        Refusal::new(format!(
+            "{} begins with `-`, so the command line would take it for an option",
+            quote(name)
+        ))
     } else if name.chars().count() > identity::LONGEST_NAME {
         Refusal::new(format!("longer than {} characters", identity::LONGEST_NAME))
     } else if name.chars().any(char::is_control) {
-        Refusal::new(format!("`{}` holds a control character", name.escape_debug()))
+        Refusal::new(format!("{} holds a control character", quote(name)))
     } else {
         return Ok(());
     };
@@ -152,11 +155,7 @@ impl Context<'_> {
         convert: impl FnOnce(&T) -> Result<U, Refusal>,
     ) -> Option<U> {
         if field.is_absent() {
-            let of = entry
-                .value
-                .name
-                .value()
-                .map_or_else(String::new, |name| format!(" of `{}`", name.escape_debug()));
+            let of = entry.value.name.value().map_or_else(String::new, |name| format!(" of {}", quote(name)));
             self.report(entry.place, Refusal::new(format!("missing key `{key}`{of}")).hint(hint));
         }
         self.optional(field, key, convert)?

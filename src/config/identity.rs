@@ -1,6 +1,6 @@
 //! By what a tunnel is known: the ancestor's two hashes, and the name where none is written.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
@@ -46,12 +46,14 @@ pub(super) fn derived_name(runner: &str, local_port: &str) -> String {
 /// Numbers are given in the order of the hashes, so that a new order in the file renames nothing.
 pub(super) fn make_unique(unnamed: &mut [(&str, &mut String)], mut taken: HashSet<String>) {
     unnamed.sort_by_key(|(hash, _)| *hash);
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     for (_, name) in unnamed {
-        let mut unique = name.clone();
-        let mut number = 1;
+        let derived = std::mem::take(*name);
+        let number = numbers.entry(derived.clone()).or_insert(1);
+        let mut unique = derived.clone();
         while !taken.insert(unique.clone()) {
-            number += 1;
-            unique = format!("{name}-{number}");
+            *number += 1;
+            unique = format!("{derived}-{number}");
         }
         **name = unique;
     }

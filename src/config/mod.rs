@@ -1,7 +1,7 @@
 //! The configuration: file -> raw -> desired.
 //!
-//! [`parse`] builds a tree that knows its places ([`node`]), reads the raw types from it ([`raw`], [`read`]), and checks
-//! them ([`validate`], [`entry`], [`overlap`]). Every step reports to the same list of problems, so that a person sees all
+//! [`parse`] builds a tree that knows its places (`node`), reads the raw types from it (`raw`, `read`), and checks
+//! them (`validate`, `entry`, `overlap`). Every step reports to the same list of problems, so that a person sees all
 //! of them at once.
 
 mod address;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{Place, Problems, Refusal, quote};
 use super::syntax;
 
 /// Nodes that aliases may stand for in all. An alias bomb passes it at once; real files use a handful.
@@ -233,7 +233,7 @@ impl Builder<'_> {
                         ));
                     };
                     if let Some(line) = seen.get(text) {
-                        let refusal = Refusal::new(format!("duplicate key `{text}`"));
+                        let refusal = Refusal::new(format!("duplicate key {}", quote(text)));
                         let hint = format!("it is there since line {line}: remove one of the two");
                         self.problems.report(node.place, refusal.hint(hint));
                         *key = Some(Key::Repeated);

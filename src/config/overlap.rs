@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::desired::{ApiTcp, Forward, SshTunnel, Tunnel, Work};
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{Place, Problems, Refusal, quote};
 use crate::port::Endpoint;
 
 /// Reports every tunnel that would listen where an earlier one does, each against the first such one.
@@ -57,8 +57,11 @@ struct Owner<'t> {
 
 fn report(problems: &Problems, place: Place, second: Owner<'_>, first: Owner<'_>, listens: &str) {
     let line = first.line.map_or(String::new(), |line| format!(" (line {line})"));
-    let refusal =
-        Refusal::new(format!("`{}` would listen where `{}`{line} does: {listens}", second.name, first.name));
+    let refusal = Refusal::new(format!(
+        "{} would listen where {}{line} does: {listens}",
+        quote(second.name),
+        quote(first.name)
+    ));
     problems.report(place, refusal.hint("give one of them another port or another address"));
 }
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use super::diagnose::Refusal;
+use super::diagnose::{Refusal, quote};
 
 /// Expands `~/` to the home directory; what is relative is taken from `directory`, where the configuration lies.
 pub(super) fn expand(text: &str, directory: &Path) -> Result<PathBuf, Refusal> {
@@ -15,23 +15,27 @@ pub(super) fn expand(text: &str, directory: &Path) -> Result<PathBuf, Refusal> {
     }
     match text.strip_prefix('~') {
         None => Ok(directory.join(text)),
-        Some(rest) => match (rest.strip_prefix('/'), env::var_os("HOME")) {
-            (Some(rest), Some(home)) if !home.is_empty() => Ok(Path::new(&home).join(rest)),
-            (Some(_), _) => {
-                Err(Refusal::new(format!("`{text}`: HOME is not set")).hint("write the path from `/` on"))
+        Some(rest) => {
+            match (rest.strip_prefix('/'), env::var_os("HOME")) {
+                (Some(rest), Some(home)) if !home.is_empty() => Ok(Path::new(&home).join(rest)),
+                (Some(_), _) => Err(Refusal::new(format!("{}: HOME is not set", quote(text)))
+                    .hint("write the path from `/` on")),
+                (None, _) => Err(Refusal::new(format!(
+                    "{}: only your own home directory has a short form, `~/`",
+                    quote(text)
+                ))
+                .hint("write the path from `/` on")),
             }
-            (None, _) => {
-                Err(Refusal::new(format!("`{text}`: only your own home directory has a short form, `~/`"))
-                    .hint("write the path from `/` on"))
-            }
-        },
+        }
     }
 }
 
 /// The same for a program: a name without a slash is left to be looked up in PATH.
 pub(super) fn program(text: &str, directory: &Path) -> Result<PathBuf, Refusal> {
     if text.starts_with('-') {
-        return Err(Refusal::new(format!("`{text}` is not a program")).hint("the first word is the program"));
+        return Err(
+            Refusal::new(format!("{} is not a program", quote(text))).hint("the first word is the program")
+        );
     }
     if text.contains('/') || text.is_empty() {
         return expand(text, directory);

@@ -10,7 +10,7 @@ use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer, StrDeserializer
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{FIELD, LOCATED};
 use super::node::{Entry, Kind, Node};
 
@@ -44,7 +44,7 @@ impl<'de> Reader<'de> {
             return Refusal::new("has no value").hint("give it a value or remove the line");
         }
         let found = match &self.node.kind {
-            Kind::Scalar { text, .. } => format!("`{text}`"),
+            Kind::Scalar { text, .. } => quote(text),
             Kind::Sequence(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping".to_owned(),
         };
@@ -85,7 +85,8 @@ impl<'de> Reader<'de> {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("known here: {}", list(known)),
             };
-            self.problems.report(key.place, Refusal::new(format!("unknown key `{written}`")).hint(hint));
+            self.problems
+                .report(key.place, Refusal::new(format!("unknown key {}", quote(written))).hint(hint));
             // Read on as if it had been written as meant, or its absence would be the next error.
             if let Some(meant) = meant.filter(|meant| there.insert(meant)) {
                 fields.push((Key::Field(meant), &**value));
@@ -160,7 +161,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 || format!("write one of {}", list(known)),
                 |meant| format!("did you mean `{meant}`?"),
             );
-            return Err(Refusal::new(format!("`{word}` means nothing here")).hint(hint));
+            return Err(Refusal::new(format!("{} means nothing here", quote(word))).hint(hint));
         }
         visitor.visit_enum(StrDeserializer::new(word))
     }
@@ -212,7 +213,7 @@ impl<'de> SeqAccess<'de> for PlaceAndValue<'de> {
     }
 }
 
-/// The content of a [`super::located::Field`]: a wrong value is reported, and then as good as not there.
+/// The content of a [`super::located::Field`]: a wrong value is reported, and the field has none.
 struct ValueIfRight<'de>(Reader<'de>);
 
 impl<'de> SeqAccess<'de> for ValueIfRight<'de> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::address::check_host;
-use super::diagnose::{Problems, Refusal};
+use super::diagnose::{Problems, Refusal, quote};
 use super::raw::Ssh;
 
 /// A destination's most characters: a host name has at most 253, and a user before it.
@@ -33,7 +33,7 @@ pub(super) fn check_destination(text: &str) -> Result<(), Refusal> {
     let rest = text.strip_prefix("ssh://").unwrap_or(text);
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     if host.is_empty() {
-        return Err(Refusal::new(format!("`{text}` has no host"))
+        return Err(Refusal::new(format!("{} has no host", quote(text)))
             .hint("write user@host or a Host alias of ssh_config"));
     }
     if text.len() > LONGEST_DESTINATION {
@@ -46,7 +46,7 @@ pub(super) fn check_destination(text: &str) -> Result<(), Refusal> {
         Some((_, port))
             if !is_uri && !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) =>
         {
-            Err(Refusal::new(format!("`{text}`: ssh does not take a port here"))
+            Err(Refusal::new(format!("{}: ssh does not take a port here", quote(text)))
                 .hint(format!("write ssh://{text}, or set `Port: {port}` under `ssh: options:`")))
         }
         _ => Ok(()),
@@ -61,7 +61,7 @@ pub(super) fn check_options(ssh: &Ssh, problems: &Problems) {
         let written = &name.value;
         let reserved = RESERVED_OPTIONS.iter().find(|(option, _)| option.eq_ignore_ascii_case(written));
         if written.is_empty() || !written.bytes().all(|letter| letter.is_ascii_alphanumeric()) {
-            let refusal = Refusal::new(format!("`{}` is not an ssh option", written.escape_debug()));
+            let refusal = Refusal::new(format!("{} is not an ssh option", quote(written)));
             problems.report(
                 name.place,
                 refusal.hint("names of options are letters and digits only: see `man ssh_config`"),

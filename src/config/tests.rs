@@ -1,11 +1,11 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use super::desired::{Forward, HostPort, SshTunnel, Tunnel, Work};
 use super::*;
-use crate::tunnel::{Kind, OnConflict};
+
+mod mangled;
+mod meaning;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -23,19 +23,6 @@ fn samples() -> Vec<PathBuf> {
 fn valid(source: &str) -> Desired {
     parse(source, Path::new("/etc/portward/config.yaml"))
         .unwrap_or_else(|error| panic!("{}", error.render(false)))
-}
-
-fn only(source: &str) -> Tunnel {
-    let mut tunnels = valid(source).tunnels;
-    assert_eq!(tunnels.len(), 1);
-    tunnels.remove(0)
-}
-
-fn ssh(tunnel: &Tunnel) -> &SshTunnel {
-    match &tunnel.work {
-        Work::Ssh(ssh) => ssh,
-        Work::Command(command) => panic!("{command:?} is not ssh"),
-    }
 }
 
 /// The reference with every key switched on.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::desired::{Api, ApiTcp, Desired, Tunnel};
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{Place, Problems, Refusal, quote};
 use super::entry::{self, Checked, Context};
 use super::located::{Field, Located};
 use super::{identity, node, overlap, paths, raw, read, ssh};
@@ -53,7 +53,7 @@ fn report_duplicate_names<'r>(entries: impl Iterator<Item = &'r Located<raw::Tun
     let mut lines = HashMap::new();
     for name in entries.filter_map(|entry| entry.value.name.get()) {
         if let Some(line) = lines.insert(&name.value, name.place.line) {
-            let refusal = Refusal::new(format!("duplicate name `{}`", name.value.escape_debug()));
+            let refusal = Refusal::new(format!("duplicate name {}", quote(&name.value)));
             problems.report(
                 name.place,
                 refusal.hint(format!("line {line} has it already: rename one of the two")),
@@ -85,7 +85,7 @@ fn api(raw: Option<&raw::Api>, context: &Context<'_>) -> Api {
     });
     let listen = context.optional(&raw.listen, "listen", |text| {
         text.parse().map_err(|_| {
-            Refusal::new(format!("`{text}` is not an address and a port"))
+            Refusal::new(format!("{} is not an address and a port", quote(text)))
                 .hint("write it as \"127.0.0.1:8080\" or \"[::1]:8080\"")
         })
     });

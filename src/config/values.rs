@@ -7,7 +7,7 @@ use jiff::fmt::friendly::SpanParser;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::diagnose::Refusal;
+use super::diagnose::{Refusal, quote};
 use super::located::{Field, Located};
 
 /// Durations beyond this are slips of the pen, and would overflow deadlines at last.
@@ -64,13 +64,15 @@ impl JsonSchema for Period {
 
 fn parse_period(text: &str) -> Result<Duration, Refusal> {
     if !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit()) {
-        return Err(Refusal::new(format!("`{text}` has no unit")).hint(format!("write {text}s for seconds")));
+        return Err(
+            Refusal::new(format!("{} has no unit", quote(text))).hint(format!("write {text}s for seconds"))
+        );
     }
     let duration = SpanParser::new().parse_unsigned_duration(text).map_err(|_| {
-        Refusal::new(format!("`{text}` is not a duration")).hint("write it as 250ms, 10s, 5m or 1h")
+        Refusal::new(format!("{} is not a duration", quote(text))).hint("write it as 250ms, 10s, 5m or 1h")
     })?;
     if duration > LONGEST_PERIOD {
-        return Err(Refusal::new(format!("`{text}` is too long")).hint("24h is the most"));
+        return Err(Refusal::new(format!("{} is too long", quote(text))).hint("24h is the most"));
     }
     Ok(duration)
 }

@@ -108,8 +108,9 @@ impl Attempt {
         if !unknown.is_empty() {
             ours.extend(owned_by_descendants(pid, unknown).await);
         }
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = ours.clone();
-        !ours.is_empty()
+        let listens = !ours.is_empty();
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        listens
     }
 }
 

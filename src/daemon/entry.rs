@@ -72,7 +72,7 @@ impl Phases {
                 *self = Self { generation: *generation, started: Some(now), ..Self::default() };
             }
             Action::RequestForward(generation) if *generation == self.generation => {
-                self.requested = Some(now)
+                self.requested = Some(now);
             }
             Action::RequestForward(_)
             | Action::ConfirmPort(_)
@@ -92,7 +92,7 @@ impl Phases {
         match event {
             Event::ProcessReady(generation) if *generation == self.generation => self.ready = Some(now),
             Event::ForwardListening(generation) if *generation == self.generation => {
-                self.listening = Some(now)
+                self.listening = Some(now);
             }
             Event::ProcessReady(_)
             | Event::ForwardListening(_)

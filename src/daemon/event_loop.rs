@@ -11,18 +11,17 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 
 use super::attempt::Order;
-use super::effects::{Effects, Outside};
-use super::entry::{Entry, Phases};
-use super::handle::{Change, Command, Outcome, ReloadReport, Verb};
+use super::effects::Effects;
+use super::entry::Entry;
+use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
 use super::snapshot::Snapshot;
-use super::tell::{Identity, Teller};
 use super::waiter::Waiter;
 use crate::clock::{Clock, Moment};
-use crate::config::{self, ConfigWatch, Desired, desired};
+use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
-use crate::tunnel::{Action, Event, Generation, Plan, Slot, StateName, Tunnel, reconcile, step};
+use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
 #[derive(Debug)]
@@ -43,15 +42,15 @@ pub(super) struct EventLoop {
 /// What the event loop knows.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    entries: BTreeMap<Slot, Entry>,
+    pub(super) entries: BTreeMap<Slot, Entry>,
     /// Slots in the order of the file.
-    order: Vec<Slot>,
-    next_slot: u64,
-    deadlines: HashMap<(Slot, Generation), Moment>,
-    waiters: Vec<Waiter>,
-    api: desired::Api,
-    config_error: Option<String>,
-    stopping: bool,
+    pub(super) order: Vec<Slot>,
+    pub(super) next_slot: u64,
+    pub(super) deadlines: HashMap<(Slot, Generation), Moment>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) api: desired::Api,
+    pub(super) config_error: Option<String>,
+    pub(super) stopping: bool,
 }
 
 impl EventLoop {
@@ -105,7 +104,7 @@ impl EventLoop {
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
-    fn hear(&mut self, slot: Slot, event: Event) {
+    pub(super) fn hear(&mut self, slot: Slot, event: Event) {
         let now = self.clock.now();
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         if let Event::ProcessEnded(generation, _) = &event {
@@ -138,7 +137,7 @@ impl EventLoop {
         let work = &entry.desired.work;
         match action {
             Action::ConfirmPort(generation) => {
-                self.effects.confirm_port(&mut entry.outside, generation, work)
+                self.effects.confirm_port(&mut entry.outside, generation, work);
             }
             Action::AbandonPort(generation) => entry.outside.abandon_port(generation),
             Action::StartProcess(generation) => {
@@ -289,149 +288,7 @@ impl EventLoop {
         }
     }
 
-    fn read_config(&mut self) -> Result<Desired, String> {
-        let text = self.config.read_now().map_err(|error| error.to_string())?;
-        self.parse(&text)
-    }
-
-    fn parse(&self, text: &str) -> Result<Desired, String> {
-        config::parse(text, &self.config_path).map_err(|diagnostics| diagnostics.render(false))
-    }
-
-    /// Puts a configuration in force, or keeps what is and shows why.
-    fn reload(&mut self, wanted: Result<Desired, String>) -> Result<ReloadReport, String> {
-        let result = match wanted {
-            Ok(wanted) => {
-                if wanted.api != self.state.api {
-                    tracing::warn!(
-                        "the `api` section changed; it takes effect when portward is started again"
-                    );
-                }
-                Ok(self.apply(wanted.tunnels))
-            }
-            Err(error) => {
-                tracing::error!(
-                    event = "reload",
-                    "the configuration is not valid, and what ran before goes on unchanged:\n{error}"
-                );
-                Err(error)
-            }
-        };
-        let error = result.as_ref().err().cloned();
-        if error != self.state.config_error {
-            self.state.config_error.clone_from(&error);
-            // Nobody following is not an error.
-            let _ = self.changes.send(Change::Config { error });
-        }
-        result
-    }
-
-    fn plan(&self, wanted: &[desired::Tunnel]) -> Plan {
-        let running: Vec<_> = self
-            .state
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.removed)
-            .map(|(slot, entry)| (*slot, &entry.desired))
-            .collect();
-        reconcile(&running, wanted)
-    }
-
-    fn report_of(&self, plan: &Plan, wanted: &[desired::Tunnel]) -> ReloadReport {
-        let named = |index: &usize| wanted[*index].name.clone();
-        let gone = |slot: &Slot| self.state.entries.get(slot).map(|entry| entry.desired.name.clone());
-        ReloadReport {
-            added: plan.added.iter().map(named).collect(),
-            removed: plan.removed.iter().filter_map(gone).collect(),
-            changed: plan.changed.iter().map(|(_, index)| named(index)).collect(),
-            unchanged: plan.unchanged.iter().map(|(_, index)| named(index)).collect(),
-        }
-    }
-
-    /// Applies the difference between what runs and what is wanted.
-    fn apply(&mut self, wanted: Vec<desired::Tunnel>) -> ReloadReport {
-        let plan = self.plan(&wanted);
-        let report = self.report_of(&plan, &wanted);
-        narrate::reloaded(&report);
-        for slot in &plan.removed {
-            self.remove(*slot);
-        }
-        let mut order = BTreeMap::new();
-        let mut wanted: BTreeMap<_, _> = wanted.into_iter().enumerate().collect();
-        for (slot, index) in &plan.unchanged {
-            if let Some(desired) = wanted.remove(index) {
-                self.keep(*slot, desired);
-                order.insert(*index, *slot);
-            }
-        }
-        for (slot, index) in &plan.changed {
-            if let Some(desired) = wanted.remove(index) {
-                order.insert(*index, self.change(*slot, desired));
-            }
-        }
-        for (index, desired) in wanted {
-            order.insert(index, self.add(desired));
-        }
-        self.state.order = order.into_values().collect();
-        report
-    }
-
-    fn add(&mut self, desired: desired::Tunnel) -> Slot {
-        self.state.next_slot += 1;
-        let slot = Slot(self.state.next_slot);
-        let now = self.clock.now();
-        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone());
-        let tunnel = if desired.interactive {
-            Tunnel::needing_auth(now, slot.0)
-        } else {
-            Tunnel::stopped(now, slot.0)
-        };
-        let enabled = desired.enabled;
-        let entry = Entry {
-            desired,
-            tunnel,
-            outside: Outside::new(slot, teller),
-            phases: Phases::default(),
-            starts: 0,
-            removed: false,
-            listeners: Vec::new(),
-        };
-        self.state.entries.insert(slot, entry);
-        if enabled {
-            self.hear(slot, Event::StartRequested);
-        }
-        slot
-    }
-
-    /// What it runs is the same: only what it is called and how it is treated may change.
-    fn keep(&mut self, slot: Slot, desired: desired::Tunnel) {
-        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
-        if entry.desired.hash != desired.hash {
-            self.logs.rehash(&entry.desired.hash, Some(&desired.hash));
-            let _ = self.changes.send(Change::Removed { hash: entry.desired.hash.clone() });
-        }
-        entry.outside.teller().rename(Identity::of(&desired));
-        entry.desired = desired;
-    }
-
-    /// The old process ends with its old definition before the new one starts.
-    fn change(&mut self, slot: Slot, desired: desired::Tunnel) -> Slot {
-        let Some(entry) = self.state.entries.get(&slot) else { return slot };
-        if entry.desired.interactive != desired.interactive {
-            // A tunnel that needs a person has another life altogether.
-            self.remove(slot);
-            return self.add(desired);
-        }
-        let enabled = desired.enabled;
-        self.hear(slot, Event::StopRequested);
-        self.keep(slot, desired);
-        if enabled {
-            self.hear(slot, Event::StartRequested);
-        }
-        slot
-    }
-
-    fn remove(&mut self, slot: Slot) {
+    pub(super) fn remove(&mut self, slot: Slot) {
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         entry.removed = true;
         let state = entry.tunnel.name();
@@ -462,55 +319,8 @@ impl EventLoop {
             self.remove(slot);
         }
     }
-
-    /// Publishes a snapshot, and the tunnels that changed since the last one.
-    fn publish(&mut self) {
-        let next = self.picture();
-        let last = self.snapshot.borrow().clone();
-        if *last == next {
-            return;
-        }
-        for status in &next.tunnels {
-            if !last.tunnels.contains(status) {
-                let _ = self.changes.send(Change::Tunnel(Arc::new(status.clone())));
-            }
-        }
-        if counts(&last) != counts(&next) {
-            systemd::status(&counts(&next));
-        }
-        self.snapshot.send_replace(Arc::new(next));
-    }
-
-    fn picture(&self) -> Snapshot {
-        let listed = self.state.order.iter().filter_map(|slot| self.state.entries.get(slot));
-        Snapshot {
-            tunnels: listed.filter(|entry| !entry.removed).map(|entry| entry.status(&self.clock)).collect(),
-            config_path: self.config_path.display().to_string(),
-            config_error: self.state.config_error.clone(),
-        }
-    }
 }
 
 fn addresses(entry: &Entry, generation: Generation) -> Vec<String> {
     entry.outside.listeners(generation).iter().map(|listener| listener.address.to_string()).collect()
-}
-
-/// For `STATUS=`: how many tunnels are up, and what the others do.
-fn counts(snapshot: &Snapshot) -> String {
-    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut up = 0;
-    for tunnel in &snapshot.tunnels {
-        match tunnel.state {
-            StateName::Up | StateName::Replacing => up += 1,
-            other => *others.entry(other.as_str()).or_default() += 1,
-        }
-    }
-    let mut text = format!("{up} of {} tunnels up", snapshot.tunnels.len());
-    for (state, count) in others {
-        text.push_str(&format!(", {count} {state}"));
-    }
-    if snapshot.config_error.is_some() {
-        text.push_str("; the configuration file has errors");
-    }
-    text
 }

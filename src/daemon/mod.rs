@@ -8,6 +8,8 @@ mod event_loop;
 pub mod handle;
 mod narrate;
 pub mod paths;
+mod publish;
+mod reload;
 pub mod snapshot;
 mod tell;
 mod waiter;
@@ -94,7 +96,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 
     let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::default_socket);
     make_directory(&socket)?;
-    let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref()).await?;
+    let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref())?;
     let ports = Ports::new()?;
     // Beside the socket, whose lock keeps a second daemon away from it.
     let control = ControlDirectory::open(&socket.with_extension("ssh"))?;

@@ -26,8 +26,8 @@ impl Waiter {
         let done = || Outcome::Done { status: status(), took: entry.phases.took(self.asked, now) };
         let not_done = |failure| Outcome::NotDone { status: status(), failure };
         let reached = match (self.verb, entry.tunnel.name()) {
-            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => Some(done()),
-            (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
+            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth)
+            | (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
             (Verb::Restart, StateName::Up) if entry.tunnel.listening() >= Some(self.generation) => {
                 Some(done())
             }

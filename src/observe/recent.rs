@@ -59,16 +59,13 @@ impl RecentLogs {
         if lines.texts.len() > LINES_KEPT {
             lines.bytes -= lines.texts.pop_front().map_or(0, |gone| gone.len() + 1);
         }
-        drop(all);
-        // Nobody following is not an error.
+        // Under the lock, so that `tail` misses no line and repeats none. Nobody following is not an error.
         let _ = self.follow.send(LogLine { hash: hash.to_owned(), text });
     }
 
     /// The last `count` lines of the tunnel `hash`, oldest first.
     pub fn last(&self, hash: &str, count: usize) -> Vec<String> {
-        let all = self.lock();
-        let Some(lines) = all.get(hash) else { return Vec::new() };
-        lines.texts.iter().skip(lines.texts.len().saturating_sub(count)).cloned().collect()
+        last(&self.lock(), hash, count)
     }
 
     /// Size and time of the log of the tunnel `hash`; `None` if it has said nothing yet.
@@ -76,9 +73,10 @@ impl RecentLogs {
         self.lock().get(hash).map(|lines| LogSummary { bytes: lines.bytes, modified: lines.modified })
     }
 
-    /// Lines of all tunnels from now on.
-    pub fn follow(&self) -> broadcast::Receiver<LogLine> {
-        self.follow.subscribe()
+    /// The last `count` lines of the tunnel `hash`, and the lines of all tunnels that come after them.
+    pub fn tail(&self, hash: &str, count: usize) -> (Vec<String>, broadcast::Receiver<LogLine>) {
+        let all = self.lock();
+        (last(&all, hash, count), self.follow.subscribe())
     }
 
     /// Moves a log to a new hash (the tunnel was renamed), or drops it (`None`: the tunnel is gone).
@@ -93,4 +91,9 @@ impl RecentLogs {
         // A panic while pushing a line leaves nothing half done that a reader could trip over.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn last(all: &HashMap<String, Lines>, hash: &str, count: usize) -> Vec<String> {
+    let Some(lines) = all.get(hash) else { return Vec::new() };
+    lines.texts.iter().skip(lines.texts.len().saturating_sub(count)).cloned().collect()
 }

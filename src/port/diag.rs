@@ -57,7 +57,7 @@ impl Diag {
         let with_bound = self.dump(&DumpRequest { family, states, port: Some(port) });
         let mut rows = match with_bound {
             // Who filters system calls or emulates the kernel may refuse a state that it does not know.
-            Err(PortError::Netlink { operation: DUMP, .. }) => {
+            Err(PortError::Refused(_)) => {
                 let states = StateFlags::from_bits_retain(ALL_STATES);
                 self.dump(&DumpRequest { family, states, port: Some(port) })?
             }
@@ -75,11 +75,13 @@ impl Diag {
 
     fn dump(&mut self, request: &DumpRequest) -> Result<Vec<SocketRow>, PortError> {
         for _ in 0..ATTEMPTS {
-            match self.attempt(request)? {
-                Attempt::Complete(rows) => return Ok(rows),
-                // A dump that was left unread would make the kernel refuse the next one on this socket.
-                Attempt::Spoiled => self.socket = open()?,
+            let attempt = self.attempt(request);
+            if let Ok(Attempt::Complete(rows)) = attempt {
+                return Ok(rows);
             }
+            // A dump that was left unread would make the kernel refuse the next one on this socket.
+            self.socket = open()?;
+            attempt?;
         }
         Err(PortError::Unsteady { attempts: ATTEMPTS })
     }
@@ -108,7 +110,7 @@ impl Diag {
                 return Ok(Attempt::Spoiled);
             }
             for envelope in wire::messages(&self.buffer) {
-                let envelope = envelope.map_err(|error| failed("parse")(io::Error::other(error)))?;
+                let Ok(envelope) = envelope else { return Ok(Attempt::Spoiled) };
                 if envelope.sequence != self.sequence {
                     continue;
                 }
@@ -117,7 +119,7 @@ impl Diag {
                     Message::Row(row) => rows.push(row),
                     Message::Done(Ok(())) if interrupted => return Ok(Attempt::Spoiled),
                     Message::Done(Ok(())) => return Ok(Attempt::Complete(rows)),
-                    Message::Done(Err(error)) | Message::Refused(error) => return Err(failed(DUMP)(error)),
+                    Message::Done(Err(error)) | Message::Refused(error) => return Err(refused(error)),
                     Message::Overrun => return Ok(Attempt::Spoiled),
                     Message::Other => {}
                 }
@@ -126,8 +128,10 @@ impl Diag {
     }
 }
 
-/// The operation of an error that the kernel itself answered with.
-const DUMP: &str = "dump";
+fn refused(error: io::Error) -> PortError {
+    // What the kernel says when nothing is there to answer for the family or the protocol.
+    if error.kind() == io::ErrorKind::NotFound { PortError::NoTcpDiag } else { PortError::Refused(error) }
+}
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> PortError {
     move |source| PortError::Netlink { operation, source }

@@ -8,15 +8,24 @@ use super::Endpoint;
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The netlink socket refused an operation.
-    #[error("sock_diag netlink: {operation}: {source}; `modprobe tcp_diag` loads what it needs")]
+    #[error(
+        "sock_diag netlink: {operation}: {source}; if a sandbox is in the way, it must allow AF_NETLINK \
+         (systemd: RestrictAddressFamilies=)"
+    )]
     Netlink {
         /// What was being done.
         operation: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel's table changed under every one of the attempts to read it.
-    #[error("sock_diag netlink: the dump was interrupted or overrun {attempts} times in a row")]
+    /// The kernel does not dump TCP sockets.
+    #[error("the kernel cannot tell about TCP sockets: `modprobe tcp_diag` loads what is missing")]
+    NoTcpDiag,
+    /// The kernel refused a dump.
+    #[error("sock_diag netlink: the kernel refused the dump: {0}")]
+    Refused(#[source] io::Error),
+    /// No attempt at a dump gave a whole picture, because the table changed under it or messages were lost.
+    #[error("sock_diag netlink: the dump was interrupted, overrun or malformed {attempts} times in a row")]
     Unsteady {
         /// How often it was tried.
         attempts: u32,

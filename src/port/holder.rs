@@ -158,3 +158,6 @@ fn parent_in(stat: &str) -> Option<u32> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(1)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,6 @@ fn held_by(endpoint: &Endpoint, row: &SocketRow) -> Option<HeldBy> {
     };
     Some(HeldBy { endpoint: *endpoint, bound: row.local, kind, inode: row.inode, uid: row.uid })
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,3 +225,6 @@ fn read_attribute(row: &mut SocketRow, attribute: &NlaBuffer<&[u8]>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ pub struct SpawnError {
 /// A child process, not reaped yet.
 #[derive(Debug)]
 pub struct Child {
-    child: std::process::Child,
+    process: std::process::Child,
     pidfd: AsyncFd<OwnedFd>,
     group: Group,
 }
@@ -75,7 +75,11 @@ fn start(command: &mut Command) -> io::Result<(Child, ChildStdout, ChildStderr)>
         }
     };
     let group = Group { pid: child.id(), leader: Arc::new(Mutex::new(Some(pid))) };
-    Ok((Child { child, pidfd, group }, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
+    Ok((
+        Child { process: child, pidfd, group },
+        ChildStdout::from_std(stdout)?,
+        ChildStderr::from_std(stderr)?,
+    ))
 }
 
 fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
@@ -97,7 +101,7 @@ impl Child {
             // ESRCH would say that the leader was the last one.
             let _ = killpg(pid, Signal::SIGKILL);
         }
-        self.child.wait()
+        self.process.wait()
     }
 }
 
@@ -107,7 +111,7 @@ impl Drop for Child {
         let mut leader = self.group.leader.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pid) = leader.take() {
             let _ = killpg(pid, Signal::SIGKILL);
-            let _ = self.child.wait();
+            let _ = self.process.wait();
         }
     }
 }

@@ -56,24 +56,21 @@ pub fn classify(status: ExitStatus, stderr: &[String], destination: &str) -> Fai
     let said = SAYINGS.iter().find_map(|(words, kind)| {
         stderr.iter().find(|line| line.contains(words)).map(|line| (*kind, line.trim()))
     });
-    match said {
-        Some((kind, line)) => {
-            Failure::new(kind, format!("ssh to {destination}: {line}; {}", next_step(kind, destination)))
-        }
-        None => {
-            let last = stderr.iter().rev().map(|line| line.trim()).find(|line| !line.is_empty());
-            let status = match status.code() {
-                Some(SSH_ERROR) | None => String::new(),
-                Some(code) => format!(" with status {code}"),
-            };
-            Failure::new(
-                FailureKind::Exited,
-                match last {
-                    Some(line) => format!("ssh to {destination} ended{status}: {line}"),
-                    None => format!("ssh to {destination} ended{status} without a word"),
-                },
-            )
-        }
+    if let Some((kind, line)) = said {
+        Failure::new(kind, format!("ssh to {destination}: {line}; {}", next_step(kind, destination)))
+    } else {
+        let last = stderr.iter().rev().map(|line| line.trim()).find(|line| !line.is_empty());
+        let status = match status.code() {
+            Some(SSH_ERROR) | None => String::new(),
+            Some(code) => format!(" with status {code}"),
+        };
+        Failure::new(
+            FailureKind::Exited,
+            match last {
+                Some(line) => format!("ssh to {destination} ended{status}: {line}"),
+                None => format!("ssh to {destination} ended{status} without a word"),
+            },
+        )
     }
 }
 

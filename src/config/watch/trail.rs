@@ -24,9 +24,10 @@ impl Step {
 }
 
 /// The lookups by which `path` (absolute) is found, whose change could make it lead elsewhere: those that end at the
-/// file, at a link, or at nothing yet, and the one before each, because a directory may be replaced as a whole.
+/// file, at a link, or at nothing yet.
 ///
-/// Directories farther up are left out: `/`, `/tmp` or a home directory are never quiet.
+/// A directory that is replaced as a whole says so itself. Those farther up are left out: notify hears of every file that
+/// is opened in a directory, and `/etc`, `/tmp` or a home directory are never quiet.
 pub(super) fn of(path: &Path) -> Vec<Step> {
     let mut pending: VecDeque<OsString> = names(path).collect();
     let mut directory = PathBuf::from("/");
@@ -63,8 +64,7 @@ pub(super) fn of(path: &Path) -> Vec<Step> {
             }
         }
     }
-    let matters = |index: usize| steps[index].1 || steps.get(index + 1).is_some_and(|(_, matters)| *matters);
-    (0..steps.len()).filter(|index| matters(*index)).map(|index| steps[index].0.clone()).collect()
+    steps.into_iter().filter(|(_, matters)| *matters).map(|(step, _)| step).collect()
 }
 
 fn names(path: &Path) -> impl Iterator<Item = OsString> {
@@ -97,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_file_has_its_directory_and_the_one_above() {
+    fn a_plain_file_has_its_directory_alone() {
         let (_guard, root) = root();
         fs::create_dir_all(root.join("above/etc")).unwrap();
         fs::write(root.join("above/etc/config.yaml"), "").unwrap();
-        assert_eq!(trail(&root, "above/etc/config.yaml"), ["above/etc", "above/etc/config.yaml"]);
+        assert_eq!(trail(&root, "above/etc/config.yaml"), ["above/etc/config.yaml"]);
     }
 
     #[test]
@@ -111,17 +111,14 @@ mod tests {
         fs::write(root.join("etc/..1/config.yaml"), "").unwrap();
         symlink("..1", root.join("etc/..data")).unwrap();
         symlink("..data/config.yaml", root.join("etc/config.yaml")).unwrap();
-        assert_eq!(
-            trail(&root, "etc/config.yaml"),
-            ["etc", "etc/config.yaml", "etc/..data", "etc/..1", "etc/..1/config.yaml"]
-        );
+        assert_eq!(trail(&root, "etc/config.yaml"), ["etc/config.yaml", "etc/..data", "etc/..1/config.yaml"]);
     }
 
     #[test]
     fn a_missing_directory_ends_the_trail() {
         let (_guard, root) = root();
         fs::create_dir_all(root.join("above")).unwrap();
-        assert_eq!(trail(&root, "above/etc/config.yaml"), ["above", "above/etc"]);
+        assert_eq!(trail(&root, "above/etc/config.yaml"), ["above/etc"]);
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! A network namespace for each test.
+
+use std::fs;
+use std::panic::resume_unwind;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// One test at a time: a process that another test starts has copies of this test's sockets until it executes its program,
+/// and so keeps ports held that were closed here.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A test that takes longer than this hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs `test` on a thread whose network namespace is new and has nothing but a loopback interface.
+pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let body = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace (the tests need root)");
+        ip("link set lo up");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, test()).await.expect("the test hangs") });
+    };
+    std::thread::scope(|scope| scope.spawn(body).join()).unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+/// Runs `ip` with `arguments` in the namespace of the calling thread.
+pub(crate) fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}: {status}");
+}
+
+/// Makes the calling thread, and it alone, an ordinary user without capabilities.
+pub(crate) fn become_nobody() {
+    const NOBODY: u32 = 65534;
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    let group = rustix::process::Gid::from_raw(NOBODY);
+    rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+    let user = rustix::process::Uid::from_raw(NOBODY);
+    rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+}
+
+/// A netlink socket that has joined the TCP destroy groups.
+#[derive(Debug)]
+pub(crate) struct EventSocket {
+    /// Messages that found no room in its buffer.
+    pub(crate) lost: u64,
+}
+
+/// Those of the calling thread's namespace.
+pub(crate) fn event_sockets() -> Vec<EventSocket> {
+    /// Columns of the table, and what stands in them for NETLINK_SOCK_DIAG and for groups 1 and 3.
+    const PROTOCOL: (usize, &str) = (1, "4");
+    const GROUPS: (usize, &str) = (3, "00000005");
+    const DROPS: usize = 8;
+    let table = fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[PROTOCOL.0] == PROTOCOL.1 && row[GROUPS.0] == GROUPS.1)
+        .map(|row| EventSocket { lost: row[DROPS].parse().unwrap() })
+        .collect()
+}

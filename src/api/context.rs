@@ -1,0 +1,84 @@
+//! What every handler is given, and how requests are read.
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time;
+
+use super::lookup;
+use super::refusal::Refusal;
+use crate::daemon::handle::{Handle, ShuttingDown};
+use crate::daemon::snapshot::TunnelStatus;
+
+/// The event loop answers within its promise plus this, or it is in trouble and the client should hear so.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What every handler is given.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    /// The daemon.
+    pub(super) handle: Handle,
+    /// Streams end with it.
+    pub(super) ending: Ending,
+}
+
+/// Tells that the API is to end.
+#[derive(Debug, Clone)]
+pub(super) struct Ending(pub(super) watch::Receiver<bool>);
+
+impl Ending {
+    /// Returns when the API is to end; at once, if that was told before.
+    pub(super) async fn begun(&mut self) {
+        // That nobody is left to tell it means the same.
+        let _ = self.0.wait_for(|&ending| ending).await;
+    }
+}
+
+/// Waits for an answer of the event loop, which has promised one within `promised`.
+pub(super) async fn answer<T>(
+    promised: Duration,
+    question: impl Future<Output = Result<T, ShuttingDown>>,
+) -> Result<T, Refusal> {
+    match time::timeout(promised + PATIENCE, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "portward's event loop does not answer: look at its log, and restart it if that tells nothing",
+        )),
+    }
+}
+
+/// The tunnel that `{id}` of the path names.
+#[derive(Debug)]
+pub(super) struct Tunnel(pub(super) TunnelStatus);
+
+impl FromRequestParts<Context> for Tunnel {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+        let Path(id) = Path::<String>::from_request_parts(parts, context)
+            .await
+            .map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
+        Ok(Self(lookup::find(&context.handle.snapshot().tunnels, &id)?.clone()))
+    }
+}
+
+/// The parameters behind the question mark.
+#[derive(Debug)]
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Context> for Parameters<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+        match Query::from_request_parts(parts, context).await {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(rejection) => Err(Refusal::bad_request(rejection.body_text())),
+        }
+    }
+}

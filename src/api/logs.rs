@@ -1,0 +1,131 @@
+//! `GET /logs` and `GET /logs/{id}`: the recent lines of each tunnel, and those to come.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::context::{Context, Parameters, Tunnel};
+use super::stream::{Outlet, Over, stream};
+use crate::daemon::handle::{Change, Handle};
+
+/// An element of `GET /logs`. There is no such file: the ancestor's clients show its name.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    hash: String,
+    filename: String,
+    size: String,
+    modified: String,
+}
+
+/// The answer of `GET /logs/{id}`: the ancestor's form and the seed's.
+#[derive(Debug, Serialize)]
+struct Log {
+    status: &'static str,
+    tunnel_hash: String,
+    log: String,
+    lines: Vec<String>,
+    log_id: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LogParameters {
+    lines: usize,
+    follow: bool,
+}
+
+impl Default for LogParameters {
+    fn default() -> Self {
+        Self { lines: 100, follow: false }
+    }
+}
+
+/// `GET /logs`: the tunnels that have said anything yet.
+pub(super) async fn summaries(State(context): State<Context>) -> Json<Vec<Summary>> {
+    let snapshot = context.handle.snapshot();
+    let zone = TimeZone::system();
+    let summary = |hash: &String| {
+        let summary = context.handle.logs().summary(hash)?;
+        Some(Summary {
+            hash: hash.clone(),
+            filename: format!("tunnel-{hash}.log"),
+            size: readable_size(summary.bytes),
+            modified: summary.modified.to_zoned(zone.clone()).strftime("%F %T").to_string(),
+        })
+    };
+    Json(snapshot.tunnels.iter().filter_map(|tunnel| summary(&tunnel.hash)).collect())
+}
+
+/// `GET /logs/{id}?lines=100`, as JSON; with `follow=true` as server-sent events, one for each line.
+pub(super) async fn log(
+    State(context): State<Context>,
+    Tunnel(tunnel): Tunnel,
+    Parameters(LogParameters { lines, follow }): Parameters<LogParameters>,
+) -> Response {
+    if follow {
+        let handle = context.handle.clone();
+        return stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet)).into_response();
+    }
+    let lines = context.handle.logs().last(&tunnel.hash, lines);
+    let log = Log {
+        status: "success",
+        tunnel_hash: tunnel.hash,
+        log: lines.join("\n"),
+        lines,
+        log_id: tunnel.log_id,
+    };
+    Json(log).into_response()
+}
+
+async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Result<(), Over> {
+    let mut changes = handle.changes();
+    let (past, mut coming) = handle.logs().tail(&hash, count);
+    for line in past {
+        outlet.line(&line).await?;
+    }
+    loop {
+        tokio::select! {
+            line = coming.recv() => match line {
+                Ok(line) if line.hash == hash => outlet.line(&line.text).await?,
+                Ok(_) => {}
+                Err(RecvError::Lagged(count)) => {
+                    outlet.line(&format!("({count} lines of all tunnels were too fast for this client)")).await?;
+                }
+                Err(RecvError::Closed) => return Ok(()),
+            },
+            change = changes.recv() => match change {
+                // Nothing will be logged under this hash any more.
+                Ok(Change::Removed { hash: gone }) if gone == hash => return Ok(()),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(()),
+            },
+        }
+    }
+}
+
+/// A size as `ls -h` writes it, for the ancestor's clients show it as it is.
+fn readable_size(bytes: usize) -> String {
+    const KIB: usize = 1024;
+    match bytes {
+        ..KIB => bytes.to_string(),
+        // LINES_KEPT bounds it: nothing here grows to gigabytes.
+        KIB.. => {
+            let (unit, letter) = if bytes < KIB * KIB { (KIB, 'K') } else { (KIB * KIB, 'M') };
+            format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 1023, 1024, 4096, 10_000, 1_048_575, 3_670_016];
+        assert_eq!(sizes.map(readable_size), ["0", "1023", "1.0K", "4.0K", "9.7K", "1023.9K", "3.5M"]);
+    }
+}

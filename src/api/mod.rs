@@ -1,0 +1,31 @@
+//! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself.
+//!
+//! On the unix socket for our own user and root ([`peer`]), on TCP for whoever has the bearer token ([`token`]). Every answer but
+//! a stream is JSON; every refusal is `{"error": "..."}` and names the next step ([`refusal`]). Nothing in here waits without a
+//! deadline ([`serve`], [`body`], [`deadline`]).
+
+mod act;
+mod body;
+mod context;
+mod deadline;
+mod events;
+mod listen;
+mod lock;
+mod logs;
+pub(crate) mod lookup;
+mod peer;
+mod read;
+mod refusal;
+mod reload;
+mod router;
+mod serve;
+mod stream;
+#[cfg(test)]
+mod tests;
+pub(crate) mod timeout;
+mod token;
+pub(crate) mod wording;
+
+pub use listen::{ApiError, Listeners};
+pub use serve::serve;
+pub use token::TokenError;

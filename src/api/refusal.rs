@@ -1,0 +1,66 @@
+//! Answers that say no, as JSON.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::lookup::LookupError;
+use crate::daemon::handle::ShuttingDown;
+
+/// Why a request is refused, and the next step.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    body: Body,
+}
+
+#[derive(Debug, Serialize)]
+struct Body {
+    error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, body: Body { error: error.into(), message: None } }
+    }
+
+    pub(super) fn bad_request(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// The ancestor's words for a missing or wrong token.
+    pub(super) fn unauthorized() -> Self {
+        let message = "send the content of api.token_file as `Authorization: Bearer TOKEN`";
+        let body = Body { error: "Unauthorized".to_owned(), message: Some(message) };
+        Self { status: StatusCode::UNAUTHORIZED, body }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<LookupError> for Refusal {
+    fn from(error: LookupError) -> Self {
+        let status = match error {
+            LookupError::Unknown { .. } => StatusCode::NOT_FOUND,
+            LookupError::Ambiguous { .. } => StatusCode::CONFLICT,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ShuttingDown> for Refusal {
+    fn from(error: ShuttingDown) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}; ask again once it is started"))
+    }
+}

@@ -1,0 +1,57 @@
+//! Paths to handlers.
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware;
+use axum::routing::{get, post};
+
+use super::context::Context;
+use super::refusal::Refusal;
+use super::token::{self, Token};
+use super::{act, body, events, logs, read, reload};
+
+/// The API for clients that may use it.
+pub(super) fn router(context: Context) -> Router {
+    Router::new()
+        .route("/list", get(read::list))
+        .route("/status", get(read::status))
+        .route("/health", get(read::health))
+        .route("/config", get(read::configuration))
+        .route("/config/{id}", get(read::configured))
+        .route("/logs", get(logs::summaries))
+        .route("/logs/{id}", get(logs::log))
+        .route("/events", get(events::events))
+        .route("/reload", post(reload::reload))
+        .merge(act::routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(body::read))
+        .with_state(context)
+}
+
+/// The API for clients that may use it if they have the token.
+pub(super) fn guarded_router(context: Context, token: Token) -> Router {
+    router(context).layer(middleware::from_fn_with_state(token, token::require))
+}
+
+/// The API for peers that may not use it.
+pub(super) fn closed_router() -> Router {
+    Router::new().fallback(async || {
+        let error = "this socket is for the user that portward runs as, and for root: use sudo";
+        Refusal::new(StatusCode::FORBIDDEN, error)
+    })
+}
+
+async fn unknown_path(uri: Uri) -> Refusal {
+    let error = format!(
+        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /config and /config/{{id}}; POST has \
+         /start, /stop and /restart, each also with /{{id}}, and /reload",
+        uri.path()
+    );
+    Refusal::new(StatusCode::NOT_FOUND, error)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+    let error = format!("{method} does not go with {}: the header `Allow` says what does", uri.path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
+}

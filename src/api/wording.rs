@@ -1,0 +1,80 @@
+//! What a tunnel's state means to a person, and what to do about it.
+
+use crate::daemon::snapshot::TunnelStatus;
+use crate::port::Holder;
+use crate::tunnel::StateName;
+
+/// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
+pub(crate) fn explain(tunnel: &TunnelStatus) -> Option<String> {
+    let name = &tunnel.name;
+    match (tunnel.state, &tunnel.holder, &tunnel.last_error) {
+        (StateName::AwaitingPort, Some(holder), _) => Some(format!(
+            "waits for port {}, which is held by {holder}. It starts by itself once the port is unbound: {}.",
+            tunnel.local_port,
+            release(holder)
+        )),
+        (StateName::AwaitingPort, None, _) => {
+            Some(format!("waits until the kernel confirms that port {} is unbound.", tunnel.local_port))
+        }
+        (StateName::NeedsAuth, _, None) => Some(
+            "is marked `interactive: true` and waits for a person. Give it a key and remove that line to let portward \
+             start it."
+                .to_owned(),
+        ),
+        (StateName::Failed, _, Some(failure)) => {
+            Some(format!("failed ({failure}). Trying again would not help: mend it, then `portward start {name}`."))
+        }
+        (StateName::Up | StateName::Replacing, _, Some(failure)) => {
+            Some(format!("goes on over its old connection; the last try to replace it failed ({failure})."))
+        }
+        (StateName::Stopped | StateName::Stopping, _, Some(failure)) => Some(format!("last failed ({failure}).")),
+        (_, _, Some(failure)) => Some(format!("failed ({failure}). portward tries again by itself.")),
+        (_, _, None) => None,
+    }
+}
+
+fn release(holder: &Holder) -> String {
+    match (&holder.unit, holder.pid) {
+        (Some(unit), _) => format!("stop {unit}, or set `on_conflict: kill`"),
+        (None, Some(pid)) => format!("end pid {pid}, or set `on_conflict: kill`"),
+        (None, None) => "`sudo ss -tlnp` names the process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::tunnel;
+    use super::*;
+    use crate::tunnel::{Failure, FailureKind};
+
+    #[test]
+    fn a_held_port_names_its_holder_and_how_to_free_it() {
+        let mut waiting = tunnel("database");
+        waiting.state = StateName::AwaitingPort;
+        waiting.holder = Some(Holder {
+            pid: Some(4711),
+            command: Some("python3 -m http.server".to_owned()),
+            uid: 1000,
+            user: Some("ada".to_owned()),
+            unit: None,
+        });
+        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by pid 4711 (python3 -m http.server) of user ada. It starts by itself once the port is unbound: end pid 4711, or set `on_conflict: kill`.");
+        waiting.holder = Some(Holder { uid: 0, user: Some("root".to_owned()), ..Holder::default() });
+        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by a process that this user may not see of user root. It starts by itself once the port is unbound: `sudo ss -tlnp` names the process.");
+    }
+
+    #[test]
+    fn a_failure_says_whether_portward_tries_again() {
+        let mut failed = tunnel("database");
+        failed.last_error = Some(Failure::new(FailureKind::Refused, "db-server refused the connection"));
+        failed.state = StateName::Backoff;
+        insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection). portward tries again by itself.");
+        failed.state = StateName::Failed;
+        insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
+    }
+
+    #[test]
+    fn a_tunnel_that_is_up_needs_no_words() {
+        assert_eq!(explain(&tunnel("database")), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! What a valid file comes to mean.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::valid;
+use crate::config::desired::{CommandTunnel, Forward, HostPort, SshTunnel, Tunnel, Work};
+use crate::port::Endpoint;
+use crate::tunnel::{Kind, OnConflict, Policy};
+
+fn only(source: &str) -> Tunnel {
+    let mut tunnels = valid(source).tunnels;
+    assert_eq!(tunnels.len(), 1);
+    tunnels.remove(0)
+}
+
+fn ssh(tunnel: &Tunnel) -> &SshTunnel {
+    match &tunnel.work {
+        Work::Ssh(ssh) => ssh,
+        Work::Command(command) => panic!("{command:?} is not ssh"),
+    }
+}
+
+fn command(tunnel: &Tunnel) -> &CommandTunnel {
+    match &tunnel.work {
+        Work::Ssh(ssh) => panic!("{ssh:?} is not a command"),
+        Work::Command(command) => command,
+    }
+}
+
+fn loopback(port: u16) -> Vec<Endpoint> {
+    ["127.0.0.1", "::1"].map(|address| Endpoint::new(address.parse().unwrap(), port)).to_vec()
+}
+
+fn host_port(host: &str, port: u16) -> HostPort {
+    HostPort { host: host.to_owned(), port }
+}
+
+/// The file of the ancestor's README, as far as its keys go.
+const ANCESTORS_FILE: &str = "
+tunnels:
+  - name: database
+    remote_host: user@db-server
+    remote_port: 3306
+    local_port: 13306
+    direction: remote_to_local
+    interactive: false
+  - remote_host: \"user@web-server\"
+    remote_port: \"8080\"
+    local_port: 0.0.0.0:18080
+    direction: local_to_remote
+    interactive: true
+";
+
+#[test]
+fn the_ancestors_file_means_what_it_meant() {
+    let desired = valid(ANCESTORS_FILE);
+    let [database, web] = &desired.tunnels[..] else { panic!("{desired:?}") };
+    assert_eq!(database.name, "database");
+    assert_eq!(
+        ssh(database).forward,
+        Forward::Local { listen: loopback(13306), target: host_port("localhost", 3306) }
+    );
+    assert!(database.enabled && !database.interactive);
+    assert_eq!(web.name, "web-server-0.0.0.0:18080");
+    assert_eq!(
+        ssh(web).forward,
+        Forward::Remote { bind: None, port: 8080, target: host_port("0.0.0.0", 18080) }
+    );
+    assert!(web.interactive);
+    // printf '%s' 'TEXT' | md5sum
+    // database|user@db-server|3306|13306|remote_to_local|false
+    assert_eq!(database.hash, "96eac3f9b42c27781a491626a5e1c7e9");
+    // unnamed|user@web-server|8080|0.0.0.0:18080|local_to_remote|true
+    assert_eq!(web.hash, "208d18549189da8aa20e0820af520990");
+    // user@web-server:8080:0.0.0.0:18080:local_to_remote
+    assert_eq!(web.log_id, "7e9838b4");
+}
+
+#[test]
+fn the_hash_is_made_of_the_digits_as_written() {
+    let number = only("tunnels: [{remote_host: h, remote_port: 3306, local_port: 013306}]");
+    assert_eq!(number.written.local_port, "013306");
+    assert_eq!(
+        ssh(&number).forward,
+        Forward::Local { listen: loopback(13306), target: host_port("localhost", 3306) }
+    );
+    let text = only("tunnels: [{remote_host: h, remote_port: '3306', local_port: \"013306\"}]");
+    assert_eq!(number, text);
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let tunnel = only("tunnels: [{remote_host: h, remote_port: 1, local_port: 2}]");
+    assert_eq!(
+        tunnel.policy,
+        Policy {
+            kind: Kind::Ssh,
+            min_delay: Duration::from_millis(250),
+            max_delay: Duration::from_secs(60),
+            reset_after: Duration::from_secs(60),
+            ready_timeout: Duration::from_secs(25),
+            stop_grace: Duration::from_secs(5),
+            on_conflict: OnConflict::Wait,
+        }
+    );
+    let ssh = ssh(&tunnel);
+    assert_eq!(ssh.program, Path::new("ssh"));
+    assert_eq!((&ssh.config_file, &ssh.identity_file), (&None, &None));
+    assert_eq!(ssh.options, BTreeMap::new());
+    assert_eq!(ssh.connect_timeout, Duration::from_secs(10));
+    assert_eq!(valid("tunnels: []").api, crate::config::desired::Api::default());
+}
+
+#[test]
+fn ssh_standard_swaps_the_two_directions() {
+    let tunnel = |mode: &str, direction: &str| {
+        only(&format!(
+            "direction_mode: {mode}\ntunnels: [{{remote_host: h, remote_port: 1, local_port: 2, direction: {direction}}}]"
+        ))
+    };
+    for (mode, local, remote) in [
+        ("default", "remote_to_local", "local_to_remote"),
+        ("ssh-standard", "local_to_remote", "remote_to_local"),
+    ] {
+        assert!(matches!(ssh(&tunnel(mode, local)).forward, Forward::Local { .. }), "{mode}");
+        assert!(matches!(ssh(&tunnel(mode, remote)).forward, Forward::Remote { .. }), "{mode}");
+        assert_eq!(tunnel(mode, local).written.direction, local);
+    }
+    let dynamic = only("tunnels: [{remote_host: h, local_port: 1080, direction: dynamic}]");
+    assert_eq!(ssh(&dynamic).forward, Forward::Dynamic { listen: loopback(1080) });
+    assert_eq!(dynamic.written.remote_port, "");
+}
+
+#[test]
+fn defaults_are_merged_key_by_key() {
+    let desired = valid(
+        "
+defaults:
+  remote_host: gateway
+  stop_grace: 1s
+  restart: {min_delay: 1s, max_delay: 2s}
+  ssh:
+    program: /opt/ssh
+    options: {ProxyJump: bastion, Port: 22}
+tunnels:
+  - {name: plain, remote_port: 1, local_port: 1}
+  - name: own
+    remote_host: elsewhere
+    remote_port: 2
+    local_port: 2
+    restart: {max_delay: 10s}
+    ssh:
+      options: {port: 2222, Compression: yes}
+  - {name: command, command: [socat], local_port: 3}
+",
+    );
+    let [plain, own, socat] = &desired.tunnels[..] else { panic!("{desired:?}") };
+    assert_eq!(ssh(plain).destination, "gateway");
+    assert_eq!(plain.written.remote_host, "gateway");
+    assert_eq!(ssh(own).destination, "elsewhere");
+    assert_eq!(own.policy.min_delay, Duration::from_secs(1));
+    assert_eq!(own.policy.max_delay, Duration::from_secs(10));
+    assert_eq!(ssh(own).program, Path::new("/opt/ssh"));
+    let options = [("Compression", "yes"), ("ProxyJump", "bastion"), ("port", "2222")];
+    assert_eq!(ssh(own).options, options.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert_eq!(socat.policy.stop_grace, Duration::from_secs(1));
+    assert_eq!(socat.written.remote_host, "");
+}
+
+#[test]
+fn a_command_listens_on_all_addresses_unless_told() {
+    let tunnel = only("tunnels: [{command: [./serve, --port, 80], local_port: 80, start_timeout: 5s}]");
+    let command = command(&tunnel);
+    assert_eq!(command.argv, ["/etc/portward/./serve", "--port", "80"]);
+    let listen: Vec<String> = command.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:80", "[::]:80"]);
+    assert!(command.listen.iter().all(|endpoint| !endpoint.v6only));
+    assert_eq!(tunnel.policy.kind, Kind::Command);
+    assert_eq!(tunnel.policy.ready_timeout, Duration::from_secs(5));
+    assert_eq!(tunnel.name, "serve-80");
+    assert_eq!(tunnel.written.direction, "remote_to_local");
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let desired = valid(
+        "
+api: {socket: run/api.sock, listen: '[::1]:8080', token_file: token}
+tunnels:
+  - remote_host: h
+    remote_port: 1
+    local_port: 2
+    ssh: {program: ./ssh, identity_file: keys/id, config_file: none}
+",
+    );
+    let ssh = ssh(&desired.tunnels[0]);
+    assert_eq!(ssh.program, Path::new("/etc/portward/./ssh"));
+    assert_eq!(ssh.identity_file.as_deref(), Some(Path::new("/etc/portward/keys/id")));
+    assert_eq!(ssh.config_file.as_deref(), Some(Path::new("none")));
+    assert_eq!(desired.api.socket.as_deref(), Some(Path::new("/etc/portward/run/api.sock")));
+    let tcp = desired.api.tcp.as_ref().unwrap();
+    assert_eq!(tcp.listen, "[::1]:8080".parse().unwrap());
+    assert_eq!(tcp.token_file, Path::new("/etc/portward/token"));
+}
+
+#[test]
+fn derived_names_are_unique_and_stay_when_the_order_changes() {
+    let names = |tunnels: [&str; 3]| {
+        let desired = valid(&format!("tunnels:\n{}", tunnels.join("\n")));
+        let mut names: Vec<(String, String)> =
+            desired.tunnels.into_iter().map(|tunnel| (tunnel.hash, tunnel.name)).collect();
+        names.sort();
+        names
+    };
+    let alice = "  - {remote_host: alice@h, remote_port: 1, local_port: 80, direction: local_to_remote}";
+    let bob = "  - {remote_host: bob@h, remote_port: 2, local_port: 80, direction: local_to_remote}";
+    let carol = "  - {name: h-80, remote_host: h, remote_port: 3, local_port: 81}";
+    let one = names([alice, bob, carol]);
+    assert_eq!(one, names([carol, bob, alice]));
+    let mut unique: Vec<&String> = one.iter().map(|(_, name)| name).collect();
+    unique.sort();
+    assert_eq!(unique, ["h-80", "h-80-2", "h-80-3"]);
+}
+
+#[test]
+fn durations_are_written_with_their_unit() {
+    for (text, millis) in
+        [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("1m 30s", 90_000)]
+    {
+        let source =
+            format!("tunnels: [{{remote_host: h, remote_port: 1, local_port: 2, stop_grace: {text}}}]");
+        assert_eq!(only(&source).policy.stop_grace, Duration::from_millis(millis), "{text}");
+    }
+}
+
+#[test]
+fn anchors_and_quoted_booleans_are_read() {
+    let desired = valid(
+        "
+tunnels:
+  - {remote_host: &host user@h, remote_port: 1, local_port: 2, ssh: &ssh {options: {Port: 22}}}
+  - {remote_host: *host, remote_port: 1, local_port: 3, ssh: *ssh, interactive: 'true'}
+",
+    );
+    assert_eq!(ssh(&desired.tunnels[1]).destination, "user@h");
+    assert_eq!(ssh(&desired.tunnels[1]).options["Port"], "22");
+    assert!(desired.tunnels[1].interactive);
+}

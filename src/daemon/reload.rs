@@ -1,0 +1,156 @@
+//! A new configuration: read, compared with what runs, and put in force as a difference.
+
+use std::collections::BTreeMap;
+
+use super::effects::Outside;
+use super::entry::{Entry, Phases};
+use super::event_loop::EventLoop;
+use super::handle::{Change, ReloadReport};
+use super::narrate;
+use super::tell::{Identity, Teller};
+use crate::config::{self, Desired, desired};
+use crate::tunnel::{Event, Plan, Slot, Tunnel, reconcile};
+
+impl EventLoop {
+    pub(super) fn read_config(&mut self) -> Result<Desired, String> {
+        let text = self.config.read_now().map_err(|error| error.to_string())?;
+        self.parse(&text)
+    }
+
+    pub(super) fn parse(&self, text: &str) -> Result<Desired, String> {
+        config::parse(text, &self.config_path).map_err(|diagnostics| diagnostics.render(false))
+    }
+
+    /// Puts a configuration in force, or keeps what is and shows why.
+    pub(super) fn reload(&mut self, wanted: Result<Desired, String>) -> Result<ReloadReport, String> {
+        let result = match wanted {
+            Ok(wanted) => {
+                if wanted.api != self.state.api {
+                    tracing::warn!(
+                        "the `api` section changed; it takes effect when portward is started again"
+                    );
+                }
+                Ok(self.apply(wanted.tunnels))
+            }
+            Err(error) => {
+                tracing::error!(
+                    event = "reload",
+                    "the configuration is not valid, and what ran before goes on unchanged:\n{error}"
+                );
+                Err(error)
+            }
+        };
+        let error = result.as_ref().err().cloned();
+        if error != self.state.config_error {
+            self.state.config_error.clone_from(&error);
+            // Nobody following is not an error.
+            let _ = self.changes.send(Change::Config { error });
+        }
+        result
+    }
+
+    pub(super) fn plan(&self, wanted: &[desired::Tunnel]) -> Plan {
+        let running: Vec<_> = self
+            .state
+            .entries
+            .iter()
+            .filter(|(_, entry)| !entry.removed)
+            .map(|(slot, entry)| (*slot, &entry.desired))
+            .collect();
+        reconcile(&running, wanted)
+    }
+
+    pub(super) fn report_of(&self, plan: &Plan, wanted: &[desired::Tunnel]) -> ReloadReport {
+        let named = |index: &usize| wanted[*index].name.clone();
+        let gone = |slot: &Slot| self.state.entries.get(slot).map(|entry| entry.desired.name.clone());
+        ReloadReport {
+            added: plan.added.iter().map(named).collect(),
+            removed: plan.removed.iter().filter_map(gone).collect(),
+            changed: plan.changed.iter().map(|(_, index)| named(index)).collect(),
+            unchanged: plan.unchanged.iter().map(|(_, index)| named(index)).collect(),
+        }
+    }
+
+    /// Applies the difference between what runs and what is wanted.
+    pub(super) fn apply(&mut self, wanted: Vec<desired::Tunnel>) -> ReloadReport {
+        let plan = self.plan(&wanted);
+        let report = self.report_of(&plan, &wanted);
+        narrate::reloaded(&report);
+        for slot in &plan.removed {
+            self.remove(*slot);
+        }
+        let mut order = BTreeMap::new();
+        let mut wanted: BTreeMap<_, _> = wanted.into_iter().enumerate().collect();
+        for (slot, index) in &plan.unchanged {
+            if let Some(desired) = wanted.remove(index) {
+                self.keep(*slot, desired);
+                order.insert(*index, *slot);
+            }
+        }
+        for (slot, index) in &plan.changed {
+            if let Some(desired) = wanted.remove(index) {
+                order.insert(*index, self.change(*slot, desired));
+            }
+        }
+        for (index, desired) in wanted {
+            order.insert(index, self.add(desired));
+        }
+        self.state.order = order.into_values().collect();
+        report
+    }
+
+    fn add(&mut self, desired: desired::Tunnel) -> Slot {
+        self.state.next_slot += 1;
+        let slot = Slot(self.state.next_slot);
+        let now = self.clock.now();
+        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone());
+        let tunnel = if desired.interactive {
+            Tunnel::needing_auth(now, slot.0)
+        } else {
+            Tunnel::stopped(now, slot.0)
+        };
+        let enabled = desired.enabled;
+        let entry = Entry {
+            desired,
+            tunnel,
+            outside: Outside::new(slot, teller),
+            phases: Phases::default(),
+            starts: 0,
+            removed: false,
+            listeners: Vec::new(),
+        };
+        self.state.entries.insert(slot, entry);
+        if enabled {
+            self.hear(slot, Event::StartRequested);
+        }
+        slot
+    }
+
+    /// What it runs is the same: only what it is called and how it is treated may change.
+    fn keep(&mut self, slot: Slot, desired: desired::Tunnel) {
+        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
+        if entry.desired.hash != desired.hash {
+            self.logs.rehash(&entry.desired.hash, Some(&desired.hash));
+            let _ = self.changes.send(Change::Removed { hash: entry.desired.hash.clone() });
+        }
+        entry.outside.teller().rename(Identity::of(&desired));
+        entry.desired = desired;
+    }
+
+    /// The old process ends with its old definition before the new one starts.
+    fn change(&mut self, slot: Slot, desired: desired::Tunnel) -> Slot {
+        let Some(entry) = self.state.entries.get(&slot) else { return slot };
+        if entry.desired.interactive != desired.interactive {
+            // A tunnel that needs a person has another life altogether.
+            self.remove(slot);
+            return self.add(desired);
+        }
+        let enabled = desired.enabled;
+        self.hear(slot, Event::StopRequested);
+        self.keep(slot, desired);
+        if enabled {
+            self.hear(slot, Event::StartRequested);
+        }
+        slot
+    }
+}

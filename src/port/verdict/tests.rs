@@ -1,0 +1,148 @@
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+
+fn row(address: &str, v6only: bool, state: SocketState) -> SocketRow {
+    let local: SocketAddr = address.parse().unwrap();
+    SocketRow {
+        local,
+        remote: SocketAddr::new(local.ip(), 0),
+        state,
+        inode: 1,
+        uid: 1000,
+        cookie: 1,
+        v6only,
+        interface: 0,
+        cgroup: None,
+    }
+}
+
+fn endpoint(address: &str, v6only: bool) -> Endpoint {
+    Endpoint { address: address.parse().unwrap(), v6only }
+}
+
+fn meets(wanted: (&str, bool), there: (&str, bool)) -> bool {
+    overlaps(&endpoint(wanted.0, wanted.1), &row(there.0, there.1, SocketState::Listening))
+}
+
+#[test]
+fn addresses_overlap_as_the_kernel_has_it() {
+    // (wanted, v6only, there, v6only, overlap)
+    let cases = [
+        ("127.0.0.1:80", false, "127.0.0.1:80", false, true),
+        ("127.0.0.1:80", false, "127.0.0.1:81", false, false),
+        ("127.0.0.1:80", false, "127.0.0.2:80", false, false),
+        ("127.0.0.1:80", false, "0.0.0.0:80", false, true),
+        ("0.0.0.0:80", false, "127.0.0.1:80", false, true),
+        ("127.0.0.1:80", false, "[::]:80", false, true),
+        ("127.0.0.1:80", false, "[::]:80", true, false),
+        ("127.0.0.1:80", false, "[::1]:80", true, false),
+        ("127.0.0.1:80", false, "[::ffff:127.0.0.1]:80", false, true),
+        ("127.0.0.1:80", false, "[::ffff:127.0.0.2]:80", false, false),
+        ("[::1]:80", true, "[::]:80", false, true),
+        ("[::1]:80", true, "[::]:80", true, true),
+        ("[::1]:80", true, "0.0.0.0:80", false, false),
+        ("[::]:80", true, "0.0.0.0:80", false, false),
+        ("[::]:80", false, "0.0.0.0:80", false, true),
+        ("[::]:80", false, "127.0.0.1:80", false, true),
+        ("[::]:80", true, "[::1]:80", true, true),
+        ("[::]:80", true, "[::ffff:127.0.0.1]:80", false, false),
+    ];
+    for (wanted, wanted_v6only, there, there_v6only, expected) in cases {
+        assert_eq!(
+            meets((wanted, wanted_v6only), (there, there_v6only)),
+            expected,
+            "{wanted} (v6only {wanted_v6only}) against {there} (v6only {there_v6only})"
+        );
+    }
+}
+
+#[test]
+fn link_local_sockets_of_two_interfaces_do_not_meet() {
+    let wanted = endpoint("[fe80::1%2]:80", true);
+    let mut there = row("[fe80::1]:80", true, SocketState::Listening);
+    there.interface = 3;
+    assert!(!overlaps(&wanted, &there));
+    there.interface = 2;
+    assert!(overlaps(&wanted, &there));
+    there.interface = 0;
+    assert!(overlaps(&wanted, &there));
+}
+
+#[test]
+fn only_listeners_are_taken_from_the_listen_dump() {
+    let wanted = endpoint("127.0.0.1:80", false);
+    let rows = [
+        row("127.0.0.1:80", false, SocketState::Connected),
+        row("0.0.0.0:80", false, SocketState::Listening),
+    ];
+    let held = listeners_on(&wanted, &rows);
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].kind, HoldKind::Listener);
+    assert_eq!(held[0].bound, rows[1].local);
+}
+
+#[test]
+fn a_failed_trial_is_explained_by_every_socket_at_the_address() {
+    let wanted = endpoint("127.0.0.1:80", false);
+    let left = Duration::from_secs(12);
+    let rows = [
+        row("127.0.0.1:80", false, SocketState::Bound),
+        row("127.0.0.1:80", false, SocketState::Connected),
+        row("127.0.0.1:80", false, SocketState::TimeWait(left)),
+        row("127.0.0.1:80", false, SocketState::Handshake),
+        row("127.0.0.2:80", false, SocketState::Connected),
+    ];
+    let kinds: Vec<_> = explain(&wanted, &rows).into_iter().map(|holder| holder.kind).collect();
+    assert_eq!(kinds, [HoldKind::Bound, HoldKind::Connection, HoldKind::TimeWait(left)]);
+}
+
+fn an_address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        Just("0.0.0.0"),
+        Just("127.0.0.1"),
+        Just("127.0.0.2"),
+        Just("::"),
+        Just("::1"),
+        Just("fe80::1"),
+        Just("::ffff:0.0.0.0"),
+        Just("::ffff:127.0.0.1"),
+    ]
+    .prop_map(|address| address.parse().unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(7), ..ProptestConfig::default() })]
+
+    #[test]
+    fn overlap_is_mutual(one in an_address(), one_only: bool, two in an_address(), two_only: bool) {
+        let (one, two) = (Coverage::of(one, one_only), Coverage::of(two, two_only));
+        prop_assert_eq!(one.overlaps(two), two.overlaps(one));
+        prop_assert!(one.overlaps(one));
+    }
+
+    #[test]
+    fn a_wildcard_meets_whatever_its_family_has(address in an_address(), only: bool) {
+        let dual_stack = Coverage::of("::".parse().unwrap(), false);
+        prop_assert!(dual_stack.overlaps(Coverage::of(address, only)));
+    }
+
+    #[test]
+    fn v6only_sockets_never_meet_ipv4(address in an_address(), v4 in any::<u32>()) {
+        prop_assume!(address.is_ipv6() && !address.to_string().starts_with("::ffff"));
+        let v4 = Coverage::of(IpAddr::V4(v4.into()), false);
+        prop_assert!(!Coverage::of(address, true).overlaps(v4));
+    }
+
+    #[test]
+    fn the_families_asked_for_are_those_that_can_be_in_the_way(
+        wanted in an_address(), wanted_only: bool, there in an_address(), there_only: bool
+    ) {
+        let wanted = Endpoint { address: SocketAddr::new(wanted, 80), v6only: wanted_only };
+        let there = row(&SocketAddr::new(there, 80).to_string(), there_only, SocketState::Listening);
+        let family = if there.local.is_ipv4() { Family::V4 } else { Family::V6 };
+        if overlaps(&wanted, &there) {
+            prop_assert!(families(&wanted).contains(&family));
+        }
+    }
+}
