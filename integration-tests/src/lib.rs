@@ -1,1 +1,40 @@
-//! harness
+//! The harness: the real daemon, the real ssh and the real sshd, in a network and mount namespace made for one test.
+//!
+//! A test is a `#[tokio::test]` (current-thread runtime): [`Lab::new`] moves its thread into new namespaces, and all that the
+//! thread starts from then on lives in there. Nothing of a test can reach the host's ports, nor another test's.
+//!
+//! - [`Lab`]: the namespaces, the directory, the keys and the ssh configuration of one test.
+//! - [`Sshd`]: OpenSSH's server, which can be stopped and started again.
+//! - [`Daemon`]: `portward run`, its log, its events, its API and its command line.
+//! - [`Fetcher`], [`NumberedStream`], [`socks`]: clients that use a tunnel while the test does something to it.
+//! - [`Squatter`]: a foreign process that holds a port.
+//! - [`Trace`]: the system calls of a process, by strace.
+//! - [`Record`]: a list that only grows and that can be waited on; every wait in the harness is one on a record.
+
+// A harness fails by panicking: that is how a test hears of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+
+mod api;
+mod clients;
+mod daemon;
+mod lab;
+mod log;
+mod namespace;
+mod origin;
+mod record;
+pub mod socks;
+mod squatter;
+mod sshd;
+mod strace;
+
+pub use api::{Answer, request};
+pub use clients::{Fetched, Fetcher, NumberedStream, fetch};
+pub use daemon::{Daemon, Ended};
+pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
+pub use log::{LogLine, lines_of};
+pub use namespace::{ProcessInfo, kill, process_end, stop_signal};
+pub use origin::{serve_echo, serve_page};
+pub use record::{DEADLINE, Record, within_deadline};
+pub use squatter::Squatter;
+pub use sshd::Sshd;
+pub use strace::Trace;

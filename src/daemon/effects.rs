@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use super::attempt::{Attempt, Listening, Order, port_failure};
 use super::tell::{Identity, Teller};
 use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, Holder, Listener, Ports, Verdict, holder};
+use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Group, SpawnError};
 use crate::ssh::{self, ControlDirectory};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
@@ -221,9 +221,25 @@ impl Effects {
 fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
     spawn_blocking(move || {
         let mut holders: Vec<Holder> = Vec::new();
-        for holder in held.iter().map(holder::describe) {
-            if !holders.contains(&holder) {
-                holders.push(holder);
+        for held in &held {
+            match held.kind {
+                HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
+                    let holder = holder::describe(held);
+                    if !holders.contains(&holder) {
+                        holders.push(holder);
+                    }
+                }
+                // These sockets have no process, or none that the kernel names.
+                HoldKind::TimeWait(left) => teller.warn(&format!(
+                    "{} is in TIME_WAIT of a closed connection for another {} s; the tunnel comes up after that",
+                    held.endpoint,
+                    left.as_secs()
+                )),
+                HoldKind::Unexplained => teller.warn(&format!(
+                    "{} cannot be bound, and the kernel does not show which socket is in the way; the tunnel comes up as \
+                     soon as it is gone",
+                    held.endpoint
+                )),
             }
         }
         teller.report(Event::PortHeld(generation, holders));

@@ -1,0 +1,111 @@
+//! The real daemon, `portward run`, as a process of its own: this executable in daemon mode.
+
+use std::env;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use hyper::{Method, StatusCode};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::net::{UnixDatagram, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::events::Events;
+use crate::stage::Stage;
+use crate::steps::PATIENCE;
+use crate::{DAEMON_MODE, Result, http};
+
+/// The daemon's process.
+pub(crate) struct Daemon {
+    process: Child,
+    socket: PathBuf,
+    /// Where it says that it is ready, as it would to systemd.
+    notifications: UnixDatagram,
+}
+
+impl Daemon {
+    /// Starts `portward run` on the stage's configuration, with an environment that holds nothing of the caller's but PATH.
+    pub(crate) fn start(stage: &Stage) -> Result<Self> {
+        let notifications = UnixDatagram::bind(stage.notify_socket())?;
+        let log = File::create(stage.log())?;
+        let process = Command::new(env::current_exe()?)
+            .args([DAEMON_MODE, "run", "--log", "text", "--config"])
+            .arg(stage.config_file())
+            .arg("--socket")
+            .arg(stage.api_socket())
+            .env_clear()
+            .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("RUNTIME_DIRECTORY", stage.runtime_directory())
+            .env("NOTIFY_SOCKET", stage.notify_socket())
+            // A Ctrl-C is for the show alone, which then ends the daemon in good order.
+            .process_group(0)
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Self { process, socket: stage.api_socket(), notifications })
+    }
+
+    /// Returns when the daemon says that its first reconcile is done.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        let mut message = [0; 4096];
+        loop {
+            tokio::select! {
+                received = self.notifications.recv(&mut message) => {
+                    let message = String::from_utf8_lossy(&message[..received?]).into_owned();
+                    if message.lines().any(|line| line == "READY=1") {
+                        return Ok(());
+                    }
+                }
+                ended = self.process.wait() => return Err(format!("the daemon ended: {}", ended?).into()),
+            }
+        }
+    }
+
+    /// The daemon's process id.
+    pub(crate) fn pid(&self) -> Result<Pid> {
+        let pid = self.process.id().ok_or("the daemon has ended")?;
+        Ok(Pid::from_raw(i32::try_from(pid)?))
+    }
+
+    /// Follows the daemon's events, from a snapshot on.
+    pub(crate) async fn events(&self) -> Result<Events> {
+        let response = http::open(self.connect().await?, Method::GET, "/events").await?;
+        match response.status() {
+            StatusCode::OK => Ok(Events::new(response.into_body())),
+            status => Err(format!("GET /events answers {status}").into()),
+        }
+    }
+
+    /// `POST path`; anything but 200 is an error.
+    pub(crate) async fn post(&self, path: &str) -> Result<Value> {
+        let (status, body) = http::exchange(self.connect().await?, Method::POST, path).await?;
+        if status != StatusCode::OK {
+            return Err(format!("POST {path} answers {status}: {}", String::from_utf8_lossy(&body)).into());
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// SIGTERM, and how the daemon ended.
+    pub(crate) async fn stop(&mut self) -> Result<ExitStatus> {
+        kill(self.pid()?, Signal::SIGTERM)?;
+        Ok(self.process.wait().await?)
+    }
+
+    /// Ends the daemon, by force if it takes too long; one that has ended is left alone.
+    pub(crate) async fn end(&mut self) {
+        if self.process.id().is_some() && !matches!(timeout(PATIENCE / 2, self.stop()).await, Ok(Ok(_))) {
+            // Fails only if it has ended after all.
+            let _ = self.process.kill().await;
+        }
+    }
+
+    async fn connect(&self) -> Result<UnixStream> {
+        let connected = UnixStream::connect(&self.socket).await;
+        connected.map_err(|error| format!("connecting to {}: {error}", self.socket.display()).into())
+    }
+}

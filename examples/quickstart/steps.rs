@@ -1,0 +1,256 @@
+//! The show: what is done, what must be true of it, and what is told.
+
+use std::error::Error;
+use std::fs;
+use std::net::TcpListener;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portward::daemon::snapshot::TunnelStatus;
+use portward::tunnel::StateName;
+use tokio::process::Command;
+use tokio::time::{Duration, Instant, timeout};
+
+use crate::daemon::Daemon;
+use crate::events::Events;
+use crate::load::Load;
+use crate::report::{Milliseconds, Report, tail};
+use crate::stage::{SECOND, Stage, WEB};
+use crate::{Result, descendants, origin};
+
+/// Nothing here takes as long as this on a machine that works.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Plays all steps, or ends early when `interrupted` does. Either way no process and no file is left.
+pub(crate) async fn play_until(
+    interrupted: impl Future<Output = &'static str>,
+    report: &mut Report,
+) -> Result<()> {
+    let began = Instant::now();
+    let ssh = ssh_version().await?;
+    let stage = Stage::set().await?;
+    stage.write_config(&stage.config())?;
+    let far_end = stage.ssh_server;
+    report.done(
+        began.elapsed(),
+        format_args!("{ssh}, a server on {far_end}, all in {}", stage.path().display()),
+    );
+    let mut daemon = Daemon::start(&stage)?;
+
+    let outcome = tokio::select! {
+        outcome = play(&stage, &mut daemon, report) => outcome.map_err(|error| with_log(error.as_ref(), &stage)),
+        signal = interrupted => Err(format!("interrupted by {signal}").into()),
+    };
+    if outcome.is_err() {
+        daemon.end().await;
+        descendants::kill_all()?;
+        return outcome;
+    }
+    nothing_is_left(stage, report)
+}
+
+/// What `future` ends with, or an error that names what was waited for.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    what: &str,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let in_time = timeout(limit, future).await;
+    in_time.unwrap_or_else(|_| Err(format!("waited {} s for {what}", limit.as_secs()).into()))
+}
+
+/// The show while the daemon runs.
+struct Show<'a> {
+    stage: &'a Stage,
+    daemon: &'a mut Daemon,
+    events: Events,
+    report: &'a mut Report,
+}
+
+async fn play(stage: &Stage, daemon: &mut Daemon, report: &mut Report) -> Result<()> {
+    report.begin("start");
+    let began = Instant::now();
+    within(PATIENCE, "the daemon's first reconcile", daemon.ready()).await?;
+    report.done(began.elapsed(), format_args!("the daemon is ready, pid {}", daemon.pid()?));
+
+    let events = daemon.events().await?;
+    let mut show = Show { stage, daemon, events, report };
+    let first = show.open_a_tunnel(began).await?;
+    let second = show.restart_while_fetching(first).await?;
+    show.edit_the_configuration(second).await?;
+    let third = show.kill_the_ssh(second).await?;
+    show.squat_on_the_port(third).await?;
+    show.stop_the_daemon().await
+}
+
+impl Show<'_> {
+    async fn open_a_tunnel(&mut self, began: Instant) -> Result<Pid> {
+        self.report.begin("tunnel");
+        let tunnel = self.up(WEB, |_| true).await?;
+        let pid = pid_of(&tunnel)?;
+        let ssh_server = self.stage.ssh_server;
+        let listeners = tunnel.listeners.join(" and ");
+        self.report.done(began.elapsed(), format_args!("up on {listeners}, ssh {pid} to {ssh_server}"));
+
+        self.report.begin("page");
+        let began = Instant::now();
+        within(PATIENCE, "the page", origin::fetch_through(self.stage.web_port)).await?;
+        self.report
+            .done(began.elapsed(), format_args!("fetched from {} through the tunnel", self.stage.origin));
+        Ok(pid)
+    }
+
+    /// Make before break: the pages stop for less than the time that a new connection takes.
+    async fn restart_while_fetching(&mut self, old: Pid) -> Result<Pid> {
+        self.report.begin("restart");
+        let load = Load::start(self.stage.web_port);
+        let began = Instant::now();
+        let answer = self.daemon.post(&format!("/restart/{WEB}?timeout=5s")).await?;
+        let took = began.elapsed();
+        let tally = load.finish().await?;
+        let new = pid_of(&self.up(WEB, |tunnel| pid_is_not(tunnel, old)).await?)?;
+
+        let connect_ms = answer["took"]["connect_ms"].as_f64();
+        let connect = connect_ms.ok_or_else(|| format!("the answer tells no took.connect_ms: {answer}"))?;
+        let connect = Duration::from_secs_f64(connect / 1000.0);
+        if tally.longest_gap >= connect {
+            let connect = Milliseconds(connect);
+            return Err(format!(
+                "the new connection took {connect}, and the pages stopped for longer: {tally}"
+            )
+            .into());
+        }
+        self.report.done(took, format_args!("ssh {old} replaced by {new}; {tally}"));
+        Ok(new)
+    }
+
+    /// A second tunnel appears, and the first one notices nothing.
+    async fn edit_the_configuration(&mut self, first: Pid) -> Result<()> {
+        self.report.begin("edit");
+        let load = Load::start(self.stage.web_port);
+        let began = Instant::now();
+        self.stage.write_config(&self.stage.config_with_second())?;
+        let second = self.up(SECOND, |_| true).await?;
+        let took = began.elapsed();
+        within(PATIENCE, "the page through the second tunnel", origin::fetch_through(self.stage.second_port))
+            .await?;
+        let tally = load.finish().await?;
+        let still = pid_of(&self.up(WEB, |_| true).await?)?;
+        if still != first || tally.failed > 0 {
+            return Err(format!("the first tunnel had ssh {first}, now {still}: {tally}").into());
+        }
+        let listeners = second.listeners.join(" and ");
+        self.report
+            .done(took, format_args!("second tunnel up on {listeners}; the first kept ssh {first}; {tally}"));
+        Ok(())
+    }
+
+    /// A dead connection is replaced without being asked for.
+    async fn kill_the_ssh(&mut self, old: Pid) -> Result<Pid> {
+        self.report.begin("kill -9");
+        let load = Load::start(self.stage.web_port);
+        let began = Instant::now();
+        kill(old, Signal::SIGKILL)?;
+        let new = pid_of(&self.up(WEB, |tunnel| pid_is_not(tunnel, old)).await?)?;
+        let took = began.elapsed();
+        let tally = load.finish().await?;
+        self.report.done(took, format_args!("ssh {old} killed, back as {new} by itself; {tally}"));
+        Ok(new)
+    }
+
+    /// Somebody else on the port is named and waited for; no ssh is started before the port is free.
+    async fn squat_on_the_port(&mut self, old: Pid) -> Result<()> {
+        self.report.begin("squat");
+        self.daemon.post(&format!("/stop/{WEB}")).await?;
+        let squatter = TcpListener::bind(("127.0.0.1", self.stage.web_port))?;
+        let ourselves = std::process::id();
+        let began = Instant::now();
+        let path = format!("/start/{WEB}?timeout=5s");
+        let start = self.daemon.post(&path);
+        let watch = async {
+            let what = "awaiting_port, with this process as the holder";
+            let is_so = |tunnel: &TunnelStatus| {
+                tunnel.state == StateName::AwaitingPort
+                    && tunnel.holder.as_ref().is_some_and(|holder| holder.pid == Some(ourselves))
+            };
+            let waiting = self.events.until(WEB, what, is_so).await?;
+            if let Some(pid) = waiting.pid {
+                return Err(format!("ssh {pid} was started although the port is held").into());
+            }
+            let told =
+                format!("the tunnel waits; the port is held by pid {ourselves}, which is this program");
+            self.report.done(began.elapsed(), told);
+
+            self.report.begin("release");
+            let released = Instant::now();
+            drop(squatter);
+            let is_so = |tunnel: &TunnelStatus| tunnel.state == StateName::Up && pid_is_not(tunnel, old);
+            let tunnel = self.events.until(WEB, "up", is_so).await?;
+            Ok((tunnel, released.elapsed()))
+        };
+        // The start is not answered before the port is free: 200 once the tunnel is up.
+        let (_, (tunnel, took)) = tokio::try_join!(start, watch)?;
+        within(PATIENCE, "the page", origin::fetch_through(self.stage.web_port)).await?;
+        self.report
+            .done(took, format_args!("the port was freed, the tunnel is up as ssh {}", pid_of(&tunnel)?));
+        Ok(())
+    }
+
+    async fn stop_the_daemon(self) -> Result<()> {
+        self.report.begin("stop");
+        let began = Instant::now();
+        let status = within(PATIENCE, "the daemon to end", self.daemon.stop()).await?;
+        if !status.success() {
+            return Err(format!("the daemon ended with {status}").into());
+        }
+        self.report.done(began.elapsed(), "the daemon ended on SIGTERM with exit code 0");
+        Ok(())
+    }
+
+    async fn up(&mut self, name: &str, is_so: impl Fn(&TunnelStatus) -> bool) -> Result<TunnelStatus> {
+        self.events.until(name, "up", |tunnel| tunnel.state == StateName::Up && is_so(tunnel)).await
+    }
+}
+
+/// The claim of the last line: looked up in the kernel and in the file system, after the daemon has ended.
+fn nothing_is_left(stage: Stage, report: &mut Report) -> Result<()> {
+    report.begin("left");
+    let began = Instant::now();
+    let running = descendants::still_running()?;
+    if !running.is_empty() {
+        descendants::kill_all()?;
+        return Err(format!("the daemon left processes behind: {running:?}").into());
+    }
+    let sockets = stage.sockets_left()?;
+    if !sockets.is_empty() {
+        return Err(format!("the daemon left sockets behind: {sockets:?}").into());
+    }
+    stage.strike()?;
+    report.done(began.elapsed(), "no process, no socket, no file");
+    Ok(())
+}
+
+async fn ssh_version() -> Result<String> {
+    let output = Command::new("ssh").arg("-V").output().await;
+    let output = output.map_err(|error| {
+        format!(
+            "this needs the OpenSSH client, and running `ssh -V` failed: {error} (install openssh-client)"
+        )
+    })?;
+    let version = String::from_utf8_lossy(&output.stderr);
+    Ok(version.split(',').next().unwrap_or("ssh").trim().to_owned())
+}
+
+fn pid_of(tunnel: &TunnelStatus) -> Result<Pid> {
+    let pid = tunnel.pid.ok_or_else(|| format!("tunnel {} is up without a pid", tunnel.name))?;
+    Ok(Pid::from_raw(i32::try_from(pid)?))
+}
+
+fn pid_is_not(tunnel: &TunnelStatus, old: Pid) -> bool {
+    pid_of(tunnel).is_ok_and(|pid| pid != old)
+}
+
+fn with_log(error: &(dyn Error + Send + Sync), stage: &Stage) -> Box<dyn Error + Send + Sync> {
+    let log = fs::read_to_string(stage.log()).unwrap_or_else(|error| format!("cannot be read: {error}"));
+    format!("{error}\n\n  the end of the daemon's log:\n{}", tail(&log)).into()
+}

@@ -1,0 +1,62 @@
+//! The system calls of a process, by strace.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::sys::signal::Signal;
+use tokio::process::Child;
+
+use crate::lab::Lab;
+use crate::log::lines_of;
+use crate::namespace::kill;
+
+/// strace, attached to all threads of a process.
+#[derive(Debug)]
+pub struct Trace<'lab> {
+    lab: &'lab Lab,
+    strace: Child,
+}
+
+/// Being attached to interrupts the call that a thread sleeps in, and it goes back to sleep by one call more. This long
+/// after the attachment all have.
+const SETTLING: Duration = Duration::from_millis(500);
+
+impl<'lab> Trace<'lab> {
+    /// Attaches to the process; all its threads are being watched when this returns.
+    pub async fn attach(lab: &'lab Lab, pid: u32) -> Self {
+        let mut strace = lab
+            .command("strace")
+            .args(["-f", "-ttt", "-o", "strace.log", "-p", &pid.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starting strace (package strace)");
+        let said = lines_of(strace.stderr.take().unwrap());
+        let attached = said.find(0, |line| line.contains("attached")).await;
+        assert!(attached.is_some(), "strace does not attach to pid {pid}: {:?}", said.all());
+        Self { lab, strace }
+    }
+
+    /// Watches for this long and detaches: the calls that were begun meanwhile, as strace writes them.
+    pub async fn calls_during(mut self, watch: Duration) -> Vec<String> {
+        tokio::time::sleep(SETTLING).await;
+        let from = Timestamp::now();
+        tokio::time::sleep(watch).await;
+        let until = Timestamp::now();
+        kill(self.strace.id().unwrap(), Signal::SIGINT);
+        self.strace.wait().await.unwrap();
+        let log = fs::read_to_string(self.lab.path("strace.log")).unwrap();
+        log.lines()
+            .filter(|line| moment(line).is_some_and(|at| from <= at && at < until))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// The time in `PID SECONDS.MICROSECONDS call(...)`.
+fn moment(line: &str) -> Option<Timestamp> {
+    let (seconds, microseconds) = line.split_ascii_whitespace().nth(1)?.split_once('.')?;
+    let nanoseconds = microseconds.parse::<i32>().ok()? * 1000;
+    Timestamp::new(seconds.parse().ok()?, nanoseconds).ok()
+}

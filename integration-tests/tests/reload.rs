@@ -1,0 +1,290 @@
+//! Hot reload: only what differs is applied, however the file is saved.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use integration_tests::{Daemon, ECHO_PORT, Lab, LogLine, NumberedStream, Sshd, process_end, serve_echo};
+use portward::tunnel::StateName;
+
+/// The tunnel that every test leaves as it is; a stream runs through it all the while.
+const KEPT: &str = "
+  - name: kept
+    remote_host: server
+    remote_port: 127.0.0.1:7000
+    local_port: 9443
+";
+const OTHER: &str = "
+  - {name: other, remote_host: server, remote_port: 127.0.0.1:7000, local_port: 9444}
+";
+
+/// The tunnel `kept`, up and in use.
+struct Kept {
+    pid: u32,
+    stream: NumberedStream,
+}
+
+impl Kept {
+    async fn of(daemon: &Daemon<'_>) -> Self {
+        let up = daemon.wait_state("kept", StateName::Up).await;
+        Self { pid: up.pid.unwrap(), stream: NumberedStream::open(9443).await }
+    }
+
+    /// The process is the same, and bytes go through the connection of before.
+    async fn is_untouched(&self, daemon: &Daemon<'_>) {
+        assert_eq!(daemon.tunnel_pid("kept").await, self.pid);
+        self.stream.next_bytes().await;
+    }
+
+    /// No byte was lost in the whole test.
+    async fn lost_nothing(self) {
+        assert!(self.stream.finish().await > 0);
+    }
+}
+
+/// A lab with its server and the echo that all tunnels lead to.
+async fn lab_with_echo(lab: &Lab) -> Sshd<'_> {
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    Sshd::start(lab).await
+}
+
+/// Does `save`, and waits until the daemon has read the file.
+async fn reloaded(daemon: &Daemon<'_>, save: impl FnOnce()) -> LogLine {
+    let mark = daemon.log().mark();
+    save();
+    daemon.wait_log(mark, "about a reload", |line| line.has("event", "reload")).await
+}
+
+fn joined(tunnels: &[&str]) -> String {
+    tunnels.concat()
+}
+
+#[tokio::test]
+async fn an_added_tunnel_comes_up_and_a_removed_one_goes() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, KEPT).await;
+    let kept = Kept::of(&daemon).await;
+
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, OTHER]))).await;
+    let other = daemon.wait_state("other", StateName::Up).await;
+    NumberedStream::open(9444).await.finish().await;
+    kept.is_untouched(&daemon).await;
+
+    reloaded(&daemon, || lab.write_config(KEPT)).await;
+    process_end(other.pid.unwrap()).await;
+    kept.is_untouched(&daemon).await;
+    assert_eq!(lab.ssh_starts().len(), 2);
+    assert_eq!(lab.sockets().len(), 2, "the API's and that of the kept ssh: {:?}", lab.sockets());
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_changed_tunnel_is_restarted_alone() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, OTHER])).await;
+    let kept = Kept::of(&daemon).await;
+    let other = daemon.wait_state("other", StateName::Up).await;
+
+    let mark = daemon.mark();
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, &OTHER.replace("9444", "9445")]))).await;
+    let changed = daemon
+        .wait_status(mark, "other", "up on the new port", |status| {
+            status.state == StateName::Up && status.local_port == "9445"
+        })
+        .await;
+    assert_ne!(changed.pid, other.pid);
+    NumberedStream::open(9445).await.finish().await;
+    tokio::net::TcpListener::bind("127.0.0.1:9444").await.expect("the old port is free");
+    kept.is_untouched(&daemon).await;
+    assert_eq!(lab.ssh_starts().len(), 3);
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_name_an_order_and_a_comment_restart_nothing() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, OTHER])).await;
+    let kept = Kept::of(&daemon).await;
+    let other = daemon.wait_state("other", StateName::Up).await;
+
+    reloaded(&daemon, || lab.write_config(&joined(&[OTHER, KEPT]))).await;
+    kept.is_untouched(&daemon).await;
+    let order: Vec<String> = names(&daemon).await;
+    assert_eq!(order, ["other", "kept"]);
+
+    let renamed = OTHER.replace("other", "renamed");
+    reloaded(&daemon, || lab.write_config(&joined(&[&renamed, KEPT]))).await;
+    let status = daemon.status("renamed").await;
+    assert_eq!((status.state, status.pid), (StateName::Up, other.pid));
+    assert_ne!(status.hash, other.hash, "the name is part of the ancestor's hash");
+    kept.is_untouched(&daemon).await;
+
+    reloaded(&daemon, || lab.write_config(&joined(&[&renamed, "  # a comment", KEPT]))).await;
+    kept.is_untouched(&daemon).await;
+    assert_eq!(daemon.tunnel_pid("renamed").await, other.pid.unwrap());
+    assert_eq!(lab.ssh_starts().len(), 2);
+    kept.lost_nothing().await;
+}
+
+async fn names(daemon: &Daemon<'_>) -> Vec<String> {
+    let listed = daemon.get("/list").await.json();
+    listed.as_array().unwrap().iter().map(|tunnel| tunnel["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_half_written_file_changes_nothing_until_it_is_whole() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, OTHER])).await;
+    let kept = Kept::of(&daemon).await;
+    let other = daemon.wait_state("other", StateName::Up).await;
+    assert!(daemon.get("/health").await.body.contains("\"ok\""));
+
+    let whole = lab.config(&joined(&[KEPT, &OTHER.replace("other", "mended")]));
+    let half = &whole[..whole.find("local_port").unwrap() + 5];
+    let line = reloaded(&daemon, || fs::write(lab.config_path(), half).unwrap()).await;
+    assert!(line.has("level", "ERROR"), "{}", line.raw);
+    let health = daemon.get("/health").await;
+    assert!(!health.body.contains("\"status\":\"ok\""), "{health:?}");
+    assert!(health.body.contains("config.yaml"), "it names the file: {health:?}");
+    assert_eq!(daemon.tunnel_pid("other").await, other.pid.unwrap());
+    kept.is_untouched(&daemon).await;
+
+    reloaded(&daemon, || fs::write(lab.config_path(), &whole).unwrap()).await;
+    assert!(daemon.get("/health").await.body.contains("\"ok\""));
+    assert_eq!(daemon.tunnel_pid("mended").await, other.pid.unwrap());
+    assert_eq!(lab.ssh_starts().len(), 2);
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_deleted_and_made_again_is_read() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, KEPT).await;
+    let kept = Kept::of(&daemon).await;
+
+    let line = reloaded(&daemon, || fs::remove_file(lab.config_path()).unwrap()).await;
+    assert!(line.has("level", "ERROR"), "{}", line.raw);
+    kept.is_untouched(&daemon).await;
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, OTHER]))).await;
+    daemon.wait_state("other", StateName::Up).await;
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_saved_by_renaming_is_read_each_time() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, KEPT).await;
+    let kept = Kept::of(&daemon).await;
+    let save = |tunnels: &str| {
+        let temporary = lab.path("etc/.config.yaml.swp");
+        fs::write(&temporary, lab.config(tunnels)).unwrap();
+        fs::rename(temporary, lab.config_path()).unwrap();
+    };
+
+    for round in 0..3 {
+        let port = format!("945{round}");
+        let mark = daemon.mark();
+        reloaded(&daemon, || save(&joined(&[KEPT, &OTHER.replace("9444", &port)]))).await;
+        daemon
+            .wait_status(mark, "other", "up on its new port", |status| {
+                status.state == StateName::Up && status.local_port == port
+            })
+            .await;
+    }
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_symlink_swap_as_kubernetes_does_it_is_read_each_time() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let etc = lab.path("etc");
+    let publish = |version: u32, tunnels: &str| {
+        let directory = format!("..version_{version}");
+        fs::create_dir(etc.join(&directory)).unwrap();
+        fs::write(etc.join(&directory).join("config.yaml"), lab.config(tunnels)).unwrap();
+        symlink(&directory, etc.join("..data_tmp")).unwrap();
+        fs::rename(etc.join("..data_tmp"), etc.join("..data")).unwrap();
+        if version > 1 {
+            fs::remove_dir_all(etc.join(format!("..version_{}", version - 1))).unwrap();
+        }
+    };
+    publish(1, KEPT);
+    symlink("..data/config.yaml", lab.config_path()).unwrap();
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let kept = Kept::of(&daemon).await;
+
+    for version in 2..=4 {
+        let port = format!("945{version}");
+        let mark = daemon.mark();
+        reloaded(&daemon, || publish(version, &joined(&[KEPT, &OTHER.replace("9444", &port)]))).await;
+        daemon
+            .wait_status(mark, "other", "up on its new port", |status| {
+                status.state == StateName::Up && status.local_port == port
+            })
+            .await;
+    }
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn of_many_edits_in_a_row_the_last_one_counts() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, KEPT).await;
+    let kept = Kept::of(&daemon).await;
+    let mark = daemon.mark();
+    for round in 0..10 {
+        lab.write_config(&joined(&[KEPT, &OTHER.replace("9444", &format!("945{round}"))]));
+    }
+    daemon
+        .wait_status(mark, "other", "up on its last port", |status| {
+            status.state == StateName::Up && status.local_port == "9459"
+        })
+        .await;
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_prints_the_difference_and_changes_nothing() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, OTHER])).await;
+    let kept = Kept::of(&daemon).await;
+    let other = daemon.wait_state("other", StateName::Up).await;
+
+    // A write through a hard link in another directory is not seen by the watch on the file's own directory: so the file
+    // differs from what runs for as long as this test likes.
+    let link = lab.path("link.yaml");
+    fs::hard_link(lab.config_path(), &link).unwrap();
+    let added = OTHER.replace("other", "added").replace("9444", "9445");
+    fs::write(&link, lab.config(&joined(&[KEPT, &added]))).unwrap();
+
+    let printed = daemon.cli(&["reload", "--dry-run"]).await;
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.status.success(), "{text}");
+    for (word, name) in [("added", "added"), ("removed", "other"), ("unchanged", "kept")] {
+        let line = text.lines().find(|line| line.trim_start().starts_with(word));
+        assert!(line.is_some_and(|line| line.contains(name)), "{word}: {name} in {text}");
+    }
+    assert_eq!(names(&daemon).await, ["kept", "other"]);
+    assert_eq!(daemon.tunnel_pid("other").await, other.pid.unwrap());
+
+    let printed = daemon.cli(&["reload"]).await;
+    assert!(printed.status.success(), "{printed:?}");
+    daemon.wait_state("added", StateName::Up).await;
+    assert_eq!(names(&daemon).await, ["kept", "added"]);
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
