@@ -9,7 +9,7 @@ use crate::machine::run;
 
 /// An entry of the journal.
 #[derive(Debug)]
-pub struct Entry(Value);
+pub(crate) struct Entry(Value);
 
 impl Entry {
     fn parse(line: &str) -> Self {
@@ -17,37 +17,37 @@ impl Entry {
     }
 
     /// The value of a field.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.0[name].as_str()
     }
 
     /// Whether the field `name` holds this text.
-    pub fn has(&self, name: &str, text: &str) -> bool {
+    pub(crate) fn has(&self, name: &str, text: &str) -> bool {
         self.field(name) == Some(text)
     }
 }
 
 /// All entries so far for which the `matches` hold (`FIELD=value`, as journalctl takes them), oldest first.
-pub fn entries(matches: &[&str]) -> Vec<Entry> {
+pub(crate) fn entries(matches: &[&str]) -> Vec<Entry> {
     // The journal answers once it has stored what was sent to it before.
     run("journalctl", &["--sync"]);
     run("journalctl", &[&["--output=json", "--all"], matches].concat()).lines().map(Entry::parse).collect()
 }
 
 /// Follows what a unit says, and what systemd says of it, from the first entry on.
-pub struct Follower {
+pub(crate) struct Follower {
     journalctl: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Follower {
     /// Of the system's unit `unit`.
-    pub fn of(unit: &str) -> Self {
+    pub(crate) fn of(unit: &str) -> Self {
         Self::start(&["--unit", unit])
     }
 
     /// Of a unit of somebody's own service manager.
-    pub fn of_user_unit(unit: &str) -> Self {
+    pub(crate) fn of_user_unit(unit: &str) -> Self {
         Self::start(&[&format!("_SYSTEMD_USER_UNIT={unit}")])
     }
 
@@ -63,7 +63,7 @@ impl Follower {
     }
 
     /// The next entry for which `wanted` holds; those before it are passed over. The machine's deadline is the deadline.
-    pub fn wait(&mut self, wanted: impl Fn(&Entry) -> bool) -> Entry {
+    pub(crate) fn wait(&mut self, wanted: impl Fn(&Entry) -> bool) -> Entry {
         let mut entries = self.lines.by_ref().map(|line| Entry::parse(&line.unwrap()));
         entries
             .find(|entry| {
@@ -79,7 +79,7 @@ impl Follower {
     }
 
     /// The next entry that says that the tunnel `name` is up.
-    pub fn wait_up(&mut self, name: &str) -> Entry {
+    pub(crate) fn wait_up(&mut self, name: &str) -> Entry {
         self.wait(|entry| entry.has("TUNNEL", name) && entry.has("STATE", "up"))
     }
 }

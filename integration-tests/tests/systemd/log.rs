@@ -25,7 +25,7 @@ fn each_fact_is_a_field_of_the_entry() {
             holder_pid = Some(4711_u32),
             duration_ms = 1.5,
             absent = nothing,
-            "held by\n\u{1b}[31msomebody"
+            "held by\nsomebody"
         );
         tracing::info!("plain");
         tracing::debug!("not asked for");
@@ -43,7 +43,7 @@ fn each_fact_is_a_field_of_the_entry() {
             ("ERROR_KIND", "local_port_held"),
             ("HOLDER_PID", "4711"),
             ("DURATION_MS", "1.5"),
-            ("MESSAGE", "held by\n\u{1b}[31msomebody"),
+            ("MESSAGE", "held by\nsomebody"),
             ("TARGET", "systemd::log"),
         ];
         for (field, value) in expected {

@@ -10,12 +10,12 @@ use std::process::{Command, Output};
 const MARK: &str = "PORTWARD_TEST_MACHINE";
 
 /// What both the machine and this one see, as the machine sees it: portward, its units, and this program.
-pub const SHARED: &str = "/run/shared";
+pub(crate) const SHARED: &str = "/run/shared";
 
 /// Runs `scenario` on a machine of its own. `test` is the name of the calling test.
 ///
 /// What the machine runs is this program again, with that test only: it comes by here a second time, on the machine.
-pub fn on_a_machine(test: &str, scenario: impl FnOnce()) {
+pub(crate) fn on_a_machine(test: &str, scenario: impl FnOnce()) {
     if env::var_os(MARK).is_some() {
         return scenario();
     }
@@ -46,14 +46,14 @@ pub fn on_a_machine(test: &str, scenario: impl FnOnce()) {
 }
 
 /// Runs a program and returns what it says.
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = attempt(program, arguments);
     assert!(output.status.success(), "{program} {arguments:?}: {}\n{}", output.status, text(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs a program, whether it succeeds or not.
-pub fn attempt(program: &str, arguments: &[&str]) -> Output {
+pub(crate) fn attempt(program: &str, arguments: &[&str]) -> Output {
     Command::new(program)
         .args(arguments)
         .output()
@@ -61,6 +61,6 @@ pub fn attempt(program: &str, arguments: &[&str]) -> Output {
 }
 
 /// All that a program said.
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

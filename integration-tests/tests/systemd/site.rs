@@ -9,15 +9,15 @@ use std::path::Path;
 use crate::machine::{SHARED, run};
 
 /// The local port of the tunnel `database`.
-pub const DATABASE: u16 = 13306;
+pub(crate) const DATABASE: u16 = 13306;
 
 /// The configuration of the system's service.
-pub const CONFIG: &str = "/etc/portward/config.yaml";
+pub(crate) const CONFIG: &str = "/etc/portward/config.yaml";
 
 const SERVER: &str = "/run/server";
 
 /// portward, an ssh server, and the tunnel `database` in root's configuration.
-pub fn build() {
+pub(crate) fn build() {
     install();
     serve_ssh();
     give_keys("root", "/root");
@@ -25,7 +25,7 @@ pub fn build() {
 }
 
 /// Installs portward and its units.
-pub fn install() {
+pub(crate) fn install() {
     run("install", &["-m755", &format!("{SHARED}/portward"), "/usr/local/bin/"]);
     run("cp", &["-r", &format!("{SHARED}/systemd/."), "/etc/systemd/system/"]);
     run("cp", &["-r", &format!("{SHARED}/systemd/user/."), "/etc/systemd/user/"]);
@@ -33,7 +33,7 @@ pub fn install() {
 
 /// Starts an ssh server that lets root in with the keys of [`give_keys`]. It accepts when this returns, because systemd listens
 /// for it.
-pub fn serve_ssh() {
+pub(crate) fn serve_ssh() {
     // sshd changes to /run/sshd to drop its privileges.
     for directory in [SERVER, "/run/sshd"] {
         fs::create_dir_all(directory).unwrap();
@@ -61,7 +61,7 @@ pub fn serve_ssh() {
 }
 
 /// Gives `user` a key that the server knows, and the server's host key.
-pub fn give_keys(user: &str, home: &str) {
+pub(crate) fn give_keys(user: &str, home: &str) {
     let directory = format!("{home}/.ssh");
     let key = format!("{directory}/id_ed25519");
     run("install", &["-d", "-m700", &directory]);
@@ -79,7 +79,7 @@ fn make_key(path: &str) {
 }
 
 /// Writes a configuration whose tunnels, by name and local port, all lead to the ssh server itself.
-pub fn configure(path: &str, tunnels: &[(&str, u16)]) {
+pub(crate) fn configure(path: &str, tunnels: &[(&str, u16)]) {
     let mut text = "tunnels:\n".to_owned();
     for (name, port) in tunnels {
         writeln!(
@@ -93,7 +93,7 @@ pub fn configure(path: &str, tunnels: &[(&str, u16)]) {
 }
 
 /// Panics unless the ssh server greets through the tunnel on `port`.
-pub fn expect_greeting(port: u16) {
+pub(crate) fn expect_greeting(port: u16) {
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connecting to the tunnel");
     let mut greeting = [0; 4];
     connection.read_exact(&mut greeting).expect("reading through the tunnel");
