@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use portward::daemon::snapshot::TunnelStatus;
+use portward::port::Holder;
 use portward::tunnel::{FailureKind, StateName};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
@@ -142,6 +143,14 @@ impl<'lab> Daemon<'lab> {
     pub async fn wait_state(&self, name: &str, state: StateName) -> TunnelStatus {
         let latest = self.statuses.last_position(|status| status.name == name).unwrap_or(0);
         self.wait_status(latest, name, state.as_str(), |status| status.state == state).await
+    }
+
+    /// Waits until the tunnel `name` waits for its port and names who holds it.
+    pub async fn wait_holder(&self, name: &str) -> Holder {
+        let named =
+            |status: &TunnelStatus| status.state == StateName::AwaitingPort && status.holder.is_some();
+        let status = self.wait_status(0, name, "waiting for a holder", named).await;
+        status.holder.unwrap()
     }
 
     /// Waits until the tunnel `name` tells, at or after `mark`, of a failure of this class.

@@ -44,7 +44,7 @@ impl Lab {
         fs::create_dir("/run/sshd").unwrap();
 
         let lab = Self { directory, namespace };
-        for name in ["bin", "run", "etc", "home"] {
+        for name in ["bin", "run", "etc", "home", "trace"] {
             fs::create_dir(lab.path(name)).unwrap();
         }
         for key in ["host_key", "client_key", "other_key"] {

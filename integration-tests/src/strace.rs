@@ -19,6 +19,9 @@ pub struct Trace<'lab> {
     strace: Child,
 }
 
+/// Apart from the configuration: the daemon watches that file's directory and the one above, and would see each line written.
+const LOG: &str = "trace/strace.log";
+
 /// Being attached to interrupts the call that a thread sleeps in, and it goes back to sleep by one call more. This long
 /// after the attachment all have.
 const SETTLING: Duration = Duration::from_millis(500);
@@ -28,7 +31,8 @@ impl<'lab> Trace<'lab> {
     pub async fn attach(lab: &'lab Lab, pid: u32) -> Self {
         let mut strace = lab
             .command("strace")
-            .args(["-f", "-ttt", "-o", "strace.log", "-p", &pid.to_string()])
+            .args(["-f", "-ttt", "-p", &pid.to_string(), "-o"])
+            .arg(lab.path(LOG))
             .stderr(Stdio::piped())
             .spawn()
             .expect("starting strace (package strace)");
@@ -46,7 +50,7 @@ impl<'lab> Trace<'lab> {
         let until = Timestamp::now();
         kill(self.strace.id().unwrap(), Signal::SIGINT);
         self.strace.wait().await.unwrap();
-        let log = fs::read_to_string(self.lab.path("strace.log")).unwrap();
+        let log = fs::read_to_string(self.lab.path(LOG)).unwrap();
         log.lines()
             .filter(|line| moment(line).is_some_and(|at| from <= at && at < until))
             .map(str::to_owned)

@@ -122,8 +122,7 @@ async fn a_foreign_listener_never_counts_as_up() {
     let lab = Lab::new();
     let squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
     let daemon = Daemon::start(&lab, SOCAT).await;
-    let waiting = daemon.wait_state("relay", StateName::AwaitingPort).await;
-    assert_eq!(waiting.holder.and_then(|holder| holder.pid), Some(squatter.pid()));
+    assert_eq!(daemon.wait_holder("relay").await.pid, Some(squatter.pid()));
     assert_eq!(lab.daemon_processes().len(), 1, "the command is not started on a busy port");
     squatter.leave().await;
     daemon.wait_state("relay", StateName::Up).await;

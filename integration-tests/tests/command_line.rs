@@ -77,7 +77,7 @@ async fn what_is_not_done_exits_1_and_says_why() {
     let _sshd = Sshd::start(&lab).await;
     let squatter = Squatter::listen(&lab, "127.0.0.1", 9443).await;
     let daemon = Daemon::start(&lab, TWO).await;
-    daemon.wait_state("web", StateName::AwaitingPort).await;
+    daemon.wait_holder("web").await;
 
     let held = run(&daemon, &["restart", "web", "--timeout", "200ms"], 1).await;
     assert!(held.contains(&squatter.pid().to_string()), "it names the holder: {held}");

@@ -41,7 +41,7 @@ async fn waiting_for_a_port_makes_no_system_call() {
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9443}
 ";
     let daemon = Daemon::start(&lab, tunnels).await;
-    daemon.wait_state("web", StateName::AwaitingPort).await;
+    daemon.wait_holder("web").await;
     tokio::time::sleep(HELPER_THREADS_END).await;
     let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(5)).await;
     assert_eq!(calls, Vec::<String>::new());

@@ -135,6 +135,11 @@ async fn names(daemon: &Daemon<'_>) -> Vec<String> {
     listed.as_array().unwrap().iter().map(|tunnel| tunnel["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What `/health` says of the configuration file.
+async fn config_error(daemon: &Daemon<'_>) -> Option<String> {
+    daemon.get("/health").await.json()["config_error"].as_str().map(str::to_owned)
+}
+
 #[tokio::test]
 async fn a_half_written_file_changes_nothing_until_it_is_whole() {
     let lab = Lab::new();
@@ -142,20 +147,19 @@ async fn a_half_written_file_changes_nothing_until_it_is_whole() {
     let daemon = Daemon::start(&lab, &joined(&[KEPT, OTHER])).await;
     let kept = Kept::of(&daemon).await;
     let other = daemon.wait_state("other", StateName::Up).await;
-    assert!(daemon.get("/health").await.body.contains("\"ok\""));
+    assert_eq!(config_error(&daemon).await, None);
 
     let whole = lab.config(&joined(&[KEPT, &OTHER.replace("other", "mended")]));
     let half = &whole[..whole.find("local_port").unwrap() + 5];
     let line = reloaded(&daemon, || fs::write(lab.config_path(), half).unwrap()).await;
     assert!(line.has("level", "ERROR"), "{}", line.raw);
-    let health = daemon.get("/health").await;
-    assert!(!health.body.contains("\"status\":\"ok\""), "{health:?}");
-    assert!(health.body.contains("config.yaml"), "it names the file: {health:?}");
+    let error = config_error(&daemon).await.expect("/health shows it");
+    assert!(error.contains("config.yaml:9"), "it names the file and the line: {error}");
     assert_eq!(daemon.tunnel_pid("other").await, other.pid.unwrap());
     kept.is_untouched(&daemon).await;
 
     reloaded(&daemon, || fs::write(lab.config_path(), &whole).unwrap()).await;
-    assert!(daemon.get("/health").await.body.contains("\"ok\""));
+    assert_eq!(config_error(&daemon).await, None);
     assert_eq!(daemon.tunnel_pid("mended").await, other.pid.unwrap());
     assert_eq!(lab.ssh_starts().len(), 2);
     kept.lost_nothing().await;

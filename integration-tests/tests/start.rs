@@ -26,8 +26,7 @@ async fn waits_for_a_squatter_on(address: &str) {
     let squatter = Squatter::listen(&lab, address, PORT).await;
     let daemon = Daemon::start(&lab, WEB).await;
 
-    let waiting = daemon.wait_state("web", StateName::AwaitingPort).await;
-    let holder = waiting.holder.expect("the holder is named");
+    let holder = daemon.wait_holder("web").await;
     assert_eq!(holder.pid, Some(squatter.pid()));
     assert!(holder.command.as_ref().is_some_and(|command| command.contains("python3")), "{holder:?}");
     let line = daemon.wait_log(0, "that names the holder", |line| line.field("holder_pid").is_some()).await;
@@ -79,9 +78,7 @@ async fn only_the_tunnel_whose_port_is_freed_comes_up() {
     let daemon = Daemon::start(&lab, THREE).await;
     daemon.wait_state("three", StateName::Up).await;
     for name in ["one", "two"] {
-        let holder =
-            daemon.wait_state(name, StateName::AwaitingPort).await.holder.expect("the holder is named");
-        assert_eq!(holder.pid, Some(std::process::id()));
+        assert_eq!(daemon.wait_holder(name).await.pid, Some(std::process::id()));
     }
     assert_eq!(lab.ssh_starts().len(), 1);
 
@@ -99,7 +96,7 @@ async fn a_start_that_must_wait_is_answered_in_time_with_the_holder() {
     let _sshd = Sshd::start(&lab).await;
     let squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
     let daemon = Daemon::start(&lab, WEB).await;
-    daemon.wait_state("web", StateName::AwaitingPort).await;
+    daemon.wait_holder("web").await;
     let answer = daemon.post("/restart/web?timeout=200ms").await;
     assert_eq!(answer.status, 202, "{answer:?}");
     assert!(answer.body.contains("awaiting_port"), "{answer:?}");

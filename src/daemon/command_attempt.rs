@@ -23,6 +23,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// up to this one, until it listens or `start_timeout` is over.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
+/// A process that dies closes its sockets first, and its end is told right after: only when that does not follow within this
+/// has a living process stopped listening.
+const END_FOLLOWS: Duration = Duration::from_millis(100);
+
 impl Attempt {
     /// Looks after a command until it has ended.
     pub(super) async fn run_command(
@@ -70,6 +74,7 @@ impl Attempt {
         if let Err(error) = self.until_listener_lost(pid).await {
             self.teller.warn(&port_failure(&error).message);
         } else {
+            sleep(END_FOLLOWS).await;
             self.report(Event::ListenerLost(self.generation));
         }
         std::future::pending().await
