@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::help;
-use super::placeholder::observe::log::LogMode;
 use crate::api::timeout::Timeout;
+use crate::observe::log::LogMode;
 
 /// Keeps SSH tunnels up, and never starts one on a busy port
 #[derive(Debug, Parser)]

@@ -2,8 +2,8 @@
 
 use super::arguments::CheckArguments;
 use super::failure::Failed;
-use super::placeholder::config::{self, ConfigError};
 use super::{escape, output};
+use crate::config::{self, ConfigError};
 use crate::daemon::paths;
 
 /// Says whether a configuration is valid, and if not, why.

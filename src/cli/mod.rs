@@ -14,7 +14,6 @@ mod failure;
 mod help;
 mod logs;
 mod output;
-mod placeholder;
 mod reload;
 mod run;
 mod sse;

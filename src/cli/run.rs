@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::arguments::RunArguments;
 use super::check;
 use super::failure::Failed;
-use super::placeholder::daemon::{self, RunError, RunOptions};
 use crate::daemon::paths;
+use crate::daemon::{self, RunError, RunOptions};
 
 /// Runs the daemon until it is told to end.
 pub(super) async fn run(arguments: RunArguments, socket: Option<PathBuf>) -> Result<(), Failed> {
