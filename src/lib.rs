@@ -12,6 +12,7 @@
 //! - [`clock`]: the only place that reads a clock.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -279,8 +279,8 @@ async fn a_dry_run_prints_the_difference_and_changes_nothing() {
     let text = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.status.success(), "{text}");
     for (word, name) in [("added", "added"), ("removed", "other"), ("unchanged", "kept")] {
-        let line = text.lines().find(|line| line.trim_start().starts_with(word));
-        assert!(line.is_some_and(|line| line.contains(name)), "{word}: {name} in {text}");
+        let found = text.lines().find(|line| line.trim_start().starts_with(word));
+        assert!(found.is_some_and(|line| line.contains(name)), "{word}: {name} in {text}");
     }
     assert_eq!(names(&daemon).await, ["kept", "other"]);
     assert_eq!(daemon.tunnel_pid("other").await, other.pid.unwrap());

@@ -22,7 +22,7 @@ pub(super) struct Summary {
 
 /// The answer of `GET /logs/{id}`: the ancestor's form and the seed's.
 #[derive(Debug, Serialize)]
-struct Log {
+struct Recent {
     status: &'static str,
     tunnel_hash: String,
     log: String,
@@ -70,14 +70,14 @@ pub(super) async fn log(
         return stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet)).into_response();
     }
     let lines = context.handle.logs().last(&tunnel.hash, lines);
-    let log = Log {
+    let recent = Recent {
         status: "success",
         tunnel_hash: tunnel.hash,
         log: lines.join("\n"),
         lines,
         log_id: tunnel.log_id,
     };
-    Json(log).into_response()
+    Json(recent).into_response()
 }
 
 async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Result<(), Over> {
@@ -109,14 +109,12 @@ async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Res
 /// A size as `ls -h` writes it, for the ancestor's clients show it as it is.
 fn readable_size(bytes: usize) -> String {
     const KIB: usize = 1024;
-    match bytes {
-        ..KIB => bytes.to_string(),
-        // LINES_KEPT bounds it: nothing here grows to gigabytes.
-        KIB.. => {
-            let (unit, letter) = if bytes < KIB * KIB { (KIB, 'K') } else { (KIB * KIB, 'M') };
-            format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
-        }
+    if bytes < KIB {
+        return bytes.to_string();
     }
+    // LINES_KEPT bounds it: nothing here grows to gigabytes.
+    let (unit, letter) = if bytes < KIB * KIB { (KIB, 'K') } else { (KIB * KIB, 'M') };
+    format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself.
 //!
-//! On the unix socket for our own user and root ([`peer`]), on TCP for whoever has the bearer token ([`token`]). Every answer but
-//! a stream is JSON; every refusal is `{"error": "..."}` and names the next step ([`refusal`]). Nothing in here waits without a
-//! deadline ([`serve`], [`body`], [`deadline`]).
+//! On the unix socket for our own user and root (`peer`), on TCP for whoever has the bearer token (`token`). Every answer but a
+//! stream is JSON; every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a client
+//! without a deadline (`serve`, `body`, `deadline`).
 
 mod act;
 mod body;
@@ -21,7 +21,7 @@ mod router;
 mod serve;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod timeout;
 mod token;
 pub(crate) mod wording;

@@ -27,6 +27,9 @@ pub(crate) fn explain(tunnel: &TunnelStatus) -> Option<String> {
         (StateName::Up | StateName::Replacing, _, Some(failure)) => {
             Some(format!("goes on over its old connection; the last try to replace it failed ({failure})."))
         }
+        (StateName::Connecting | StateName::Forwarding, _, Some(failure)) => {
+            Some(format!("failed ({failure}) and is being tried again."))
+        }
         (StateName::Stopped | StateName::Stopping, _, Some(failure)) => Some(format!("last failed ({failure}).")),
         (_, _, Some(failure)) => Some(format!("failed ({failure}). portward tries again by itself.")),
         (_, _, None) => None,
@@ -69,6 +72,8 @@ mod tests {
         failed.last_error = Some(Failure::new(FailureKind::Refused, "db-server refused the connection"));
         failed.state = StateName::Backoff;
         insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection). portward tries again by itself.");
+        failed.state = StateName::Connecting;
+        insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
         failed.state = StateName::Failed;
         insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
     }

@@ -302,7 +302,8 @@ impl EventLoop {
     fn forget(&mut self, slot: Slot) {
         let Some(entry) = self.state.entries.remove(&slot) else { return };
         let replaced = self.state.entries.values().any(|other| other.desired.hash == entry.desired.hash);
-        if !replaced {
+        // At the end of the daemon the tunnels are stopped, but still wanted.
+        if !replaced && !self.state.stopping {
             self.logs.rehash(&entry.desired.hash, None);
             let _ = self.changes.send(Change::Removed { hash: entry.desired.hash });
         }

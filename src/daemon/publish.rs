@@ -32,7 +32,10 @@ impl EventLoop {
     fn picture(&self) -> Snapshot {
         let listed = self.state.order.iter().filter_map(|slot| self.state.entries.get(slot));
         Snapshot {
-            tunnels: listed.filter(|entry| !entry.removed).map(|entry| entry.status(&self.clock)).collect(),
+            tunnels: listed
+                .filter(|entry| !entry.removed || self.state.stopping)
+                .map(|entry| entry.status(&self.clock))
+                .collect(),
             config_path: self.config_path.display().to_string(),
             config_error: self.state.config_error.clone(),
         }

@@ -121,6 +121,13 @@ impl ControlDirectory {
     }
 }
 
+impl Drop for ControlDirectory {
+    fn drop(&mut self) {
+        // A directory that is not empty belongs to somebody who still runs.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
 /// ssh makes the socket under another name and links it to its own, so the event comes when it is complete.
 fn announce(event: notify::Result<notify::Event>, expected: &Expected) {
     let Ok(event) = event else { return };

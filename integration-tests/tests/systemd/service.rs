@@ -1,0 +1,251 @@
+//! portward as a service.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use crate::journal::{Follower, entries};
+use crate::machine::{attempt, on_a_machine, run};
+use crate::site::{self, CONFIG, DATABASE};
+
+const UNIT: &str = "portward.service";
+
+/// systemd's word for "the start of the unit is done" (SD_MESSAGE_UNIT_STARTED).
+const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
+
+fn property(unit: &str, name: &str) -> String {
+    run("systemctl", &["show", "--value", "--property", name, unit]).trim_end().to_owned()
+}
+
+/// Starts the service on a machine that [`site::build`] has built.
+fn start() -> Follower {
+    site::build();
+    let mut journal = Follower::of(UNIT);
+    run("systemctl", &["start", UNIT]);
+    journal.wait_up("database");
+    journal
+}
+
+/// Waits until systemd has started the unit again by itself, and the tunnel is up again.
+fn wait_restarted(journal: &mut Follower) {
+    journal.wait(|entry| entry.has("MESSAGE_ID", STARTED));
+    journal.wait_up("database");
+}
+
+/// The processes whose program is `name`.
+fn running(name: &str) -> Vec<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+    })
+    .collect()
+}
+
+#[test]
+fn a_start_ends_when_portward_is_ready_and_the_tunnel_comes_up() {
+    on_a_machine("service::a_start_ends_when_portward_is_ready_and_the_tunnel_comes_up", || {
+        site::build();
+        let mut journal = Follower::of(UNIT);
+        run("systemctl", &["start", UNIT]);
+        let status = property(UNIT, "StatusText");
+        assert!(status.contains(" of 1 tunnels up"), "{status}");
+
+        let up = journal.wait_up("database");
+        site::expect_greeting(DATABASE);
+        assert!(up.has("PORT", "13306") && up.has("PRIORITY", "6"), "{up:?}");
+        assert!(up.field("TUNNEL_HASH").is_some_and(|hash| hash.len() == 32), "{up:?}");
+        assert!(up.field("EVENT").is_some() && up.field("DURATION_MS").is_some(), "{up:?}");
+        let starts = entries(&["SYSLOG_IDENTIFIER=portward", "EVENT=starting"]);
+        assert_eq!(starts.len(), 1, "{starts:#?}");
+
+        // An answer of portward comes after what it told systemd before.
+        run("portward", &["status"]);
+        assert_eq!(property(UNIT, "StatusText"), "1 of 1 tunnels up");
+    });
+}
+
+#[test]
+fn the_service_has_no_capability_and_its_directory_is_for_root_only() {
+    on_a_machine("service::the_service_has_no_capability_and_its_directory_is_for_root_only", || {
+        let _journal = start();
+        let status = fs::read_to_string(format!("/proc/{}/status", property(UNIT, "MainPID"))).unwrap();
+        assert!(status.contains("CapEff:\t0000000000000000\nCapBnd:\t0000000000000000"), "{status}");
+        assert_eq!(run("stat", &["--format=%U %a", "/run/portward"]), "root 700\n");
+    });
+}
+
+#[test]
+fn systemd_does_not_lend_its_name_to_the_tunnels() {
+    on_a_machine("service::systemd_does_not_lend_its_name_to_the_tunnels", || {
+        let _journal = start();
+        for ssh in running("ssh") {
+            let environment = fs::read_to_string(format!("/proc/{ssh}/environ")).unwrap();
+            assert!(
+                !environment.contains("NOTIFY_SOCKET=") && !environment.contains("WATCHDOG_"),
+                "{environment}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_reload_ends_when_the_new_configuration_is_in_force_and_fails_when_it_is_bad() {
+    on_a_machine(
+        "service::a_reload_ends_when_the_new_configuration_is_in_force_and_fails_when_it_is_bad",
+        || {
+            let mut journal = start();
+            let (daemon, ssh) = (property(UNIT, "MainPID"), running("ssh"));
+
+            site::configure(CONFIG, &[("database", DATABASE), ("wiki", 18080)]);
+            run("systemctl", &["reload", UNIT]);
+            run("portward", &["status", "wiki"]);
+            journal.wait_up("wiki");
+            site::expect_greeting(18080);
+
+            fs::write(CONFIG, "tunnels:\n  - remote_prot: 22\n").unwrap();
+            assert!(!attempt("systemctl", &["reload", UNIT]).status.success());
+            assert_eq!(property(UNIT, "ActiveState"), "active");
+            site::expect_greeting(18080);
+
+            site::configure(CONFIG, &[("database", DATABASE)]);
+            run("systemctl", &["reload", UNIT]);
+            journal.wait(|entry| entry.has("TUNNEL", "wiki") && entry.has("STATE", "stopped"));
+            assert_eq!((property(UNIT, "MainPID"), running("ssh")), (daemon, ssh));
+        },
+    );
+}
+
+#[test]
+fn a_hangup_signal_reloads() {
+    on_a_machine("service::a_hangup_signal_reloads", || {
+        let mut journal = start();
+        run("systemctl", &["kill", "--kill-who=main", "--signal=HUP", UNIT]);
+        journal.wait(|entry| entry.has("EVENT", "reload"));
+        run("portward", &["status"]);
+        assert_eq!(property(UNIT, "SubState"), "running");
+    });
+}
+
+#[test]
+fn a_hung_daemon_is_replaced_and_its_tunnels_come_back() {
+    on_a_machine("service::a_hung_daemon_is_replaced_and_its_tunnels_come_back", || {
+        fs::create_dir_all("/etc/systemd/system/portward.service.d").unwrap();
+        fs::write("/etc/systemd/system/portward.service.d/impatient.conf", "[Service]\nWatchdogSec=2\n")
+            .unwrap();
+        let mut journal = start();
+        let (daemon, ssh) = (property(UNIT, "MainPID"), running("ssh"));
+        run("kill", &["-STOP", &daemon]);
+        journal
+            .wait(|entry| entry.field("MESSAGE").is_some_and(|message| message.contains("Watchdog timeout")));
+        wait_restarted(&mut journal);
+        site::expect_greeting(DATABASE);
+        assert_ne!(property(UNIT, "MainPID"), daemon);
+        assert!(running("ssh").iter().all(|pid| !ssh.contains(pid)), "an ssh of the old daemon is left");
+    });
+}
+
+#[test]
+fn a_killed_daemon_comes_back_with_its_tunnels() {
+    on_a_machine("service::a_killed_daemon_comes_back_with_its_tunnels", || {
+        let mut journal = start();
+        run("kill", &["-KILL", &property(UNIT, "MainPID")]);
+        wait_restarted(&mut journal);
+        site::expect_greeting(DATABASE);
+        assert_eq!(property(UNIT, "NRestarts"), "1");
+    });
+}
+
+#[test]
+fn a_stop_leaves_no_process_no_port_and_no_file_and_needs_no_help() {
+    on_a_machine("service::a_stop_leaves_no_process_no_port_and_no_file_and_needs_no_help", || {
+        let mut journal = start();
+        assert!(!running("ssh").is_empty());
+        run("systemctl", &["stop", UNIT]);
+        assert_eq!((running("ssh"), running("portward")), (vec![], vec![]));
+        assert!(!Path::new("/run/portward").exists());
+        TcpListener::bind((Ipv4Addr::LOCALHOST, DATABASE)).expect("the port is free");
+        assert_eq!(property(UNIT, "Result"), "success");
+        // systemd had nothing to kill: portward had ended all of it.
+        journal.wait(|entry| {
+            let message = entry.field("MESSAGE").unwrap_or_default();
+            assert!(!message.contains("Killing process"), "{message}");
+            message.ends_with("Deactivated successfully.")
+        });
+    });
+}
+
+#[test]
+fn a_stalled_journal_stops_no_tunnel() {
+    on_a_machine("service::a_stalled_journal_stops_no_tunnel", || {
+        let mut journal = start();
+        run("systemctl", &["kill", "--signal=STOP", "systemd-journald"]);
+        // Each says more than one line, and the journal's socket takes some ten.
+        for _ in 0..15 {
+            run("portward", &["restart", "database"]);
+        }
+        site::expect_greeting(DATABASE);
+        run("systemctl", &["kill", "--signal=CONT", "systemd-journald"]);
+        for _ in 0..15 {
+            journal.wait(|entry| entry.has("EVENT", "starting"));
+        }
+    });
+}
+
+#[test]
+fn an_ordinary_user_has_a_service_from_boot_on() {
+    on_a_machine("service::an_ordinary_user_has_a_service_from_boot_on", || {
+        let home = user_alice();
+        let mut journal = Follower::of("portward@alice.service");
+        run("systemctl", &["start", "portward@alice.service"]);
+        let up = journal.wait_up("database");
+        assert!(up.has("_UID", &uid_of_alice()), "{up:?}");
+        site::expect_greeting(DATABASE);
+        assert_eq!(run("stat", &["--format=%U %a", "/run/portward-alice"]), "alice 700\n");
+        let status =
+            ["-u", "alice", "--", "portward", "--socket", "/run/portward-alice/portward.sock", "status"];
+        assert!(run("runuser", &status).contains("database"));
+
+        site::configure(
+            &format!("{home}/.config/portward/config.yaml"),
+            &[("database", DATABASE), ("wiki", 18080)],
+        );
+        run("systemctl", &["reload", "portward@alice.service"]);
+        journal.wait_up("wiki");
+    });
+}
+
+#[test]
+fn a_user_runs_it_under_a_service_manager_of_their_own() {
+    on_a_machine("service::a_user_runs_it_under_a_service_manager_of_their_own", || {
+        user_alice();
+        let uid = uid_of_alice();
+        run("systemctl", &["start", "dbus.socket", &format!("user@{uid}.service")]);
+        let mut journal = Follower::of_user_unit(UNIT);
+        let runtime = format!("XDG_RUNTIME_DIR=/run/user/{uid}");
+        let as_alice =
+            |command: &[&str]| run("runuser", &[&["-u", "alice", "--", "env", &runtime], command].concat());
+        as_alice(&["systemctl", "--user", "start", UNIT]);
+        journal.wait_up("database");
+        site::expect_greeting(DATABASE);
+        assert!(as_alice(&["portward", "status"]).contains("database"));
+        as_alice(&["systemctl", "--user", "reload", UNIT]);
+        as_alice(&["systemctl", "--user", "stop", UNIT]);
+        assert!(running("ssh").is_empty());
+    });
+}
+
+/// A user with keys and the tunnel `database`. Returns the home directory.
+fn user_alice() -> String {
+    site::install();
+    site::serve_ssh();
+    run("useradd", &["--create-home", "--shell", "/bin/sh", "alice"]);
+    let home = "/home/alice".to_owned();
+    site::give_keys("alice", &home);
+    site::configure(&format!("{home}/.config/portward/config.yaml"), &[("database", DATABASE)]);
+    home
+}
+
+fn uid_of_alice() -> String {
+    run("id", &["-u", "alice"]).trim_end().to_owned()
+}

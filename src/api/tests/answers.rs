@@ -1,0 +1,214 @@
+//! Requests and their answers, and those that are refused.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{HASH, Served, TOOK, three_tunnels};
+use crate::daemon::handle::Outcome;
+use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::port::Holder;
+use crate::tunnel::{Failure, FailureKind, StateName};
+
+#[tokio::test]
+async fn status_has_the_ancestors_fields_and_ours() {
+    let served = Served::new();
+    let statuses = served.get("/status").await;
+    assert_eq!(
+        statuses[0],
+        json!({
+            "name": "database", "status": "RUNNING", "local_port": "13306", "remote_host": "user@db-server",
+            "remote_port": "3306", "hash": HASH, "log_id": "89abcdef", "state": "up",
+            "direction": "remote_to_local", "interactive": false, "pid": 4711, "since": "2026-11-24T10:00:00Z",
+            "restarts": 2, "last_error": null, "holder": null,
+            "listeners": ["127.0.0.1:13306", "[::1]:13306"],
+        })
+    );
+}
+
+#[tokio::test]
+async fn list_and_config_have_the_ancestors_shapes() {
+    let served = Served::new();
+    let list = served.get("/list").await;
+    assert_eq!(
+        list[0],
+        json!({
+            "name": "database", "status": "NORMAL", "local_port": "13306", "remote_host": "user@db-server",
+            "remote_port": "3306", "hash": HASH,
+        })
+    );
+    assert_eq!(list[2]["status"], "INTERACTIVE");
+
+    let configured = json!({
+        "name": "database", "remote_host": "user@db-server", "remote_port": "3306", "local_port": "13306",
+        "direction": "remote_to_local", "interactive": false, "hash": HASH,
+    });
+    assert_eq!(served.get("/config").await["tunnels"][0], configured);
+    assert_eq!(served.get("/config/database").await, configured);
+}
+
+#[tokio::test]
+async fn health_tells_of_a_bad_file() {
+    let served = Served::new();
+    let health = served.get("/health").await;
+    assert_eq!(
+        (&health["status"], &health["up"], &health["config_error"]),
+        (&json!("ok"), &json!(3), &Value::Null)
+    );
+    let error = Some("line 3: unknown key".to_owned());
+    served.snapshot.send_replace(Arc::new(Snapshot { config_error: error, ..three_tunnels() }));
+    assert_eq!(served.get("/health").await["config_error"], "line 3: unknown key");
+}
+
+#[tokio::test]
+async fn a_done_request_answers_in_the_ancestors_words_and_with_the_phases() {
+    let served = Served::new();
+    let (status, body) = served.post("/restart/database?timeout=5s").await;
+    let message = "database is up after 182.0 ms (connect 181.2, release 0.1, forward 0.2)";
+    let mut expected = json!({
+        "status": "success", "success": true, "name": "database", "tunnel_hash": HASH, "log_id": "89abcdef",
+        "message": message, "output": message, "state": "up", "holder": null, "last_error": null,
+        "took": {"connect_ms": 181.25, "release_ms": 0.125, "forward_ms": 0.25, "total_ms": 182.0},
+    });
+    assert_eq!((status, &body), (200, &expected));
+
+    let (status, body) = served.post("/stop/89abcdef").await;
+    let message = "database is stopped after 182.0 ms";
+    expected["message"] = message.into();
+    expected["output"] = message.into();
+    assert_eq!((status, body), (200, expected));
+}
+
+#[tokio::test]
+async fn an_unfinished_request_answers_202_and_names_the_holder() {
+    let served = Served::with(|_, status| {
+        let holder = Some(Holder { pid: Some(7), command: Some("squat".to_owned()), ..Holder::default() });
+        Some(Outcome::Unfinished {
+            status: TunnelStatus { state: StateName::AwaitingPort, holder, ..status.clone() },
+        })
+    });
+    let (status, body) = served.post("/start/database?timeout=0s").await;
+    assert_eq!((status, &body["status"], &body["success"]), (202, &json!("pending"), &json!(false)));
+    assert_eq!((&body["state"], &body["holder"]["pid"]), (&json!("awaiting_port"), &json!(7)));
+    assert_eq!(body.get("error"), None);
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("database is not up yet, but awaiting_port: it waits for port 13306"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_failed_request_answers_502_and_why() {
+    let served = Served::with(|_, status| {
+        let failure = Failure::new(FailureKind::Auth, "db-server refused all keys: try `ssh user@db-server`");
+        Some(Outcome::NotDone { status: status.clone(), failure })
+    });
+    let (status, body) = served.post("/restart/database").await;
+    assert_eq!((status, &body["state"], &body["last_error"]["kind"]), (502, &json!("up"), &json!("auth")));
+    assert_eq!(
+        body["error"],
+        "database was not restarted: auth: db-server refused all keys: try `ssh user@db-server`"
+    );
+}
+
+#[tokio::test]
+async fn all_means_all_that_are_not_interactive() {
+    let served = Served::new();
+    let (status, body) = served.post("/start").await;
+    assert_eq!((status, &body["status"]), (200, &json!("success")));
+    assert_eq!(body["message"], "2 of 2 tunnels started");
+    assert_eq!(body["output"].as_str().unwrap().lines().count(), 2);
+    let names: Vec<_> = body["tunnels"].as_array().unwrap().iter().map(|tunnel| &tunnel["name"]).collect();
+    assert_eq!(names, ["database", "web"]);
+}
+
+#[tokio::test]
+async fn one_failure_among_all_is_the_answer_for_all() {
+    let served = Served::with(|_, status| {
+        Some(if status.name == "web" {
+            let failure = Failure::new(FailureKind::Dns, "db-server does not resolve");
+            Outcome::NotDone { status: status.clone(), failure }
+        } else {
+            Outcome::Done { status: status.clone(), took: TOOK }
+        })
+    });
+    let (status, body) = served.post("/restart").await;
+    assert_eq!((status, &body["status"]), (502, &json!("error")));
+    let error = "1 of 2 tunnels restarted. web was not restarted: dns: db-server does not resolve";
+    assert_eq!(body["error"], error);
+    assert_eq!(body["tunnels"][0]["status"], "success");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_a_reload_removes_meanwhile_is_unknown() {
+    let served = Served::with(|_, _| None);
+    assert_eq!(served.refused("POST", "/stop/database", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn wrong_requests_are_refused_with_json() {
+    let served = Served::new();
+    let long = "1".repeat(64 * 1024 + 1);
+    let very_long = "1".repeat(500 * 1024);
+    let ambiguous = format!("/restart/{}", &HASH[..8]);
+    let requests = [
+        ("GET", "/nothing", "", 404, "there is no /nothing: GET has /list"),
+        ("POST", "/start/nothing", "", 404, "no tunnel is called `nothing`"),
+        ("GET", "/logs/0123456", "", 404, "needs 8 digits or more"),
+        ("POST", ambiguous.as_str(), "", 409, "may be any of database, web"),
+        ("GET", "/start", "", 405, "GET does not go with /start"),
+        ("DELETE", "/status", "", 405, "DELETE does not go with /status"),
+        ("POST", "/start/database?timeout=5", "", 400, "`5` is not a duration"),
+        ("POST", "/start/database?timeout=6m", "", 400, "`6m` is too long"),
+        ("POST", "/start/database?timeuot=5s", "", 400, "unknown field `timeuot`"),
+        ("POST", "/start?timeout=soon", "", 400, "`soon` is not a duration"),
+        ("POST", "/start/%ff", "", 400, "Invalid UTF-8"),
+        ("POST", "/reload?dry_run=perhaps", "", 400, "dry_run"),
+        ("GET", "/logs/database?lines=-1", "", 400, "lines"),
+        ("POST", "/start/database", "{\"a\":", 400, "is not JSON"),
+        ("POST", "/start/database", long.as_str(), 413, "longer than 65536 bytes"),
+        ("POST", "/nothing", very_long.as_str(), 413, "longer than 65536 bytes"),
+    ];
+    for (method, path, body, status, error) in requests {
+        let (told, text) = served.refused(method, path, body).await;
+        assert_eq!(told, status, "{method} {path}: {text}");
+        assert!(text.contains(error), "{method} {path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_one() {
+    let served = Served::new();
+    let (_, head, _) = served.ask("PUT", "/restart/database", "").await;
+    assert!(head.to_lowercase().contains("allow: post"), "{head}");
+}
+
+#[tokio::test]
+async fn what_is_not_http_gets_400() {
+    let served = Served::new();
+    let answer = served.exchange(b"\x16\x03\x01\x02\x00\x01\x00 garbage\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_finish_its_request_is_closed_by_a_deadline() {
+    let served = Served::new();
+    let answer = served.exchange(b"GET /status HTTP/1.1\r\nHost: ").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let answer = served.exchange(b"POST /start HTTP/1.0\r\nContent-Length: 10\r\n\r\n{").await;
+    assert!(answer.starts_with("HTTP/1.0 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn reload_tells_the_difference_or_the_errors() {
+    let served = Served::new();
+    let (status, body) = served.post("/reload?dry_run=true").await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        body,
+        json!({"status": "success", "dry_run": true, "added": ["new"], "removed": [], "changed": [], "unchanged": []})
+    );
+    let (status, error) = served.refused("POST", "/reload", "").await;
+    assert_eq!((status, error.as_str()), (422, "config.yaml:3:5: unknown key `remote_prot`"));
+}

@@ -1,0 +1,194 @@
+//! The arguments as they are written.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::help;
+use crate::api::timeout::Timeout;
+use crate::observe::log::LogMode;
+
+/// Keeps SSH tunnels up, and never starts one on a busy port
+#[derive(Debug, Parser)]
+#[command(
+    name = "portward",
+    version,
+    max_term_width = 100,
+    long_about = help::ABOUT,
+    after_help = "`portward --help` tells the exit codes, the environment, the files and examples.",
+    after_long_help = help::AFTER
+)]
+pub(super) struct Arguments {
+    /// The daemon's socket [default: portward.sock in the runtime directory]
+    #[arg(long, global = true, env = "PORTWARD_SOCKET", hide_env_values = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon in the foreground
+    ///
+    /// It reads the configuration, follows it as it is edited, and ends all tunnels on SIGTERM or SIGINT. SIGHUP reloads.
+    Run(RunArguments),
+    /// Say what is wrong with a configuration, without a daemon
+    ///
+    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint.
+    Check(CheckArguments),
+    /// Show the tunnels: what they do, where they listen, who is in their way
+    Status(StatusArguments),
+    /// Bring tunnels up
+    Start(ActArguments),
+    /// Bring tunnels down, leaving no process behind
+    Stop(ActArguments),
+    /// Replace the connections of tunnels, make before break
+    ///
+    /// The new connection is made first and takes the port over from the old one. If it cannot be made, the old one stays.
+    Restart(ActArguments),
+    /// Read the configuration now
+    ///
+    /// portward does so by itself whenever the file changes. This tells what it did, or with --dry-run what it would do.
+    Reload(ReloadArguments),
+    /// Print the recent log lines of a tunnel
+    Logs(LogsArguments),
+    /// Print every change of a tunnel or of the configuration as it happens
+    Events(EventsArguments),
+    /// Print the completions for a shell
+    Completions(CompletionsArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The configuration [default: /etc/portward/config.yaml, or $XDG_CONFIG_HOME/portward/config.yaml if not root]
+    #[arg(long, env = "PORTWARD_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Where log lines go
+    #[arg(long, value_enum, default_value_t, value_name = "WHERE")]
+    pub(super) log: LogMode,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// The configuration [default: the one that `portward run` would read]
+    #[arg(env = "PORTWARD_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// Only these: names, hashes, or prefixes of hashes of 8 digits or more
+    #[arg(value_name = "TUNNEL")]
+    pub(super) tunnels: Vec<String>,
+    /// Print the API's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Show it again whenever something changes
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ActArguments {
+    /// Names, hashes, or prefixes of hashes of 8 digits or more
+    #[arg(value_name = "TUNNEL", required_unless_present = "all", conflicts_with = "all")]
+    pub(super) tunnels: Vec<String>,
+    /// All tunnels that are not interactive
+    #[arg(long)]
+    pub(super) all: bool,
+    /// How long to wait until it is done, 5m at most; portward goes on afterwards [default: 5s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) timeout: Option<Timeout>,
+    /// Print the API's JSON, one line for each TUNNEL
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReloadArguments {
+    /// Only say what would be done
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArguments {
+    /// Name, hash, or prefix of a hash of 8 digits or more
+    #[arg(value_name = "TUNNEL")]
+    pub(super) tunnel: String,
+    /// How many of the last lines
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
+    pub(super) lines: usize,
+    /// Go on with the lines to come
+    #[arg(short, long)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArguments {
+    /// One JSON object a line: {"event": "snapshot" | "tunnel" | "removed" | "config", "data": ...}
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub(super) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn tunnels_or_all_must_be_given_and_not_both() {
+        assert!(parse("portward restart").is_err());
+        assert!(parse("portward restart --all web").is_err());
+        let Ok(Arguments { command: Command::Restart(all), .. }) = parse("portward restart --all") else {
+            panic!("--all alone is fine");
+        };
+        assert!(all.all && all.tunnels.is_empty());
+    }
+
+    #[test]
+    fn a_timeout_is_checked_before_anything_is_asked() {
+        let Ok(Arguments { command: Command::Stop(stop), .. }) = parse("portward stop web --timeout 250ms")
+        else {
+            panic!("250ms is a duration");
+        };
+        assert_eq!(stop.timeout, Some(Timeout(Duration::from_millis(250))));
+        let error = parse("portward stop web --timeout 5").unwrap_err().to_string();
+        assert!(error.contains("write it with its unit"), "{error}");
+    }
+
+    #[test]
+    fn the_socket_may_stand_on_either_side_of_the_command() {
+        for line in ["portward --socket /s status", "portward status --socket /s"] {
+            assert_eq!(parse(line).unwrap().socket, Some(PathBuf::from("/s")), "{line}");
+        }
+    }
+
+    #[test]
+    fn long_help_tells_everything_by_itself() {
+        let help = Arguments::command().render_long_help().to_string();
+        for word in ["EXIT CODES", "ENVIRONMENT", "FILES", "EXAMPLES", "PORTWARD_SOCKET", "PORTWARD_CONFIG"] {
+            assert!(help.contains(word), "{word} in\n{help}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `portward check`.
+
+use super::arguments::CheckArguments;
+use super::failure::Failed;
+use super::{escape, output};
+use crate::config::{self, ConfigError};
+use crate::daemon::paths;
+
+/// Says whether a configuration is valid, and if not, why.
+pub(super) fn check(arguments: CheckArguments) -> Result<(), Failed> {
+    let path = arguments.file.unwrap_or_else(paths::default_config);
+    match config::load(&path) {
+        Ok(desired) => {
+            let count = match desired.tunnels.len() {
+                1 => "1 tunnel".to_owned(),
+                count => format!("{count} tunnels"),
+            };
+            let path = path.display().to_string();
+            Ok(output::print(&format!("{} is valid: {count}", escape::line(&path)))?)
+        }
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+/// Shows what is wrong with a configuration, every error with its line.
+pub(super) fn refused(error: &ConfigError) -> Failed {
+    match error {
+        ConfigError::Read(error) => Failed::NotDone(error.to_string()),
+        ConfigError::Invalid(diagnostics) => {
+            output::complain(&diagnostics.render(true));
+            Failed::Said
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Asks the daemon over its unix socket.
+
+use std::fmt::Write;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::time;
+
+use super::failure::Failed;
+use super::sse::EventStream;
+
+/// The daemon answers within what it was told and 5 s; who waits for longer talks to a daemon that stands still.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Nobody listens on the socket.
+    #[error(
+        "no portward answers on {} ({source}): start it with `systemctl start portward` or `portward run`, or name its \
+         socket with --socket",
+        socket.display()
+    )]
+    NoDaemon {
+        /// The socket.
+        socket: PathBuf,
+        /// What connecting to it said.
+        source: io::Error,
+    },
+    /// It is not for us.
+    #[error(
+        "the portward on {} belongs to another user ({source}): use sudo, or name another socket with --socket",
+        socket.display()
+    )]
+    NotOurs {
+        /// The socket.
+        socket: PathBuf,
+        /// What connecting to it said.
+        source: io::Error,
+    },
+    /// The connection broke, or what came over it is no HTTP.
+    #[error(
+        "the portward on {} broke off ({source}): is it shutting down? `systemctl status portward` tells",
+        socket.display()
+    )]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: hyper::Error,
+    },
+    /// It has not answered in time.
+    #[error("the portward on {} does not answer: look at its log, and restart it if that tells nothing", socket.display())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// It has answered something else than this version of the command line knows.
+    #[error("the portward on {} answers {told}: is it of another version? Restart it", socket.display())]
+    Odd {
+        /// The socket.
+        socket: PathBuf,
+        /// What it answered.
+        told: String,
+    },
+}
+
+/// The way to the daemon.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    /// HTTP status.
+    pub(super) status: StatusCode,
+    /// JSON.
+    pub(super) body: String,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: String,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// `GET path`, which must be granted.
+    pub(super) async fn get(&self, path: &str) -> Result<Answer, Failed> {
+        let answer = self.ask(Method::GET, path, Duration::ZERO).await?;
+        self.granted(answer)
+    }
+
+    /// `POST path`, which the daemon may take `limit` for; whatever it answers.
+    pub(super) async fn post(&self, path: &str, limit: Duration) -> Result<Answer, ClientError> {
+        self.ask(Method::POST, path, limit).await
+    }
+
+    /// The server-sent events of `GET path`.
+    pub(super) async fn follow(&self, path: &str) -> Result<EventStream, Failed> {
+        let response = self.within(Duration::ZERO, self.send(Method::GET, path)).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(EventStream::new(response.into_body()));
+        }
+        let answer = self.within(Duration::ZERO, self.collect(response)).await?;
+        Err(self.refusal(&answer))
+    }
+
+    /// Reads an answer's JSON.
+    pub(super) fn parse<T: DeserializeOwned>(&self, json: &str) -> Result<T, ClientError> {
+        serde_json::from_str(json)
+            .map_err(|error| ClientError::Odd { socket: self.socket.clone(), told: error.to_string() })
+    }
+
+    /// The error of an answer that refuses.
+    pub(super) fn refusal(&self, answer: &Answer) -> Failed {
+        if let Ok(Refused { error }) = serde_json::from_str(&answer.body) {
+            return Failed::NotDone(error);
+        }
+        let told = format!("{} without a reason", answer.status);
+        Failed::Client(ClientError::Odd { socket: self.socket.clone(), told })
+    }
+
+    fn granted(&self, answer: Answer) -> Result<Answer, Failed> {
+        if answer.status == StatusCode::OK { Ok(answer) } else { Err(self.refusal(&answer)) }
+    }
+
+    async fn ask(&self, method: Method, path: &str, limit: Duration) -> Result<Answer, ClientError> {
+        let exchange = async { self.collect(self.send(method, path).await?).await };
+        self.within(limit, exchange).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        asked: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let answer = time::timeout(limit + PATIENCE, asked).await;
+        answer.unwrap_or_else(|_| Err(ClientError::Silent { socket: self.socket.clone() }))
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| self.unreachable(source))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.broken(source))?;
+        // Its errors come back through the response as well.
+        tokio::spawn(connection);
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|_| ClientError::Odd { socket: self.socket.clone(), told: format!("no {path}") })?;
+        request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("portward"));
+        sender.send_request(request).await.map_err(|source| self.broken(source))
+    }
+
+    async fn collect(&self, response: Response<Incoming>) -> Result<Answer, ClientError> {
+        let status = response.status();
+        let bytes = response.into_body().collect().await.map_err(|source| self.broken(source))?.to_bytes();
+        Ok(Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+    }
+
+    fn unreachable(&self, source: io::Error) -> ClientError {
+        let socket = self.socket.clone();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::NotOurs { socket, source },
+            _ => ClientError::NoDaemon { socket, source },
+        }
+    }
+
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken { socket: self.socket.clone(), source }
+    }
+}
+
+/// A text as one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut segment, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(segment, "%{byte:02X}");
+        }
+        segment
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_is_one_segment() {
+        assert_eq!(segment("data base/1?x#y%"), "data%20base%2F1%3Fx%23y%25");
+        assert_eq!(segment("caf\u{e9}-1_2.3~"), "caf%C3%A9-1_2.3~");
+    }
+
+    #[tokio::test]
+    async fn a_missing_daemon_is_named_with_its_socket_and_what_to_do() {
+        let client = Client::new("/nonexistent/portward.sock".into());
+        let error = client.get("/status").await.unwrap_err().to_string();
+        for words in ["/nonexistent/portward.sock", "systemctl start portward", "--socket"] {
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The command line: arguments to a request, its answer to a person or a program, and that to an exit code.
+//!
+//! `run`, `check` and `completions` need no daemon; everything else asks the running one over its socket (`client`). What comes
+//! from ssh, from a remote host or from another process is never written to a terminal as it is (`escape`).
+
+mod act;
+mod arguments;
+mod check;
+mod client;
+mod completions;
+mod escape;
+mod events;
+mod failure;
+mod help;
+mod logs;
+mod output;
+mod reload;
+mod run;
+mod sse;
+mod status;
+mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::{Arguments, Command};
+use self::client::Client;
+use self::failure::Failed;
+use crate::daemon::paths;
+
+/// `portward`, with the arguments of this process.
+pub fn main() -> ExitCode {
+    run_from(std::env::args_os())
+}
+
+/// `portward`, with the arguments given; the first one is the name of the program.
+pub fn run_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and the version come this way too. If nobody reads them, nobody misses them.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => failed.report(),
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::NotDone(format!("cannot start: {error}")))?;
+    let Arguments { socket, command } = arguments;
+    let client = || Client::new(socket.clone().unwrap_or_else(paths::default_socket));
+    match command {
+        Command::Run(arguments) => runtime.block_on(run::run(arguments, socket.clone())),
+        Command::Check(arguments) => check::check(arguments),
+        Command::Status(arguments) => runtime.block_on(status::status(&client(), &arguments)),
+        Command::Start(arguments) => runtime.block_on(act::act(&client(), "start", &arguments)),
+        Command::Stop(arguments) => runtime.block_on(act::act(&client(), "stop", &arguments)),
+        Command::Restart(arguments) => runtime.block_on(act::act(&client(), "restart", &arguments)),
+        Command::Reload(arguments) => runtime.block_on(reload::reload(&client(), &arguments)),
+        Command::Logs(arguments) => runtime.block_on(logs::logs(&client(), &arguments)),
+        Command::Events(arguments) => runtime.block_on(events::events(&client(), &arguments)),
+        Command::Completions(arguments) => completions::completions(&arguments),
+    }
+}

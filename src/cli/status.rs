@@ -1,0 +1,62 @@
+//! `portward status`.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::arguments::StatusArguments;
+use super::client::Client;
+use super::events::Told;
+use super::failure::Failed;
+use super::{escape, output, table};
+use crate::api::lookup::{self, LookupError};
+use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+
+/// What `/health` tells beyond `/status`.
+#[derive(Debug, Deserialize)]
+struct Health {
+    config_path: String,
+    config_error: Option<String>,
+}
+
+/// Prints the tunnels as they are, and with `watch` again after each change.
+pub(super) async fn status(client: &Client, arguments: &StatusArguments) -> Result<(), Failed> {
+    if arguments.watch {
+        return watch(client, arguments).await;
+    }
+    let answer = client.get("/status").await?;
+    if arguments.json && arguments.tunnels.is_empty() {
+        return Ok(output::print(&escape::json(&answer.body))?);
+    }
+    let tunnels = client.parse(&answer.body)?;
+    let Health { config_path, config_error } = client.parse(&client.get("/health").await?.body)?;
+    Ok(output::print(&show(&Snapshot { tunnels, config_path, config_error }, arguments)?)?)
+}
+
+async fn watch(client: &Client, arguments: &StatusArguments) -> Result<(), Failed> {
+    let mut stream = client.follow("/events").await?;
+    let mut picture = Snapshot::default();
+    loop {
+        Told::read(client, &stream.next().await?)?.apply(&mut picture);
+        let text = show(&picture, arguments)?;
+        if arguments.json { output::print(&text)? } else { output::repaint(&text)? }
+    }
+}
+
+fn show(picture: &Snapshot, arguments: &StatusArguments) -> Result<String, Failed> {
+    let tunnels = select(&picture.tunnels, &arguments.tunnels)?;
+    if arguments.json {
+        let json = serde_json::to_string(&tunnels).map_err(|error| Failed::NotDone(error.to_string()))?;
+        return Ok(escape::json(&json));
+    }
+    Ok(table::render(picture, &tunnels, Timestamp::now(), output::width()))
+}
+
+/// The tunnels asked for, in the order of the file; all if none were.
+fn select<'a>(tunnels: &'a [TunnelStatus], ids: &[String]) -> Result<Vec<&'a TunnelStatus>, LookupError> {
+    if ids.is_empty() {
+        return Ok(tunnels.iter().collect());
+    }
+    let wanted: Vec<&TunnelStatus> =
+        ids.iter().map(|id| lookup::find(tunnels, id)).collect::<Result<_, _>>()?;
+    Ok(tunnels.iter().filter(|tunnel| wanted.iter().any(|found| found.hash == tunnel.hash)).collect())
+}

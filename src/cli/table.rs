@@ -1,0 +1,245 @@
+//! The tunnels as a table, and below it in full sentences what is in their way.
+
+use std::fmt::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use owo_colors::{OwoColorize, Style};
+
+use super::escape;
+use crate::api::wording::explain;
+use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::tunnel::StateName;
+
+/// The sign at the beginning of a row; it tells without colour as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Up,
+    OnItsWay,
+    Down,
+    Failed,
+}
+
+impl Sign {
+    const ALL: [Self; 4] = [Self::Up, Self::OnItsWay, Self::Down, Self::Failed];
+
+    const fn of(state: StateName) -> Self {
+        match state {
+            StateName::Up | StateName::Replacing => Self::Up,
+            StateName::AwaitingPort
+            | StateName::Connecting
+            | StateName::Forwarding
+            | StateName::Stopping
+            | StateName::Backoff => Self::OnItsWay,
+            StateName::Stopped => Self::Down,
+            StateName::Failed | StateName::NeedsAuth => Self::Failed,
+        }
+    }
+
+    const fn letter(self) -> char {
+        match self {
+            Self::Up => '●',
+            Self::OnItsWay => '◌',
+            Self::Down => '○',
+            Self::Failed => '×',
+        }
+    }
+
+    const fn style(self) -> Style {
+        match self {
+            Self::Up => Style::new().green(),
+            Self::OnItsWay => Style::new().yellow(),
+            Self::Down => Style::new().dimmed(),
+            Self::Failed => Style::new().red().bold(),
+        }
+    }
+}
+
+/// A table of `tunnels`, which are among those of `picture`; `width` is the terminal's. Ends without a line end.
+pub(super) fn render(
+    picture: &Snapshot,
+    tunnels: &[&TunnelStatus],
+    now: Timestamp,
+    width: Option<u16>,
+) -> String {
+    let mut text = if tunnels.is_empty() {
+        let path = escape::line(&picture.config_path);
+        format!("No tunnels: {path} names none.")
+    } else {
+        coloured(&table(tunnels, now, width))
+    };
+    for tunnel in tunnels {
+        if let Some(why) = explain(tunnel) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n\n{} {}", escape::line(&tunnel.name).bold(), escape::line(&why));
+        }
+    }
+    if let Some(error) = &picture.config_error {
+        let path = escape::line(&picture.config_path);
+        let head = format!(
+            "{path} is not in force, and what ran before goes on. Mend it, and portward takes it up:"
+        );
+        let _ = write!(text, "\n\n{}\n{}", head.bold(), escape::lines(error));
+    }
+    text
+}
+
+fn table(tunnels: &[&TunnelStatus], now: Timestamp, width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    match width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    table.set_header(["", "NAME", "STATE", "SINCE", "PID", "LOCAL", "REMOTE", "RESTARTS"]);
+    for tunnel in tunnels {
+        table.add_row(row(tunnel, now));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if let Some(sign) = table.column_mut(0) {
+        sign.set_padding((0, 1));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+fn row(tunnel: &TunnelStatus, now: Timestamp) -> [String; 8] {
+    let text = |text: &str| escape::line(text).into_owned();
+    let since = tunnel.since.parse().map_or_else(|_| tunnel.since.clone(), |since| elapsed(since, now));
+    let local =
+        if tunnel.listeners.is_empty() { tunnel.local_port.clone() } else { tunnel.listeners.join(" ") };
+    [
+        Sign::of(tunnel.state).letter().to_string(),
+        text(&tunnel.name),
+        tunnel.state.to_string(),
+        text(&since),
+        tunnel.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        text(&local),
+        text(&remote(tunnel)),
+        tunnel.restarts.to_string(),
+    ]
+}
+
+fn remote(tunnel: &TunnelStatus) -> String {
+    match (tunnel.remote_host.as_str(), tunnel.remote_port.as_str()) {
+        ("", _) => "-".to_owned(),
+        (host, "") => host.to_owned(),
+        (host, port) if port.contains(':') => format!("{port} via {host}"),
+        (host, port) => format!("{host}:{port}"),
+    }
+}
+
+/// How long ago, in its two largest units.
+fn elapsed(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        (_, _, _) => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+/// Colours the header and the signs, afterwards: the table must count letters without colours.
+fn coloured(table: &str) -> String {
+    let mut lines = table.lines();
+    let header = lines.next().unwrap_or_default().bold().to_string();
+    let rows = lines.map(|line| {
+        let signed = |sign: Sign| Some((sign, line.strip_prefix(sign.letter())?));
+        match Sign::ALL.into_iter().find_map(signed) {
+            Some((sign, rest)) => format!("{}{rest}", sign.letter().style(sign.style())),
+            None => line.to_owned(),
+        }
+    });
+    std::iter::once(header).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::tests::tunnel;
+    use crate::port::Holder;
+
+    fn now() -> Timestamp {
+        "2026-11-24T10:03:12Z".parse().unwrap()
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    fn picture() -> Snapshot {
+        let waiting = TunnelStatus {
+            state: StateName::AwaitingPort,
+            pid: None,
+            listeners: Vec::new(),
+            local_port: "8081".to_owned(),
+            remote_port: "wiki.internal:80".to_owned(),
+            holder: Some(Holder {
+                pid: Some(812),
+                command: Some("nginx \u{1b}[31m".to_owned()),
+                uid: 33,
+                user: Some("www-data".to_owned()),
+                unit: Some("nginx.service".to_owned()),
+            }),
+            ..tunnel("wiki")
+        };
+        let program = TunnelStatus {
+            state: StateName::Stopped,
+            remote_host: String::new(),
+            remote_port: String::new(),
+            ..tunnel("grafana")
+        };
+        Snapshot {
+            tunnels: vec![tunnel("database"), waiting, program],
+            config_path: "/etc/portward/config.yaml".to_owned(),
+            config_error: None,
+        }
+    }
+
+    fn rendered(picture: &Snapshot, width: Option<u16>) -> String {
+        let tunnels: Vec<&TunnelStatus> = picture.tunnels.iter().collect();
+        plain(&render(picture, &tunnels, now(), width))
+    }
+
+    #[test]
+    fn a_table_and_below_it_what_is_in_the_way() {
+        insta::assert_snapshot!(rendered(&picture(), None));
+    }
+
+    #[test]
+    fn a_narrow_terminal_wraps_within_columns() {
+        let text = rendered(&picture(), Some(72));
+        let table = text.split("\n\n").next().unwrap();
+        assert!(table.lines().all(|line| line.chars().count() <= 72), "{table}");
+    }
+
+    #[test]
+    fn a_bad_configuration_is_shown_below() {
+        let config_error = Some("error: unknown key `remote_prot`\n --> config.yaml:3:5".to_owned());
+        let text = rendered(&Snapshot { tunnels: Vec::new(), config_error, ..picture() }, None);
+        insta::assert_snapshot!(text, @r"
+        No tunnels: /etc/portward/config.yaml names none.
+
+        /etc/portward/config.yaml is not in force, and what ran before goes on. Mend it, and portward takes it up:
+        error: unknown key `remote_prot`
+         --> config.yaml:3:5
+        ");
+    }
+
+    #[test]
+    fn signs_are_coloured_and_nothing_is_moved_by_it() {
+        let text = coloured("  NAME\n● up\n× failed\n  wrapped");
+        assert!(text.contains("\u{1b}[32m●\u{1b}["), "{text:?}");
+        assert_eq!(plain(&text), "  NAME\n● up\n× failed\n  wrapped");
+    }
+
+    #[test]
+    fn elapsed_time_is_short() {
+        let ago = |seconds: i64| elapsed(now() - jiff::SignedDuration::from_secs(seconds), now());
+        assert_eq!([0, 59, 192, 3661, 360_000, -5].map(ago), ["0s", "59s", "3m12s", "1h01m", "4d04h", "0s"]);
+    }
+}
