@@ -54,7 +54,10 @@ pub(crate) fn serve_ssh() {
     let mut lines = BufReader::new(sshd.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("Server listening")), "sshd ended");
     // It must be able to go on talking.
-    thread::spawn(move || lines.for_each(drop));
+    thread::spawn(move || {
+        lines.for_each(drop);
+        sshd.wait()
+    });
 }
 
 /// Gives `user` a key that the server knows, and the server's host key.
