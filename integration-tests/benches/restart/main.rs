@@ -1,0 +1,90 @@
+//! For how long is the port down during a restart? Measured from outside, by a prober that connects every 100 microseconds,
+//! for `portward restart` and for a plain `ssh -L` that is ended and started again.
+//!
+//!     cargo bench -p integration-tests --bench restart
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod prober;
+
+use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, kill, serve_page, within_deadline};
+use nix::sys::signal::Signal;
+use portward::tunnel::StateName;
+use prober::{PERIOD, Prober};
+use tokio::process::Child;
+
+const PORTWARD_RESTARTS: usize = 50;
+const PLAIN_RESTARTS: usize = 20;
+const WEB: &str = "
+  - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443'}
+";
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(measure());
+}
+
+async fn measure() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+
+    let ours = portward_restarts(&lab).await;
+    let plain = plain_restarts(&lab).await;
+    println!("The port is down for, in milliseconds, seen by a connect every {} us:", PERIOD.as_micros());
+    println!("{:<22}{:>5}{:>10}{:>10}{:>10}", "", "n", "median", "min", "max");
+    report("portward restart", &ours);
+    report("plain ssh -L restart", &plain);
+    println!("portward keeps it down {:.0} times shorter, at the median", median(&plain) / median(&ours));
+}
+
+async fn portward_restarts(lab: &Lab) -> Vec<f64> {
+    let daemon = Daemon::start(lab, WEB).await;
+    daemon.wait_state("web", StateName::Up).await;
+    let prober = Prober::start();
+    let mut outages = Vec::new();
+    for _ in 0..PORTWARD_RESTARTS {
+        let before = prober.next_success().await;
+        let answer = daemon.post("/restart/web?timeout=20s").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        prober.next_success().await;
+        outages.push(prober.outage_since(before));
+    }
+    outages
+}
+
+async fn plain_restarts(lab: &Lab) -> Vec<f64> {
+    let mut ssh = plain_ssh(lab);
+    let prober = Prober::start();
+    let mut outages = Vec::new();
+    for _ in 0..PLAIN_RESTARTS {
+        let before = prober.next_success().await;
+        kill(ssh.id().unwrap(), Signal::SIGTERM);
+        within_deadline("the end of ssh", ssh.wait()).await.unwrap();
+        ssh = plain_ssh(lab);
+        prober.next_success().await;
+        outages.push(prober.outage_since(before));
+    }
+    outages
+}
+
+fn plain_ssh(lab: &Lab) -> Child {
+    lab.command("/usr/bin/ssh")
+        .arg("-F")
+        .arg(lab.path("ssh_config"))
+        .args(["-N", "-o", "ExitOnForwardFailure=yes", "-L", "127.0.0.1:9443:127.0.0.1:8000", "server"])
+        .spawn()
+        .expect("starting ssh")
+}
+
+fn median(outages: &[f64]) -> f64 {
+    let mut sorted = outages.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2])
+}
+
+fn report(what: &str, outages: &[f64]) {
+    let min = outages.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = outages.iter().copied().fold(0.0, f64::max);
+    println!("{what:<22}{:>5}{:>10.2}{min:>10.2}{max:>10.2}", outages.len(), median(outages));
+}
