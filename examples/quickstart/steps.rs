@@ -143,7 +143,7 @@ impl Show<'_> {
         }
         let listeners = second.listeners.join(" and ");
         self.report.done(took, format_args!("config saved, second tunnel up on {listeners}"));
-        Report::detail(format_args!("the first one kept ssh {first}; through it {tally}"));
+        Report::detail(format_args!("the first one kept ssh {first}; {tally}"));
         Ok(())
     }
 
