@@ -178,13 +178,13 @@ impl Effects {
     /// Signals the processes that hold the port (`on_conflict: kill`).
     pub(super) fn evict(&self, outside: &Outside, work: &Work, signal: Signal) {
         let (ports, endpoints, teller) = (self.ports.clone(), self.usable(work), outside.teller.clone());
-        let word = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
+        let sent = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
         spawn_blocking(move || {
             let Ok(Verdict::Held(held)) = ports.verdict(&endpoints) else { return };
             for eviction in process::evict(&held, signal) {
                 let (holder, holder_pid) = (&eviction.holder, eviction.holder.pid);
                 let done = match eviction.result {
-                    Ok(()) => format!("sent {word} to {holder}"),
+                    Ok(()) => format!("sent {sent} to {holder}"),
                     Err(reason) => format!("did not signal {holder}: {reason}"),
                 };
                 tell!(
