@@ -1,4 +1,4 @@
-//! The way of a log line: `tracing` event -> [`Record`] -> recent lines of its tunnel, and a bounded queue -> one thread that
+//! The way of a log line: `tracing` event -> `Record` -> recent lines of its tunnel, and a bounded queue -> one thread that
 //! writes to the journal or to standard error.
 //!
 //! Only that thread ever waits for a reader. When the journal stalls, or nobody empties the pipe behind standard error, the
