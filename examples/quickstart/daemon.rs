@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::net::{UnixDatagram, UnixStream};
 use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::events::Events;
@@ -22,8 +23,8 @@ use crate::{DAEMON_MODE, Result, http};
 pub(crate) struct Daemon {
     process: Child,
     socket: PathBuf,
-    /// Where it says that it is ready, as it would to systemd.
-    notifications: UnixDatagram,
+    /// Told when the daemon says that it is ready, as it would to systemd.
+    ready: oneshot::Receiver<()>,
 }
 
 impl Daemon {
@@ -47,22 +48,16 @@ impl Daemon {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Self { process, socket: stage.api_socket(), notifications })
+        let (tell_ready, ready) = oneshot::channel();
+        tokio::spawn(read_notifications(notifications, tell_ready));
+        Ok(Self { process, socket: stage.api_socket(), ready })
     }
 
     /// Returns when the daemon says that its first reconcile is done.
     pub(crate) async fn ready(&mut self) -> Result<()> {
-        let mut message = [0; 4096];
-        loop {
-            tokio::select! {
-                received = self.notifications.recv(&mut message) => {
-                    let message = String::from_utf8_lossy(&message[..received?]).into_owned();
-                    if message.lines().any(|line| line == "READY=1") {
-                        return Ok(());
-                    }
-                }
-                ended = self.process.wait() => return Err(format!("the daemon ended: {}", ended?).into()),
-            }
+        tokio::select! {
+            ready = &mut self.ready => Ok(ready?),
+            ended = self.process.wait() => Err(format!("the daemon ended: {}", ended?).into()),
         }
     }
 
@@ -107,5 +102,18 @@ impl Daemon {
     async fn connect(&self) -> Result<UnixStream> {
         let connected = UnixStream::connect(&self.socket).await;
         connected.map_err(|error| format!("connecting to {}: {error}", self.socket.display()).into())
+    }
+}
+
+/// Reads all that the daemon tells its service manager, to the end: nobody must wait for a reader.
+async fn read_notifications(notifications: UnixDatagram, tell_ready: oneshot::Sender<()>) {
+    let mut tell_ready = Some(tell_ready);
+    let mut message = [0; 4096];
+    while let Ok(length) = notifications.recv(&mut message).await {
+        let ready = message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1");
+        if ready && let Some(tell_ready) = tell_ready.take() {
+            // Nobody waits for it any more when the show was interrupted.
+            let _ = tell_ready.send(());
+        }
     }
 }

@@ -33,7 +33,11 @@ pub(crate) struct Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { fetched, failed, longest_gap } = self;
-        write!(formatter, "{fetched} pages, {failed} failed, longest gap {}", Milliseconds(*longest_gap))
+        write!(
+            formatter,
+            "requests: {fetched} answered, {failed} failed; longest gap {}",
+            Milliseconds(*longest_gap)
+        )
     }
 }
 

@@ -32,6 +32,11 @@ impl Report {
         self.line(&Milliseconds(took).to_string(), text);
     }
 
+    /// One more line about the step that is done.
+    pub(crate) fn detail(text: impl Display) {
+        say(format_args!("  {:<8} {:>9}  {text}", "", ""));
+    }
+
     /// The last line of a list without failures.
     pub(crate) fn all_well(&self) {
         let seconds = self.began.elapsed().as_secs_f64();

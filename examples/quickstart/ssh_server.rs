@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 
 use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{PrivateKey, PublicKey};
@@ -30,18 +31,24 @@ pub(crate) async fn serve(host_key: PrivateKey, client_key: PublicKey) -> Result
     let client_key = Arc::new(client_key);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(converse(stream, config.clone(), client_key.clone()));
+            let (config, client_key) = (config.clone(), client_key.clone());
+            // A thread for each connection, where sshd has a process: the arithmetic of a new one's handshake must not hold up
+            // the pages that an old one carries.
+            thread::spawn(move || converse(stream, config, client_key));
         }
     });
     Ok(address)
 }
 
 /// One connection of one client. How it ends is the client's affair: ssh says what it thinks of it.
-async fn converse(stream: TcpStream, config: Arc<Config>, client_key: Arc<PublicKey>) {
-    let _ = stream.set_nodelay(true);
-    if let Ok(session) = run_stream(config, stream, Door { client_key }).await {
-        let _ = session.await;
-    }
+fn converse(stream: TcpStream, config: Arc<Config>, client_key: Arc<PublicKey>) -> Result<()> {
+    let stream = stream.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stream = TcpStream::from_std(stream)?;
+        stream.set_nodelay(true)?;
+        Ok(run_stream(config, stream, Door { client_key }).await?.await?)
+    })
 }
 
 /// A new ed25519 key.

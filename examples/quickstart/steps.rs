@@ -6,8 +6,11 @@ use std::net::TcpListener;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portward::daemon::handle::Took;
 use portward::daemon::snapshot::TunnelStatus;
 use portward::tunnel::StateName;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::{Duration, Instant, timeout};
 
@@ -30,11 +33,8 @@ pub(crate) async fn play_until(
     let ssh = ssh_version().await?;
     let stage = Stage::set().await?;
     stage.write_config(&stage.config())?;
-    let far_end = stage.ssh_server;
-    report.done(
-        began.elapsed(),
-        format_args!("{ssh}, a server on {far_end}, all in {}", stage.path().display()),
-    );
+    report.done(began.elapsed(), format_args!("{ssh}, and an SSH server on {}", stage.ssh_server));
+    Report::detail(format_args!("all files are in {}", stage.path().display()));
     let mut daemon = Daemon::start(&stage)?;
 
     let outcome = tokio::select! {
@@ -88,9 +88,8 @@ impl Show<'_> {
         self.report.begin("tunnel");
         let tunnel = self.up(WEB, |_| true).await?;
         let pid = pid_of(&tunnel)?;
-        let ssh_server = self.stage.ssh_server;
         let listeners = tunnel.listeners.join(" and ");
-        self.report.done(began.elapsed(), format_args!("up on {listeners}, ssh {pid} to {ssh_server}"));
+        self.report.done(began.elapsed(), format_args!("up on {listeners}, by ssh {pid}"));
 
         self.report.begin("page");
         let began = Instant::now();
@@ -110,9 +109,7 @@ impl Show<'_> {
         let tally = load.finish().await?;
         let new = pid_of(&self.up(WEB, |tunnel| pid_is_not(tunnel, old)).await?)?;
 
-        let connect_ms = answer["took"]["connect_ms"].as_f64();
-        let connect = connect_ms.ok_or_else(|| format!("the answer tells no took.connect_ms: {answer}"))?;
-        let connect = Duration::from_secs_f64(connect / 1000.0);
+        let [connect, release, forward] = phases(&answer)?;
         if tally.longest_gap >= connect {
             let connect = Milliseconds(connect);
             return Err(format!(
@@ -120,7 +117,12 @@ impl Show<'_> {
             )
             .into());
         }
-        self.report.done(took, format_args!("ssh {old} replaced by {new}; {tally}"));
+        self.report.done(took, format_args!("ssh {old} replaced by ssh {new}"));
+        let (connect, port_down) = (Milliseconds(connect), Milliseconds(release + forward));
+        Report::detail(format_args!(
+            "{connect} to connect beside the old one, then the port was down for {port_down}"
+        ));
+        Report::detail(tally);
         Ok(new)
     }
 
@@ -140,8 +142,8 @@ impl Show<'_> {
             return Err(format!("the first tunnel had ssh {first}, now {still}: {tally}").into());
         }
         let listeners = second.listeners.join(" and ");
-        self.report
-            .done(took, format_args!("second tunnel up on {listeners}; the first kept ssh {first}; {tally}"));
+        self.report.done(took, format_args!("config saved, second tunnel up on {listeners}"));
+        Report::detail(format_args!("the first one kept ssh {first}; {tally}"));
         Ok(())
     }
 
@@ -154,7 +156,8 @@ impl Show<'_> {
         let new = pid_of(&self.up(WEB, |tunnel| pid_is_not(tunnel, old)).await?)?;
         let took = began.elapsed();
         let tally = load.finish().await?;
-        self.report.done(took, format_args!("ssh {old} killed, back as {new} by itself; {tally}"));
+        self.report.done(took, format_args!("ssh {old} killed, back by itself as ssh {new}"));
+        Report::detail(tally);
         Ok(new)
     }
 
@@ -244,6 +247,13 @@ async fn ssh_version() -> Result<String> {
 fn pid_of(tunnel: &TunnelStatus) -> Result<Pid> {
     let pid = tunnel.pid.ok_or_else(|| format!("tunnel {} is up without a pid", tunnel.name))?;
     Ok(Pid::from_raw(i32::try_from(pid)?))
+}
+
+/// How long connect, release and forward took, as the answer to a restart tells.
+fn phases(answer: &Value) -> Result<[Duration; 3]> {
+    let Took { connect_ms, release_ms, forward_ms, .. } = Took::deserialize(&answer["took"])?;
+    Ok([connect_ms, release_ms, forward_ms]
+        .map(|milliseconds| Duration::from_secs_f64(milliseconds / 1000.0)))
 }
 
 fn pid_is_not(tunnel: &TunnelStatus, old: Pid) -> bool {

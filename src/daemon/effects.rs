@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, port_failure};
-use super::tell::{Identity, Teller};
+use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Group, SpawnError};
@@ -178,29 +178,22 @@ impl Effects {
     /// Signals the processes that hold the port (`on_conflict: kill`).
     pub(super) fn evict(&self, outside: &Outside, work: &Work, signal: Signal) {
         let (ports, endpoints, teller) = (self.ports.clone(), self.usable(work), outside.teller.clone());
+        let sent = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
         spawn_blocking(move || {
             let Ok(Verdict::Held(held)) = ports.verdict(&endpoints) else { return };
             for eviction in process::evict(&held, signal) {
-                let Identity { name, hash, port } = teller.identity();
                 let (holder, holder_pid) = (&eviction.holder, eviction.holder.pid);
-                match eviction.result {
-                    Ok(()) => tracing::warn!(
-                        tunnel = name,
-                        tunnel_hash = hash,
-                        port,
-                        holder_pid,
-                        event = "evict",
-                        "on_conflict: kill: sent {signal:?} to {holder}, which holds port {port}"
-                    ),
-                    Err(reason) => tracing::warn!(
-                        tunnel = name,
-                        tunnel_hash = hash,
-                        port,
-                        holder_pid,
-                        event = "evict",
-                        "on_conflict: kill: did not signal {holder}, which holds port {port}: {reason}"
-                    ),
-                }
+                let done = match eviction.result {
+                    Ok(()) => format!("sent {sent} to {holder}"),
+                    Err(reason) => format!("did not signal {holder}: {reason}"),
+                };
+                tell!(
+                    warn,
+                    teller.identity(),
+                    event = "evict",
+                    holder_pid,
+                    "on_conflict: kill: it holds the port; {done}"
+                );
             }
         });
     }

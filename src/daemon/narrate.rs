@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
-use super::tell::Identity;
+use super::tell::tell;
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
 use crate::port::Holder;
@@ -10,21 +10,18 @@ use crate::tunnel::{Failure, StateName, Tunnel};
 
 /// The one line of a start.
 pub(super) fn starting(entry: &Entry) {
-    let Identity { name, hash, port } = entry.identity();
     let what = match &entry.desired.work {
         Work::Ssh(tunnel) => format!("{} to {}", tunnel.program.display(), tunnel.destination),
         Work::Command(tunnel) => tunnel.argv.join(" "),
     };
-    tracing::info!(tunnel = name, tunnel_hash = hash, port, event = "starting", "starting {what}");
+    tell!(info, entry.identity(), event = "starting", "starting {what}");
 }
 
 /// A restart failed, and the old connection stays.
 pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
-    let Identity { name, hash, port } = entry.identity();
-    tracing::warn!(
-        tunnel = name,
-        tunnel_hash = hash,
-        port,
+    tell!(
+        warn,
+        entry.identity(),
         event = "restart_failed",
         error_kind = failure.kind.as_str(),
         "the restart failed and the old connection stays up: {}",
@@ -50,54 +47,55 @@ pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
 }
 
 fn failure(entry: &Entry, failure: &Failure, state: StateName) {
-    let Identity { name, hash, port } = entry.identity();
-    let (kind, message) = (failure.kind.as_str(), &failure.message);
-    let state_word = state.as_str();
+    let (identity, error_kind, message) = (entry.identity(), failure.kind.as_str(), &failure.message);
     if state == StateName::Failed {
-        tracing::error!(
-            tunnel = name,
-            tunnel_hash = hash,
-            port,
-            state = state_word,
+        tell!(
+            error,
+            identity,
+            state = state.as_str(),
             event = "failure",
-            error_kind = kind,
-            "{message}; retrying would not help: mend it, then `portward start {name}`"
+            error_kind,
+            "{message}; retrying would not help: mend it, then `portward start {}`",
+            identity.name
         );
     } else {
-        tracing::warn!(
-            tunnel = name,
-            tunnel_hash = hash,
-            port,
-            state = state_word,
-            event = "failure",
-            error_kind = kind,
-            "{message}"
-        );
+        tell!(warn, identity, state = state.as_str(), event = "failure", error_kind, "{message}");
     }
 }
 
 fn waiting(entry: &Entry, holders: &[Holder]) {
-    let Identity { name, hash, port } = entry.identity();
+    let identity = entry.identity();
     let holder_pid = holders.iter().find_map(|holder| holder.pid);
     let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
-    tracing::warn!(
-        tunnel = name,
-        tunnel_hash = hash,
-        port,
+    tell!(
+        warn,
+        identity,
         state = StateName::AwaitingPort.as_str(),
         event = "held",
         holder_pid,
-        "port {port} is held by {}; the tunnel comes up as soon as it is free",
+        "port {} is held by {}; the tunnel comes up as soon as it is free",
+        identity.port,
         names.join(" and ")
     );
 }
 
 /// `duration_ms` is the time spent in the state before.
 fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
-    let Identity { name, hash, port } = entry.identity();
-    let message = match state {
-        StateName::Up => format!("up: {}", serves(entry)),
-        StateName::Stopped => "stopped; nothing of it is left".to_owned(),
+    let (identity, word) = (entry.identity(), state.as_str());
+    match state {
+        StateName::Up => {
+            tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
+        }
+        StateName::Stopped => {
+            tell!(
+                info,
+                identity,
+                state = word,
+                event = "state",
+                duration_ms,
+                "stopped; nothing of it is left"
+            );
+        }
         StateName::AwaitingPort
         | StateName::Connecting
         | StateName::Forwarding
@@ -106,27 +104,9 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
         | StateName::Backoff
         | StateName::Failed
         | StateName::NeedsAuth => {
-            tracing::debug!(
-                tunnel = name,
-                tunnel_hash = hash,
-                port,
-                state = state.as_str(),
-                event = "state",
-                duration_ms,
-                "{state}"
-            );
-            return;
+            tell!(debug, identity, state = word, event = "state", duration_ms, "{word}");
         }
-    };
-    tracing::info!(
-        tunnel = name,
-        tunnel_hash = hash,
-        port,
-        state = state.as_str(),
-        event = "state",
-        duration_ms,
-        "{message}"
-    );
+    }
 }
 
 /// What an up tunnel does, from the listener to the target.

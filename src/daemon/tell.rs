@@ -30,6 +30,16 @@ impl Identity {
     }
 }
 
+/// Logs a line about a tunnel: its [`Identity`], further fields, and the message. For example
+/// `tell!(warn, identity, event = "held", "port {port} is held")`.
+macro_rules! tell {
+    ($level:ident, $identity:expr, $($fields_and_message:tt)+) => {{
+        let $crate::daemon::tell::Identity { name, hash, port } = &$identity;
+        tracing::$level!(tunnel = name, tunnel_hash = hash, port, $($fields_and_message)+);
+    }};
+}
+pub(super) use tell;
+
 /// Reports what happens to one tunnel.
 #[derive(Debug, Clone)]
 pub(super) struct Teller {
@@ -60,13 +70,11 @@ impl Teller {
 
     /// Logs a line that the tunnel's process said.
     pub(super) fn output(&self, line: &str) {
-        let Identity { name, hash, port } = self.identity();
-        tracing::info!(tunnel = name, tunnel_hash = hash, port, event = "output", "{line}");
+        tell!(info, self.identity(), event = "output", "{line}");
     }
 
     /// Logs what a person should look at.
     pub(super) fn warn(&self, message: &str) {
-        let Identity { name, hash, port } = self.identity();
-        tracing::warn!(tunnel = name, tunnel_hash = hash, port, event = "warning", "{message}");
+        tell!(warn, self.identity(), event = "warning", "{message}");
     }
 }

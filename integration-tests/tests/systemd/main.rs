@@ -1,5 +1,8 @@
 //! portward under a real systemd with a real journal, on machines that are booted for one test each.
 
+// Tests fail by panicking, and so do the helpers here.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod journal;
 mod log;
 mod machine;

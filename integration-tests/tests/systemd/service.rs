@@ -131,7 +131,7 @@ fn a_hangup_signal_reloads() {
 fn a_hung_daemon_is_replaced_and_its_tunnels_come_back() {
     on_a_machine("service::a_hung_daemon_is_replaced_and_its_tunnels_come_back", || {
         fs::create_dir_all("/etc/systemd/system/portward.service.d").unwrap();
-        fs::write("/etc/systemd/system/portward.service.d/impatient.conf", "[Service]\nWatchdogSec=2\n")
+        fs::write("/etc/systemd/system/portward.service.d/impatient.conf", "[Service]\nWatchdogSec=3\n")
             .unwrap();
         let mut journal = start();
         let (daemon, ssh) = (property(UNIT, "MainPID"), running("ssh"));

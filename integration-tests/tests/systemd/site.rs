@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use crate::machine::{SHARED, run};
 
@@ -31,33 +33,31 @@ pub(crate) fn install() {
     run("cp", &["-r", &format!("{SHARED}/systemd/user/."), "/etc/systemd/user/"]);
 }
 
-/// Starts an ssh server that lets root in with the keys of [`give_keys`]. It accepts when this returns, because systemd listens
-/// for it.
+/// Starts an ssh server that lets root in with the keys of [`give_keys`]. It listens when this returns, and runs until the
+/// machine is off. Not a service, so that it does not depend on the journal.
 pub(crate) fn serve_ssh() {
     // sshd changes to /run/sshd to drop its privileges.
     for directory in [SERVER, "/run/sshd"] {
         fs::create_dir_all(directory).unwrap();
     }
     make_key(&format!("{SERVER}/host_key"));
-    fs::write(
-        format!("{SERVER}/sshd_config"),
-        format!(
-            "HostKey {SERVER}/host_key\nAuthorizedKeysFile {SERVER}/authorized_keys\nStrictModes no\nUsePAM no\n\
-             PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        ),
-    )
-    .unwrap();
-    fs::write(
-        "/etc/systemd/system/server.socket",
-        "[Socket]\nListenStream=127.0.0.1:22\nAccept=yes\nTriggerLimitBurst=0\n",
-    )
-    .unwrap();
-    fs::write(
-        "/etc/systemd/system/server@.service",
-        format!("[Service]\nStandardInput=socket\nExecStart=-/usr/sbin/sshd -i -f {SERVER}/sshd_config\n"),
-    )
-    .unwrap();
-    run("systemctl", &["start", "server.socket"]);
+    let config = format!(
+        "ListenAddress 127.0.0.1\nHostKey {SERVER}/host_key\nAuthorizedKeysFile {SERVER}/authorized_keys\nStrictModes no\n\
+         UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    );
+    fs::write(format!("{SERVER}/sshd_config"), config).unwrap();
+    let mut sshd = Command::new("/usr/sbin/sshd")
+        .args(["-D", "-e", "-f", &format!("{SERVER}/sshd_config")])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starting sshd");
+    let mut lines = BufReader::new(sshd.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("Server listening")), "sshd ended");
+    // It must be able to go on talking.
+    thread::spawn(move || {
+        lines.for_each(drop);
+        sshd.wait()
+    });
 }
 
 /// Gives `user` a key that the server knows, and the server's host key.

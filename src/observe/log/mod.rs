@@ -100,11 +100,7 @@ impl Drop for LogGuard {
 /// well. Once in a process.
 pub fn start(mode: LogMode, recent: Arc<RecentLogs>) -> Result<LogGuard, LogError> {
     let filter = filter(env::var(FILTER_VARIABLE).unwrap_or_default())?;
-    let (collector, guard) = match destination(mode)? {
-        LogMode::Journal => collect(recent, journal_or_text)?,
-        LogMode::Json => collect(recent, || StreamSink::new(io::stderr(), Format::Json))?,
-        LogMode::Auto | LogMode::Text => collect(recent, text_on_stderr)?,
-    };
+    let (collector, guard) = collect(recent, opener(mode)?)?;
     let subscriber = tracing_subscriber::registry().with(filter).with(collector);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadyStarted)?;
     Ok(guard)
@@ -115,17 +111,17 @@ fn filter(text: String) -> Result<EnvFilter, LogError> {
     EnvFilter::builder().parse(directives).map_err(|source| LogError::Filter { text, source })
 }
 
-/// The place behind `mode`, never [`LogMode::Auto`].
-fn destination(mode: LogMode) -> Result<LogMode, LogError> {
-    match mode {
-        LogMode::Auto if stderr_is_journal() && journal_answers().is_ok() => Ok(LogMode::Journal),
-        LogMode::Auto => Ok(LogMode::Text),
+/// What opens the place that `mode` asks for.
+fn opener(mode: LogMode) -> Result<fn() -> Box<dyn Sink>, LogError> {
+    Ok(match mode {
+        LogMode::Auto if stderr_is_journal() && journal_answers().is_ok() => journal_or_text,
         LogMode::Journal => {
             journal_answers().map_err(|source| LogError::NoJournal { source })?;
-            Ok(LogMode::Journal)
+            journal_or_text
         }
-        LogMode::Text | LogMode::Json => Ok(mode),
-    }
+        LogMode::Auto | LogMode::Text => text_on_stderr,
+        LogMode::Json => json_on_stderr,
+    })
 }
 
 /// Whether standard error leads to the journal. systemd tells the device and inode of the stream that it set up; a
@@ -151,7 +147,11 @@ fn journal_or_text() -> Box<dyn Sink> {
 
 fn text_on_stderr() -> Box<dyn Sink> {
     let colored = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    StreamSink::new(io::stderr(), Format::Text { colored })
+    StreamSink::boxed(io::stderr(), Format::Text { colored })
+}
+
+fn json_on_stderr() -> Box<dyn Sink> {
+    StreamSink::boxed(io::stderr(), Format::Json)
 }
 
 /// A collector of events, and the thread that writes them to the sink that `open` opens on it.

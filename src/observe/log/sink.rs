@@ -66,7 +66,7 @@ pub(super) struct StreamSink<W> {
 
 impl<W: Write + 'static> StreamSink<W> {
     /// Lines of `format` on `stream`.
-    pub(super) fn new(stream: W, format: Format) -> Box<dyn Sink> {
+    pub(super) fn boxed(stream: W, format: Format) -> Box<dyn Sink> {
         Box::new(Self { stream, format })
     }
 }

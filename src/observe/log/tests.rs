@@ -18,7 +18,7 @@ struct Logged {
 fn log_to_pipe(format: Format) -> Logged {
     let (reader, writer) = pipe().unwrap();
     let recent = Arc::new(RecentLogs::default());
-    let open = move || StreamSink::<PipeWriter>::new(writer, format);
+    let open = move || StreamSink::<PipeWriter>::boxed(writer, format);
     let (collector, guard) = collect(Arc::clone(&recent), open).unwrap();
     let subscriber = tracing_subscriber::registry().with(filter("trace".to_owned()).unwrap()).with(collector);
     Logged { reader, recent, guard, subscribed: set_default(subscriber) }
