@@ -97,7 +97,8 @@ impl Prober {
 impl Drop for Prober {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the prober has failed");
     }
 }
 
@@ -115,7 +116,8 @@ fn probe() -> Probe {
     };
     let ended = match answer {
         Ok(()) => Ended::Worked,
-        Err(Errno::CONNREFUSED) => Ended::Refused,
+        // A reset: the listener went away between the two calls.
+        Err(Errno::CONNREFUSED | Errno::CONNRESET) => Ended::Refused,
         Err(Errno::ALREADY) => Ended::Unanswered,
         Err(error) => panic!("connecting to port {PORT}: {error}"),
     };
