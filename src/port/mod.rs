@@ -5,7 +5,9 @@ mod error;
 mod events;
 mod filter;
 pub mod holder;
+mod ports;
 mod release;
+mod time_wait;
 mod trial;
 mod verdict;
 pub mod wire;
@@ -18,21 +20,60 @@ use serde::{Deserialize, Serialize};
 
 pub use error::PortError;
 pub use events::Subscription;
-pub use release::{Counters, Listener, Ports};
+pub use ports::{Counters, Listener, Ports};
 
-/// A local TCP endpoint that a tunnel is to listen on.
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP, in which to be bound is to listen.
+    Udp,
+}
+
+impl Protocol {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+/// The word in JSON and in the configuration.
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A local endpoint that a tunnel is to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Address and port.
     pub address: SocketAddr,
     /// For `[::]`: whether the listener leaves IPv4 alone. ssh always sets IPV6_V6ONLY; other programs may not.
     pub v6only: bool,
+    /// A TCP port has nothing to do with the UDP port of the same number.
+    pub protocol: Protocol,
 }
 
 impl Endpoint {
-    /// The endpoint as ssh would bind it: IPv6 sockets are v6only.
+    /// The TCP endpoint as ssh would bind it: IPv6 sockets are v6only.
     pub fn new(address: IpAddr, port: u16) -> Self {
-        Self { address: SocketAddr::new(address, port), v6only: address.is_ipv6() }
+        Self { address: SocketAddr::new(address, port), v6only: address.is_ipv6(), protocol: Protocol::Tcp }
+    }
+
+    /// The same endpoint for another protocol.
+    #[must_use]
+    pub fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// The port.
@@ -43,7 +84,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(formatter)
+        self.address.fmt(formatter)?;
+        match self.protocol {
+            Protocol::Tcp => Ok(()),
+            Protocol::Udp => formatter.write_str("/udp"),
+        }
     }
 }
 
@@ -67,8 +112,12 @@ pub struct HeldBy {
     pub kind: HoldKind,
     /// The socket's inode; 0 when the kernel does not tell (TIME_WAIT).
     pub inode: u32,
-    /// The uid that made the socket.
+    /// The uid that made the socket; 0 in TIME_WAIT, and when unexplained, where it means nothing.
     pub uid: u32,
+    /// The kernel's name for the socket, never used twice; 0 when unexplained.
+    pub cookie: u64,
+    /// Id of the cgroup in which the socket was made; `None` before Linux 5.7 and in TIME_WAIT.
+    pub cgroup: Option<u64>,
 }
 
 /// How a socket holds an endpoint.
@@ -76,7 +125,7 @@ pub struct HeldBy {
 pub enum HoldKind {
     /// It listens.
     Listener,
-    /// It is bound and does not listen.
+    /// It is bound and does not listen. UDP sockets never do more than that, and receive all the same.
     Bound,
     /// A connection that happens to use the port as its own.
     Connection,

@@ -26,7 +26,15 @@ fn a_process(root: &TempDir, pid: u32, files: &[(&str, &[u8])], sockets: &[u32])
 
 fn held(inode: u32, uid: u32) -> HeldBy {
     let endpoint = Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
-    HeldBy { endpoint, bound: endpoint.address, kind: HoldKind::Listener, inode, uid }
+    HeldBy {
+        endpoint,
+        bound: endpoint.address,
+        kind: HoldKind::Listener,
+        inode,
+        uid,
+        cookie: 0,
+        cgroup: None,
+    }
 }
 
 #[test]
