@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use error::PortError;
@@ -138,31 +139,71 @@ pub enum HoldKind {
 /// The process behind a socket, as far as this user may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Holder {
-    /// Process id; `None` when the kernel hides it from this user.
+    /// Process id; `None` when the kernel hides it from this user. Of several processes that have the socket open, the one
+    /// with the lowest.
     pub pid: Option<u32>,
+    /// The other processes that have the same socket open; it is held until the last one closes it.
+    #[serde(default)]
+    pub others: Vec<u32>,
     /// Command line, arguments joined by spaces, at most 256 characters; `None` when hidden.
     pub command: Option<String>,
     /// The uid that made the socket.
     pub uid: u32,
     /// Name of that user, if there is one.
     pub user: Option<String>,
-    /// systemd unit, if the process's cgroup tells one.
+    /// When the process began, to the second; `None` when hidden.
+    #[serde(default)]
+    pub started: Option<Timestamp>,
+    /// systemd unit, if the cgroup tells one: the process's, or the one that the socket was made in when that is hidden.
     pub unit: Option<String>,
+    /// Id of the container, if the cgroup tells one.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Path of that cgroup.
+    #[serde(default)]
+    pub cgroup: Option<String>,
+    /// No process has the socket open any more: the kernel is closing a connection.
+    #[serde(default)]
+    pub orphaned: bool,
 }
+
+/// Digits by which people and their tools tell containers apart.
+const SHORT_CONTAINER_ID: usize = 12;
 
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_hidden = self.pid.is_none() && !self.orphaned;
         match (self.pid, &self.command) {
             (Some(pid), Some(command)) => write!(formatter, "pid {pid} ({command})")?,
             (Some(pid), None) => write!(formatter, "pid {pid}")?,
-            (None, _) => formatter.write_str("a process that this user may not see")?,
+            (None, _) if self.orphaned => formatter.write_str("the kernel, which closes a connection")?,
+            (None, _) => formatter.write_str("a process")?,
+        }
+        match &self.others[..] {
+            [] => {}
+            [other] => write!(formatter, " and pid {other}")?,
+            others => {
+                let others: Vec<_> = others.iter().map(u32::to_string).collect();
+                write!(formatter, " and pids {}", others.join(", "))?;
+            }
         }
         match &self.user {
             Some(user) => write!(formatter, " of user {user}")?,
             None => write!(formatter, " of uid {}", self.uid)?,
         }
-        if let Some(unit) = &self.unit {
-            write!(formatter, " in {unit}")?;
+        match (&self.unit, &self.cgroup) {
+            (Some(unit), _) => write!(formatter, " in {unit}")?,
+            (None, Some(cgroup)) if is_hidden && cgroup != "/" => write!(formatter, " in cgroup {cgroup}")?,
+            (None, _) => {}
+        }
+        if let Some(container) = &self.container {
+            let short = container.get(..SHORT_CONTAINER_ID).unwrap_or(container);
+            write!(formatter, ", container {short}")?;
+        }
+        if is_hidden {
+            formatter.write_str(
+                "; this user may not see its pid and command line, root may (`sudo portward who`)",
+            )?;
         }
         Ok(())
     }
