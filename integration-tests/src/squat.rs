@@ -69,7 +69,6 @@ pub struct Squat {
 pub struct Held {
     /// The port that it has.
     pub port: u16,
-    #[expect(dead_code, reason = "they are held, not used")]
     sockets: Vec<Socket>,
     heir: Option<Heir>,
 }
@@ -78,6 +77,13 @@ impl Held {
     /// The process that alone has the socket, if it is not the one that made it.
     pub fn heir(&self) -> Option<u32> {
         self.heir.as_ref().map(|heir| heir.0.id())
+    }
+
+    /// Lets go, and ends connections with a reset, so that no TIME_WAIT is left of them.
+    pub fn reset(self) {
+        for socket in &self.sockets {
+            socket.set_linger(Some(std::time::Duration::ZERO)).expect("a socket takes SO_LINGER");
+        }
     }
 }
 

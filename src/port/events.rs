@@ -104,14 +104,13 @@ impl Events {
 impl State {
     /// Opens the socket if need be, and brings its filter and its groups up to date.
     fn listen(&mut self) -> io::Result<Arc<AsyncFd<Socket>>> {
-        let socket = match &self.socket {
-            Some(socket) => socket.clone(),
-            None => {
-                let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-                socket.set_non_blocking(true)?;
-                socket.bind_auto()?;
-                Arc::new(register(socket)?)
-            }
+        let socket = if let Some(socket) = &self.socket {
+            socket.clone()
+        } else {
+            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+            socket.set_non_blocking(true)?;
+            socket.bind_auto()?;
+            Arc::new(register(socket)?)
         };
         // Before joining, or foreign events would slip in between.
         attach_filter(socket.get_ref(), &self.ports());

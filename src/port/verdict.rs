@@ -10,6 +10,8 @@ use super::{Endpoint, HeldBy, HoldKind, Protocol};
 /// Addresses for documentation (RFC 5737, RFC 3849): no socket has them, and so only wildcards are in the way there.
 const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// `LOOPBACK4_IPV6`: the IPv4 address that an IPv6 connection has in the kernel's eyes, unless its socket is v6only.
+const V4_OF_V6_CONNECTIONS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
 /// A socket that may be in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +77,9 @@ pub(super) fn endpoints_overlap(one: &Endpoint, two: &Endpoint) -> bool {
         && Coverage::of(one.address.ip(), one.v6only).overlaps(Coverage::of(two.address.ip(), two.v6only))
 }
 
-/// Whether `row`, which is of the endpoint's protocol, has its port at one of its addresses.
+/// Whether `row`, which is of the endpoint's protocol, may have its port at one of its addresses.
 pub(super) fn overlaps(endpoint: &Endpoint, row: &SocketRow) -> bool {
-    endpoints_overlap(endpoint, &place(row, endpoint.protocol)) && same_interface(endpoint, row)
+    endpoints_overlap(endpoint, &place(endpoint, row)) && same_interface(endpoint, row)
 }
 
 /// Two sockets that are bound to different interfaces do not meet. An endpoint has one if it is link-local.
@@ -116,8 +118,13 @@ pub(super) fn listeners_on(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<Obsta
     listening.filter(|row| overlaps(endpoint, row)).filter_map(|row| obstacle(endpoint, row)).collect()
 }
 
-/// The sockets among `rows` that may explain why a trial bind of `endpoint` failed.
+/// The sockets among `rows` that may explain why a trial bind of `endpoint` failed. Where one listens, the connections that
+/// it has accepted are no explanation.
 pub(super) fn obstacles(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<Obstacle> {
+    let listening = listeners_on(endpoint, rows);
+    if !listening.is_empty() {
+        return listening;
+    }
     rows.iter().filter(|row| overlaps(endpoint, row)).filter_map(|row| obstacle(endpoint, row)).collect()
 }
 
@@ -188,18 +195,25 @@ fn obstacle(endpoint: &Endpoint, row: &SocketRow) -> Option<Obstacle> {
         cookie: row.cookie,
         cgroup: row.cgroup,
     };
-    Some(Obstacle { held, place: place(row, endpoint.protocol) })
+    Some(Obstacle { held, place: place(endpoint, row) })
 }
 
-/// What `row` is bound to.
-fn place(row: &SocketRow, protocol: Protocol) -> Endpoint {
+/// Where `row` may meet `endpoint`.
+fn place(endpoint: &Endpoint, row: &SocketRow) -> Endpoint {
+    // Whether a connection's socket is v6only is not told.
+    let is_connection = matches!(row.state, SocketState::Connected | SocketState::TimeWait(_));
+    let wanted = Coverage::of(endpoint.address.ip(), endpoint.v6only);
+    let own = Coverage::of(row.local.ip(), row.v6only);
     let address = match row.local {
+        local if is_connection && wanted.v6.is_none() && own.v6.is_some() => {
+            SocketAddr::new(V4_OF_V6_CONNECTIONS.into(), local.port())
+        }
         SocketAddr::V6(local) if local.ip().is_unicast_link_local() => {
             SocketAddrV6::new(*local.ip(), local.port(), 0, row.interface).into()
         }
         local => local,
     };
-    Endpoint { address, v6only: row.v6only, protocol }
+    Endpoint { address, v6only: row.v6only, protocol: endpoint.protocol }
 }
 
 /// Index of the interface that the address belongs to; 0 for none.

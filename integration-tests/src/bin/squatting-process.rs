@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests: what surprises it ends it")]
 
 use std::fs;
-use std::io::{BufRead as _, Write as _, stdin, stdout};
+use std::io::{BufRead as _, stdin};
 
 use integration_tests::{Held, Squat};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -29,8 +29,8 @@ fn main() {
     let mut held: Vec<Held> = Vec::new();
     for line in stdin().lock().lines() {
         let line = line.unwrap();
-        let answer = match line.strip_prefix("make ").and_then(|rest| rest.split_once(' ')) {
-            Some((port, squat)) => {
+        let answer =
+            if let Some((port, squat)) = line.strip_prefix("make ").and_then(|rest| rest.split_once(' ')) {
                 let squat: Squat = squat.parse().unwrap();
                 match squat.make(port.parse().unwrap()) {
                     Ok(made) => {
@@ -40,13 +40,11 @@ fn main() {
                     }
                     Err(_) => "refused".to_owned(),
                 }
-            }
-            None => {
+            } else {
                 assert_eq!(line, "leave");
                 held.clear();
                 "left".to_owned()
-            }
-        };
-        writeln!(stdout(), "{answer}").unwrap();
+            };
+        println!("{answer}");
     }
 }

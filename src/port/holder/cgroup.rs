@@ -73,13 +73,17 @@ fn root_in(mounts: &str) -> Option<&str> {
 }
 
 /// The path in the text of a process's cgroup file: `0::/system.slice/nginx.service` on cgroup v2, and a line with
-/// `name=systemd` on v1.
+/// `name=systemd` on v1. Where both are in use, one of them may not be, and tell the root.
 pub(super) fn path_in(cgroups: &str) -> Option<&str> {
-    cgroups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let controllers = fields.next()?;
-        fields.next().filter(|_| controllers.is_empty() || controllers == "name=systemd")
-    })
+    let path = |hierarchy: &str| {
+        cgroups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            (controllers == hierarchy).then_some(path)
+        })
+    };
+    let paths = [path(""), path("name=systemd")];
+    let tells = |path: &&&str| **path != "/";
+    paths.iter().flatten().find(tells).or_else(|| paths.iter().flatten().next()).copied()
 }
 
 /// The innermost unit in a path.
@@ -118,6 +122,8 @@ mod tests {
         assert_eq!(unit_of(nested), Some("app-firefox.scope"));
         let v1 = "12:cpu,cpuacct:/x.service\n1:name=systemd:/system.slice/cron.service\n";
         assert_eq!(unit_of(v1), Some("cron.service"));
+        assert_eq!(unit_of("1:name=systemd:/\n0::/system.slice/a.service\n"), Some("a.service"));
+        assert_eq!(unit_of("1:name=systemd:/system.slice/a.service\n0::/\n"), Some("a.service"));
         assert_eq!(unit_of("0::/\n"), None);
         assert_eq!(unit_of("0::/user.slice\n"), None);
         assert_eq!(unit_of("0::/.service\n"), None);

@@ -57,6 +57,16 @@ fn addresses_overlap_as_the_kernel_has_it() {
     }
 }
 
+/// Found by the differential test: a socket that was bound to `[::]` without v6only and then connected over IPv6.
+#[test]
+fn a_connection_over_ipv6_may_be_in_the_way_of_the_ipv4_wildcard() {
+    let connection = row("[::1]:80", false, SocketState::Connected);
+    assert!(overlaps(&endpoint("0.0.0.0:80", false), &connection));
+    assert!(overlaps(&endpoint("[::]:80", false), &connection));
+    assert!(!overlaps(&endpoint("127.0.0.1:80", false), &connection));
+    assert!(!overlaps(&endpoint("0.0.0.0:80", false), &row("[::1]:80", true, SocketState::Bound)));
+}
+
 #[test]
 fn link_local_sockets_of_two_interfaces_do_not_meet() {
     let wanted = endpoint("[fe80::1%2]:80", true);
