@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use integration_tests::{Held, NOBODY, Squat, Use, become_nobody, isolated};
 use portward::port::diag::Diag;
@@ -286,7 +287,12 @@ struct Run {
 
 const AS_ROOT: Run = Run { uid: 0, hide_bound_sockets: false, uses: &Use::TCP, protocol: Protocol::Tcp };
 
+/// One run at a time: a process that another one starts has copies of this one's sockets until it executes its program, and so
+/// keeps ports held that were closed here.
+static TURN: Mutex<()> = Mutex::new(());
+
 fn run(run: Run) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     isolated(async || {
         let cgroup = Cgroup::new();
         let cgroups = [None, cgroup.as_ref().map(|cgroup| &*cgroup.0)];

@@ -13,8 +13,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use integration_tests::{Daemon, Held, Lab, Squat, Sshd, Use, isolated, within_deadline};
-use portward::port::{Endpoint, Ports, Protocol};
 use portward::daemon::snapshot::TunnelStatus;
+use portward::port::{Endpoint, Ports, Protocol};
 use portward::tunnel::StateName;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -123,9 +123,8 @@ async fn daemon() {
             let held = squatters(r#use, is_group);
             let (mark, log_mark) = (daemon.mark(), daemon.log().mark());
             daemon.post("/start/web?timeout=1ms").await;
-            let waits = |status: &TunnelStatus| {
-                status.state == StateName::AwaitingPort && status.holder.is_some()
-            };
+            let waits =
+                |status: &TunnelStatus| status.state == StateName::AwaitingPort && status.holder.is_some();
             daemon.wait_status(mark, "web", "waiting for its port", waits).await;
             let released = Instant::now();
             release(held);
