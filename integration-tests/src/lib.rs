@@ -8,6 +8,8 @@
 //! - [`Daemon`]: `portward run`, its log, its events, its API and its command line.
 //! - [`Fetcher`], [`NumberedStream`], [`socks`]: clients that use a tunnel while the test does something to it.
 //! - [`Squatter`]: a foreign process that holds a port.
+//! - [`Squat`]: a socket of any kind that can hold a port, made here or by the program `squatting-process`.
+//! - [`isolated`]: a network namespace alone, for what needs no daemon.
 //! - [`Trace`]: the system calls of a process, by strace.
 //! - [`Record`]: a list that only grows and that can be waited on; every wait in the harness is one on a record.
 
@@ -20,9 +22,11 @@ mod daemon;
 mod lab;
 mod log;
 mod namespace;
+mod network;
 mod origin;
 mod record;
 pub mod socks;
+mod squat;
 mod squatter;
 mod sshd;
 mod strace;
@@ -33,8 +37,10 @@ pub use daemon::{Daemon, Ended};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, lines_of};
 pub use namespace::{ProcessInfo, kill, process_end, stop_signal};
+pub use network::{NOBODY, become_nobody, ip, isolated};
 pub use origin::{serve_echo, serve_page};
 pub use record::{DEADLINE, Record, within_deadline};
+pub use squat::{Held, Squat, Use};
 pub use squatter::Squatter;
 pub use sshd::Sshd;
 pub use strace::Trace;

@@ -40,7 +40,7 @@ fn release(holder: &Holder) -> String {
     match (&holder.unit, holder.pid) {
         (Some(unit), _) => format!("stop {unit}, or set `on_conflict: kill`"),
         (None, Some(pid)) => format!("end pid {pid}, or set `on_conflict: kill`"),
-        (None, None) => "`sudo ss -tlnp` names the process".to_owned(),
+        (None, None) => "root can end that process".to_owned(),
     }
 }
 
@@ -59,11 +59,11 @@ mod tests {
             command: Some("python3 -m http.server".to_owned()),
             uid: 1000,
             user: Some("ada".to_owned()),
-            unit: None,
+            ..Holder::default()
         });
         insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by pid 4711 (python3 -m http.server) of user ada. It starts by itself once the port is unbound: end pid 4711, or set `on_conflict: kill`.");
         waiting.holder = Some(Holder { uid: 0, user: Some("root".to_owned()), ..Holder::default() });
-        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by a process that this user may not see of user root. It starts by itself once the port is unbound: `sudo ss -tlnp` names the process.");
+        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by a process of user root; this user may not see its pid and command line, root may (`sudo portward who`). It starts by itself once the port is unbound: root can end that process.");
     }
 
     #[test]

@@ -184,6 +184,7 @@ mod tests {
                 uid: 33,
                 user: Some("www-data".to_owned()),
                 unit: Some("nginx.service".to_owned()),
+                ..Holder::default()
             }),
             ..tunnel("wiki")
         };

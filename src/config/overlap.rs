@@ -73,7 +73,9 @@ fn overlap(left: Endpoint, right: Endpoint) -> bool {
         (IpAddr::V6(address), IpAddr::V4(_)) => address.is_unspecified() && !wide.v6only,
         (IpAddr::V4(_), IpAddr::V6(_)) => false,
     };
-    left.port() == right.port() && (covers(left, right) || covers(right, left))
+    left.protocol == right.protocol
+        && left.port() == right.port()
+        && (covers(left, right) || covers(right, left))
 }
 
 /// The same for addresses on a server, of which only the texts are known.
@@ -85,9 +87,10 @@ fn remote_overlap(left: &str, right: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::Protocol;
 
     fn endpoint(text: &str, v6only: bool) -> Endpoint {
-        Endpoint { address: text.parse().unwrap(), v6only }
+        Endpoint { address: text.parse().unwrap(), v6only, protocol: Protocol::Tcp }
     }
 
     #[test]

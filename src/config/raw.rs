@@ -43,6 +43,8 @@ pub(super) struct Tunnel {
     pub(super) enabled: Field<bool>,
     /// Program and arguments, instead of `remote_host`; no shell sees them.
     pub(super) command: Field<Vec<Field<String>>>,
+    /// What a command speaks on `local_port`. Default: `tcp`.
+    pub(super) protocol: Field<Protocol>,
     /// How long a command may take until it listens. Default: 30s.
     pub(super) start_timeout: Field<Period>,
     /// How ssh is called.
@@ -152,6 +154,16 @@ pub(super) enum DirectionMode {
     Default,
     /// `local_to_remote` is -L, `remote_to_local` is -R.
     SshStandard,
+}
+
+/// What a command speaks on `local_port`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP: to be bound is to listen.
+    Udp,
 }
 
 /// What to do when somebody else holds the port.

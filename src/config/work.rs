@@ -11,6 +11,7 @@ use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode};
 use super::values::{Period, Port};
 use super::{paths, ssh};
+use crate::port::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +30,12 @@ impl Context<'_> {
         let hint = "how long ssh may take is `connect_timeout` under `ssh:`";
         let no_start_timeout =
             self.forbid(&raw.start_timeout, "start_timeout", "is for tunnels with `command`", hint);
+        let no_protocol = self.forbid(
+            &raw.protocol,
+            "protocol",
+            "is for tunnels with `command`",
+            "remove it: ssh forwards TCP and nothing else",
+        );
         let forward = self.forward(entry);
         let absent = raw::Ssh::default();
         let ssh = match &raw.ssh {
@@ -55,6 +62,7 @@ impl Context<'_> {
             .filter_map(|(name, value)| Some((name.value.clone(), value.value()?.clone())))
             .collect();
         no_start_timeout?;
+        no_protocol?;
         let (forward, port) = forward?;
         let tunnel = SshTunnel {
             destination: destination?,
@@ -122,10 +130,18 @@ impl Context<'_> {
             }
             Ok(*timeout)
         });
+        let protocol = self.optional(&raw.protocol, "protocol", |protocol| {
+            Ok(match protocol {
+                raw::Protocol::Tcp => Protocol::Tcp,
+                raw::Protocol::Udp => Protocol::Udp,
+            })
+        });
         no_ssh.into_iter().collect::<Option<()>>()?;
         let listen = listen?;
         let start_timeout = start_timeout?.unwrap_or(START_TIMEOUT);
-        let tunnel = CommandTunnel { argv: argv?, listen: listen.value, start_timeout };
+        let protocol = protocol?.unwrap_or_default();
+        let endpoints = listen.value.iter().map(|endpoint| endpoint.over(protocol)).collect();
+        let tunnel = CommandTunnel { argv: argv?, listen: endpoints, start_timeout };
         Some((Work::Command(tunnel), listen.place))
     }
 

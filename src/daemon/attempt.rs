@@ -1,6 +1,6 @@
 //! One process of a tunnel, from its start to its end: it carries out orders and reports events.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -183,8 +183,7 @@ impl Attempt {
         &self,
         ours: impl Fn(&Endpoint, &Listener) -> bool,
     ) -> Result<Vec<Listener>, PortError> {
-        let ports: BTreeSet<_> = self.endpoints.iter().map(Endpoint::port).collect();
-        let mut listeners = self.ports.listeners(&ports)?;
+        let mut listeners = self.ports.listeners(&self.endpoints)?;
         listeners.retain(|listener| self.endpoints.iter().any(|endpoint| ours(endpoint, listener)));
         Ok(listeners)
     }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, OUTPUT_GRACE, Said, port_failure};
 use crate::config::desired::CommandTunnel;
-use crate::port::{Endpoint, Listener, PortError, holder};
+use crate::port::{Listener, PortError, holder};
 use crate::process::{Child, read_lines};
 use crate::tunnel::{Event, Failure, FailureKind};
 
@@ -82,8 +82,7 @@ impl Attempt {
 
     /// Resolves once no socket of the process listens on the port any more; the kernel tells when one was destroyed.
     async fn until_listener_lost(&self, pid: u32) -> Result<(), PortError> {
-        let ports: BTreeSet<_> = self.endpoints.iter().map(Endpoint::port).collect();
-        let mut subscription = self.ports.watch(&ports)?;
+        let mut subscription = self.ports.watch(&self.endpoints)?;
         while self.look(pid).await {
             subscription.changed().await;
         }

@@ -1,6 +1,6 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::process::Command;
 use std::sync::PoisonError;
 
@@ -96,9 +96,9 @@ impl Effects {
         Self { ports, control }
     }
 
-    /// The listeners on `ports` now.
-    pub(super) fn listeners(&self, ports: &BTreeSet<u16>) -> Result<Vec<Listener>, crate::port::PortError> {
-        self.ports.listeners(ports)
+    /// The listeners on `endpoints` now.
+    pub(super) fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, crate::port::PortError> {
+        self.ports.listeners(endpoints)
     }
 
     /// Reports `PortUnbound` as soon as the kernel confirms it.
@@ -180,7 +180,7 @@ impl Effects {
         let (ports, endpoints, teller) = (self.ports.clone(), self.usable(work), outside.teller.clone());
         let sent = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
         spawn_blocking(move || {
-            let Ok(Verdict::Held(held)) = ports.verdict(&endpoints) else { return };
+            let Ok(held) = ports.holders(&endpoints) else { return };
             for eviction in process::evict(&held, signal) {
                 let (holder, holder_pid) = (&eviction.holder, eviction.holder.pid);
                 let done = match eviction.result {

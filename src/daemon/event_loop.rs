@@ -21,6 +21,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
+use crate::port::Listener;
 use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
@@ -269,10 +270,9 @@ impl EventLoop {
             |entry: &Entry| entry.tunnel.listening().map(|generation| entry.outside.listeners(generation));
         let expected: Vec<_> =
             self.state.entries.iter().filter_map(|(slot, entry)| Some((*slot, up(entry)?))).collect();
-        let ports =
-            expected.iter().flat_map(|(_, listeners)| listeners).map(|listener| listener.address.port());
-        let ports = ports.collect();
-        let present = match self.effects.listeners(&ports) {
+        let listeners = expected.iter().flat_map(|(_, listeners)| listeners);
+        let endpoints: Vec<_> = listeners.map(Listener::endpoint).collect();
+        let present = match self.effects.listeners(&endpoints) {
             Ok(present) => present,
             Err(error) => {
                 tracing::error!("cannot look at the listeners: {error}");

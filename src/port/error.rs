@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Endpoint;
+use super::{Endpoint, Protocol};
 
 /// Why the kernel could not be asked, or why an endpoint can never be bound as things stand.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +18,9 @@ pub enum PortError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel does not dump TCP sockets.
-    #[error("the kernel cannot tell about TCP sockets: `modprobe tcp_diag` loads what is missing")]
-    NoTcpDiag,
+    /// The kernel does not tell of the protocol's sockets.
+    #[error("the kernel cannot tell about {name} sockets: `modprobe {0}_diag` loads what is missing", name = .0.name())]
+    NotTold(Protocol),
     /// The kernel refused a dump.
     #[error("sock_diag netlink: the kernel refused the dump: {0}")]
     Refused(#[source] io::Error),
@@ -47,4 +47,11 @@ pub enum PortError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl PortError {
+    /// What makes an error of the netlink socket out of an operation's failure.
+    pub(super) fn netlink(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Netlink { operation, source }
+    }
 }

@@ -16,10 +16,18 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::wire::{self, Message};
-use super::{PortError, filter};
+use super::{Endpoint, PortError, Protocol, filter};
 
-/// Multicast groups of NETLINK_SOCK_DIAG: SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY.
-const GROUPS: [u32; 2] = [1, 3];
+/// The multicast groups of NETLINK_SOCK_DIAG, for IPv4 and for IPv6.
+const fn groups(protocol: Protocol) -> [u32; 2] {
+    match protocol {
+        // SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY
+        Protocol::Tcp => [1, 3],
+        // SKNLGRP_INET_UDP_DESTROY, SKNLGRP_INET6_UDP_DESTROY
+        Protocol::Udp => [2, 4],
+    }
+}
+
 /// An event with all its attributes takes a few hundred bytes.
 const BUFFER_SIZE: usize = 8 * 1024;
 
@@ -33,6 +41,8 @@ pub(super) struct Events {
 struct State {
     /// Open while there are subscribers.
     socket: Option<Arc<AsyncFd<Socket>>>,
+    /// What it has joined the groups of.
+    joined: BTreeSet<Protocol>,
     subscribers: HashMap<u64, Subscriber>,
     last_id: u64,
     buffer: Vec<u8>,
@@ -43,6 +53,7 @@ struct State {
 #[derive(Debug)]
 struct Subscriber {
     ports: BTreeSet<u16>,
+    protocols: BTreeSet<Protocol>,
     /// Its permit is what remembers a change until the subscriber asks.
     changed: Arc<Notify>,
 }
@@ -57,13 +68,18 @@ pub struct Subscription {
 }
 
 impl Events {
-    /// Subscribes to `ports`. Panics outside a tokio runtime.
-    pub(super) fn subscribe(self: &Arc<Self>, ports: &BTreeSet<u16>) -> Result<Subscription, PortError> {
+    /// Subscribes to the ports of `endpoints`. Panics outside a tokio runtime.
+    pub(super) fn subscribe(self: &Arc<Self>, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
         let mut state = self.lock();
         state.last_id += 1;
         let id = state.last_id;
         let changed = Arc::new(Notify::new());
-        state.subscribers.insert(id, Subscriber { ports: ports.clone(), changed: changed.clone() });
+        let subscriber = Subscriber {
+            ports: endpoints.iter().map(Endpoint::port).collect(),
+            protocols: endpoints.iter().map(|endpoint| endpoint.protocol).collect(),
+            changed: changed.clone(),
+        };
+        state.subscribers.insert(id, subscriber);
         match state.listen() {
             Ok(socket) => Ok(Subscription { id, changed, socket, events: self.clone() }),
             Err(source) => {
@@ -86,34 +102,58 @@ impl Events {
 }
 
 impl State {
-    /// Opens the socket, or brings the filter of the open one up to date.
+    /// Opens the socket if need be, and brings its filter and its groups up to date.
     fn listen(&mut self) -> io::Result<Arc<AsyncFd<Socket>>> {
-        let ports = self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect();
-        if let Some(socket) = &self.socket {
-            attach_filter(socket.get_ref(), &ports);
-            return Ok(socket.clone());
-        }
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.set_non_blocking(true)?;
-        socket.bind_auto()?;
+        let socket = if let Some(socket) = &self.socket {
+            socket.clone()
+        } else {
+            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+            socket.set_non_blocking(true)?;
+            socket.bind_auto()?;
+            Arc::new(register(socket)?)
+        };
         // Before joining, or foreign events would slip in between.
-        attach_filter(&socket, &ports);
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        let socket = Arc::new(register(socket)?);
+        attach_filter(socket.get_ref(), &self.ports());
+        self.join(socket.get_ref())?;
         self.socket = Some(socket.clone());
         Ok(socket)
     }
 
     fn unsubscribe(&mut self, id: u64) {
         self.subscribers.remove(&id);
-        let ports: BTreeSet<u16> =
-            self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect();
-        match &self.socket {
-            Some(socket) if !ports.is_empty() => attach_filter(socket.get_ref(), &ports),
-            _ => self.socket = None,
+        match self.socket.clone() {
+            Some(socket) if !self.subscribers.is_empty() => {
+                attach_filter(socket.get_ref(), &self.ports());
+                if let Err(error) = self.join(socket.get_ref()) {
+                    tracing::debug!(%error, "destroy events that nobody waits for are still received");
+                }
+            }
+            _ => {
+                self.socket = None;
+                self.joined.clear();
+            }
         }
+    }
+
+    /// Joins the groups that are waited for, and leaves the others: each costs whoever closes a socket of its protocol.
+    fn join(&mut self, socket: &Socket) -> io::Result<()> {
+        let wanted: BTreeSet<Protocol> =
+            self.subscribers.values().flat_map(|subscriber| &subscriber.protocols).copied().collect();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for group in groups(protocol) {
+                match (wanted.contains(&protocol), self.joined.contains(&protocol)) {
+                    (true, false) => socket.add_membership(group)?,
+                    (false, true) => socket.drop_membership(group)?,
+                    (true, true) | (false, false) => {}
+                }
+            }
+        }
+        self.joined = wanted;
+        Ok(())
+    }
+
+    fn ports(&self) -> BTreeSet<u16> {
+        self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect()
     }
 
     /// Reads one datagram and wakes whom it concerns.

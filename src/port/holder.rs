@@ -2,24 +2,55 @@
 //!
 //! Whatever /proc does not show, because the process is gone or belongs to somebody else, is left out: that is no error.
 
-use std::collections::{BTreeSet, HashMap};
+mod cgroup;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 
+use jiff::{SignedDuration, Timestamp};
 use nix::unistd::{Uid, User};
 
+use self::cgroup::Cgroups;
+use super::wire::SocketRow;
 use super::{HeldBy, Holder};
 
 /// Characters of a command line that are shown.
 const COMMAND_LENGTH: usize = 256;
 /// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
 const MAX_ANCESTORS: usize = 1024;
+/// Ticks a second in which /proc counts (USER_HZ), as milliseconds for one.
+const TICK_MILLISECONDS: i64 = 10;
+
+/// What the kernel tells of a socket's owner without /proc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owned {
+    /// Inode; 0 when no process has it open any more.
+    pub inode: u32,
+    /// The uid that made it.
+    pub uid: u32,
+    /// Id of the cgroup in which it was made.
+    pub cgroup: Option<u64>,
+}
+
+impl From<&HeldBy> for Owned {
+    fn from(held: &HeldBy) -> Self {
+        Self { inode: held.inode, uid: held.uid, cgroup: held.cgroup }
+    }
+}
+
+impl From<&SocketRow> for Owned {
+    fn from(row: &SocketRow) -> Self {
+        Self { inode: row.inode, uid: row.uid, cgroup: row.cgroup }
+    }
+}
 
 /// The processes that have the sockets `inodes` open, by inode; of several, the one with the lowest pid. Reads all of /proc
 /// (7 to 10 ms for 280 processes).
 pub fn owners(inodes: &BTreeSet<u32>) -> HashMap<u32, u32> {
-    Processes::system().owners(inodes)
+    let owners = Processes::system().owners(inodes);
+    owners.into_iter().map(|(inode, pids)| (inode, pids[0])).collect()
 }
 
 /// Whether the process `pid` has the socket `inode` open (28 microseconds).
@@ -27,9 +58,17 @@ pub fn pid_owns(pid: u32, inode: u32) -> bool {
     Processes::system().sockets(pid).any(|socket| socket == inode)
 }
 
-/// Who holds the endpoint. Of a process that this user may not see, the uid and the user's name are known all the same.
+/// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
+/// the unit and the container are known all the same.
+///
+/// Nobody holds a TIME_WAIT, and the kernel tells nothing of what is unexplained: do not ask who that is.
 pub fn describe(held: &HeldBy) -> Holder {
-    Processes::system().describe(held)
+    describe_all(&[held.into()]).swap_remove(0)
+}
+
+/// Who has each of `sockets`. Reads /proc and the tree of cgroups once for all of them.
+pub fn describe_all(sockets: &[Owned]) -> Vec<Holder> {
+    Processes::system().describe(sockets, &Cgroups::system())
 }
 
 /// Whether `pid` is `ancestor` or a descendant of it.
@@ -67,30 +106,51 @@ impl Processes {
         descriptors.filter_map(|descriptor| socket_inode(fs::read_link(descriptor.path()).ok()?.as_os_str()))
     }
 
-    fn owners(&self, inodes: &BTreeSet<u32>) -> HashMap<u32, u32> {
-        let mut owners = HashMap::new();
+    /// The pids that have each of `inodes` open, in ascending order, never none.
+    fn owners(&self, inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<u32>> {
+        let mut owners: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        if inodes.is_empty() {
+            return owners;
+        }
         for pid in self.pids() {
-            if owners.len() == inodes.len() {
-                break;
-            }
             for inode in self.sockets(pid).filter(|inode| inodes.contains(inode)) {
-                owners.entry(inode).or_insert(pid);
+                let pids = owners.entry(inode).or_default();
+                // A process may have several descriptors of one socket.
+                if pids.last() != Some(&pid) {
+                    pids.push(pid);
+                }
             }
         }
         owners
     }
 
-    fn describe(&self, held: &HeldBy) -> Holder {
+    fn describe(&self, sockets: &[Owned], cgroups: &Cgroups) -> Vec<Holder> {
         // Without an inode no process has the socket open any more.
-        let sought = if held.inode == 0 { BTreeSet::new() } else { BTreeSet::from([held.inode]) };
-        let pid = self.owners(&sought).remove(&held.inode);
-        Holder {
-            pid,
-            command: pid.and_then(|pid| self.command(pid)),
-            uid: held.uid,
-            user: User::from_uid(Uid::from_raw(held.uid)).ok().flatten().map(|user| user.name),
-            unit: pid.and_then(|pid| self.unit(pid)),
-        }
+        let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
+        let owners = self.owners(&inodes);
+        let paths = cgroups.paths(&sockets.iter().filter_map(|socket| socket.cgroup).collect());
+        let mut users: HashMap<u32, Option<String>> = HashMap::new();
+        let describe = |socket: &Owned| {
+            let pids = owners.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
+            let pid = pids.first().copied();
+            let cgroup_of_socket = || socket.cgroup.and_then(|id| paths.get(&id).cloned());
+            let cgroup = pid.and_then(|pid| self.cgroup(pid)).or_else(cgroup_of_socket);
+            let told = |part: fn(&str) -> Option<&str>| cgroup.as_deref().and_then(part).map(harmless);
+            let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
+            Holder {
+                pid,
+                others: pids.iter().skip(1).copied().collect(),
+                command: pid.and_then(|pid| self.command(pid)),
+                uid: socket.uid,
+                user,
+                started: pid.and_then(|pid| self.started(pid)),
+                unit: told(cgroup::unit_in),
+                container: told(cgroup::container_in),
+                cgroup: cgroup.as_deref().map(harmless),
+                orphaned: socket.inode == 0,
+            }
+        };
+        sockets.iter().map(describe).collect()
     }
 
     /// The command line, or the name in brackets if the process has erased it.
@@ -105,12 +165,32 @@ impl Processes {
         Some(harmless(&format!("[{}]", String::from_utf8_lossy(&name).trim_end_matches('\n'))))
     }
 
-    fn unit(&self, pid: u32) -> Option<String> {
-        unit_of(&String::from_utf8_lossy(&fs::read(self.file(pid, "cgroup")).ok()?))
+    fn cgroup(&self, pid: u32) -> Option<String> {
+        let text = fs::read(self.file(pid, "cgroup")).ok()?;
+        cgroup::path_in(&String::from_utf8_lossy(&text)).map(str::to_owned)
+    }
+
+    /// When the process began, to the second.
+    fn started(&self, pid: u32) -> Option<Timestamp> {
+        /// The 22nd field.
+        const START: usize = 19;
+        let ticks: i64 = self.stat_field(pid, START)?.parse().ok()?;
+        let stat = fs::read_to_string(self.root.join("stat")).ok()?;
+        let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+        let boot = Timestamp::from_second(boot).ok()?;
+        boot.checked_add(SignedDuration::from_millis(ticks.checked_mul(TICK_MILLISECONDS)?)).ok()
+    }
+
+    /// A field of the stat file, counted from the one behind the name; the name may hold spaces and parentheses itself.
+    fn stat_field(&self, pid: u32, index: usize) -> Option<String> {
+        let stat = fs::read(self.file(pid, "stat")).ok()?;
+        field_in(&String::from_utf8_lossy(&stat), index).map(str::to_owned)
     }
 
     fn parent(&self, pid: u32) -> Option<u32> {
-        parent_in(&String::from_utf8_lossy(&fs::read(self.file(pid, "stat")).ok()?))
+        /// The fourth field.
+        const PARENT: usize = 1;
+        self.stat_field(pid, PARENT)?.parse().ok()
     }
 
     fn is_descendant_of(&self, pid: u32, ancestor: u32) -> bool {
@@ -137,26 +217,13 @@ fn is_harmful(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The innermost unit in the text of a cgroup file: `0::/system.slice/nginx.service` on cgroup v2, and a line with
-/// `name=systemd` on v1.
-fn unit_of(cgroups: &str) -> Option<String> {
-    let path = cgroups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let controllers = fields.next()?;
-        fields.next().filter(|_| controllers.is_empty() || controllers == "name=systemd")
-    })?;
-    let is_unit = |name: &&str| {
-        [".service", ".scope"]
-            .iter()
-            .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()))
-    };
-    path.rsplit('/').find(is_unit).map(harmless)
+fn field_in(stat: &str, index: usize) -> Option<&str> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(index)
 }
 
-/// The fourth field of a stat file. The second is the name in parentheses, which may hold spaces and parentheses itself.
-fn parent_in(stat: &str) -> Option<u32> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
+fn user(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ mod error;
 mod events;
 mod filter;
 pub mod holder;
+mod ports;
 mod release;
+mod time_wait;
 mod trial;
 mod verdict;
 pub mod wire;
@@ -14,25 +16,65 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use error::PortError;
 pub use events::Subscription;
-pub use release::{Counters, Listener, Ports};
+pub use ports::{Counters, Listener, Ports};
 
-/// A local TCP endpoint that a tunnel is to listen on.
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP, in which to be bound is to listen.
+    Udp,
+}
+
+impl Protocol {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+/// The word in JSON and in the configuration.
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A local endpoint that a tunnel is to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Address and port.
     pub address: SocketAddr,
     /// For `[::]`: whether the listener leaves IPv4 alone. ssh always sets IPV6_V6ONLY; other programs may not.
     pub v6only: bool,
+    /// A TCP port has nothing to do with the UDP port of the same number.
+    pub protocol: Protocol,
 }
 
 impl Endpoint {
-    /// The endpoint as ssh would bind it: IPv6 sockets are v6only.
+    /// The TCP endpoint as ssh would bind it: IPv6 sockets are v6only.
     pub fn new(address: IpAddr, port: u16) -> Self {
-        Self { address: SocketAddr::new(address, port), v6only: address.is_ipv6() }
+        Self { address: SocketAddr::new(address, port), v6only: address.is_ipv6(), protocol: Protocol::Tcp }
+    }
+
+    /// The same endpoint for another protocol.
+    #[must_use]
+    pub fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// The port.
@@ -43,7 +85,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(formatter)
+        self.address.fmt(formatter)?;
+        match self.protocol {
+            Protocol::Tcp => Ok(()),
+            Protocol::Udp => formatter.write_str("/udp"),
+        }
     }
 }
 
@@ -67,8 +113,12 @@ pub struct HeldBy {
     pub kind: HoldKind,
     /// The socket's inode; 0 when the kernel does not tell (TIME_WAIT).
     pub inode: u32,
-    /// The uid that made the socket.
+    /// The uid that made the socket; 0 in TIME_WAIT, and when unexplained, where it means nothing.
     pub uid: u32,
+    /// The kernel's name for the socket, never used twice; 0 when unexplained.
+    pub cookie: u64,
+    /// Id of the cgroup in which the socket was made; `None` before Linux 5.7 and in TIME_WAIT.
+    pub cgroup: Option<u64>,
 }
 
 /// How a socket holds an endpoint.
@@ -76,7 +126,7 @@ pub struct HeldBy {
 pub enum HoldKind {
     /// It listens.
     Listener,
-    /// It is bound and does not listen.
+    /// It is bound and does not listen. UDP sockets never do more than that, and receive all the same.
     Bound,
     /// A connection that happens to use the port as its own.
     Connection,
@@ -89,31 +139,71 @@ pub enum HoldKind {
 /// The process behind a socket, as far as this user may see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Holder {
-    /// Process id; `None` when the kernel hides it from this user.
+    /// Process id; `None` when the kernel hides it from this user. Of several processes that have the socket open, the one
+    /// with the lowest.
     pub pid: Option<u32>,
+    /// The other processes that have the same socket open; it is held until the last one closes it.
+    #[serde(default)]
+    pub others: Vec<u32>,
     /// Command line, arguments joined by spaces, at most 256 characters; `None` when hidden.
     pub command: Option<String>,
     /// The uid that made the socket.
     pub uid: u32,
     /// Name of that user, if there is one.
     pub user: Option<String>,
-    /// systemd unit, if the process's cgroup tells one.
+    /// When the process began, to the second; `None` when hidden.
+    #[serde(default)]
+    pub started: Option<Timestamp>,
+    /// systemd unit, if the cgroup tells one: the process's, or the one that the socket was made in when that is hidden.
     pub unit: Option<String>,
+    /// Id of the container, if the cgroup tells one.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Path of that cgroup.
+    #[serde(default)]
+    pub cgroup: Option<String>,
+    /// No process has the socket open any more: the kernel is closing a connection.
+    #[serde(default)]
+    pub orphaned: bool,
 }
+
+/// Digits by which people and their tools tell containers apart.
+const SHORT_CONTAINER_ID: usize = 12;
 
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_hidden = self.pid.is_none() && !self.orphaned;
         match (self.pid, &self.command) {
             (Some(pid), Some(command)) => write!(formatter, "pid {pid} ({command})")?,
             (Some(pid), None) => write!(formatter, "pid {pid}")?,
-            (None, _) => formatter.write_str("a process that this user may not see")?,
+            (None, _) if self.orphaned => formatter.write_str("the kernel, which closes a connection")?,
+            (None, _) => formatter.write_str("a process")?,
+        }
+        match &self.others[..] {
+            [] => {}
+            [other] => write!(formatter, " and pid {other}")?,
+            others => {
+                let others: Vec<_> = others.iter().map(u32::to_string).collect();
+                write!(formatter, " and pids {}", others.join(", "))?;
+            }
         }
         match &self.user {
             Some(user) => write!(formatter, " of user {user}")?,
             None => write!(formatter, " of uid {}", self.uid)?,
         }
-        if let Some(unit) = &self.unit {
-            write!(formatter, " in {unit}")?;
+        match (&self.unit, &self.cgroup) {
+            (Some(unit), _) => write!(formatter, " in {unit}")?,
+            (None, Some(cgroup)) if is_hidden && cgroup != "/" => write!(formatter, " in cgroup {cgroup}")?,
+            (None, _) => {}
+        }
+        if let Some(container) = &self.container {
+            let short = container.get(..SHORT_CONTAINER_ID).unwrap_or(container);
+            write!(formatter, ", container {short}")?;
+        }
+        if is_hidden {
+            formatter.write_str(
+                "; this user may not see its pid and command line, root may (`sudo portward who`)",
+            )?;
         }
         Ok(())
     }

@@ -1,12 +1,39 @@
 //! Which sockets keep an endpoint from being bound: the kernel's own rules of conflict, applied to its rows. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use super::ports::Listener;
 use super::wire::{Family, SocketRow, SocketState};
-use super::{Endpoint, HeldBy, HoldKind};
+use super::{Endpoint, HeldBy, HoldKind, Protocol};
+
+/// Addresses for documentation (RFC 5737, RFC 3849): no socket has them, and so only wildcards are in the way there.
+const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// `LOOPBACK4_IPV6`: the IPv4 address that an IPv6 connection has in the kernel's eyes, unless its socket is v6only.
+const V4_OF_V6_CONNECTIONS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+
+/// A socket that may be in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// What is told of it.
+    pub(super) held: HeldBy,
+    /// What it is bound to, to be tried.
+    place: Endpoint,
+}
+
+/// A trial bind that fails because of `obstacles`, and because of nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Probe<'o> {
+    /// What to try.
+    pub(super) endpoint: Endpoint,
+    /// Sockets at one address: either all of them let our bind pass, or they do not. One without SO_REUSEADDR could not have
+    /// joined those that have it, nor they it.
+    pub(super) obstacles: Vec<&'o Obstacle>,
+}
 
 /// The addresses at which a socket takes its port, in each family; an unspecified one stands for all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Coverage {
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
@@ -32,18 +59,27 @@ impl Coverage {
         v4.is_some_and(|(one, two)| one == two || one.is_unspecified() || two.is_unspecified())
             || v6.is_some_and(|(one, two)| one == two || one.is_unspecified() || two.is_unspecified())
     }
+
+    /// An address that this wildcard covers and no definite socket has; `None` for a definite address.
+    fn nobodys(self) -> Option<IpAddr> {
+        match (self.v4, self.v6) {
+            (_, Some(Ipv6Addr::UNSPECIFIED)) => Some(NOBODYS_V6.into()),
+            (Some(Ipv4Addr::UNSPECIFIED), None) => Some(NOBODYS_V4.into()),
+            _ => None,
+        }
+    }
 }
 
 /// Whether two endpoints have a port at an address in common.
 pub(super) fn endpoints_overlap(one: &Endpoint, two: &Endpoint) -> bool {
-    one.port() == two.port()
+    one.protocol == two.protocol
+        && one.port() == two.port()
         && Coverage::of(one.address.ip(), one.v6only).overlaps(Coverage::of(two.address.ip(), two.v6only))
 }
 
-/// Whether `row` has the port of `endpoint` at one of its addresses.
+/// Whether `row`, which is of the endpoint's protocol, may have its port at one of its addresses.
 pub(super) fn overlaps(endpoint: &Endpoint, row: &SocketRow) -> bool {
-    endpoints_overlap(endpoint, &Endpoint { address: row.local, v6only: row.v6only })
-        && same_interface(endpoint, row)
+    endpoints_overlap(endpoint, &place(endpoint, row)) && same_interface(endpoint, row)
 }
 
 /// Two sockets that are bound to different interfaces do not meet. An endpoint has one if it is link-local.
@@ -63,29 +99,86 @@ pub(super) fn families(endpoint: &Endpoint) -> &'static [Family] {
     if coverage.v4.is_some() { &[Family::V4, Family::V6] } else { &[Family::V6] }
 }
 
-/// The listeners among `rows` that hold `endpoint`. A listener always does: it neither shares with, nor yields to, a socket
-/// that has SO_REUSEADDR alone.
-pub(super) fn listeners_on(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<HeldBy> {
-    let listening = rows.iter().filter(|row| row.state == SocketState::Listening);
-    listening.filter(|row| overlaps(endpoint, row)).filter_map(|row| held_by(endpoint, row)).collect()
+/// The addresses to look up the listener of `endpoint` at. A dual-stack IPv6 socket is found under an IPv4 address as well.
+pub(super) fn lookups(endpoint: &Endpoint) -> impl Iterator<Item = SocketAddr> {
+    let Coverage { v4, v6 } = Coverage::of(endpoint.address.ip(), endpoint.v6only);
+    let port = endpoint.port();
+    let v4 = v4.map(|address| SocketAddr::new(address.into(), port));
+    let v6 = v6.map(|address| match endpoint.address {
+        SocketAddr::V6(own) => SocketAddrV6::new(address, port, 0, own.scope_id()).into(),
+        SocketAddr::V4(_) => SocketAddr::new(address.into(), port),
+    });
+    v4.into_iter().chain(v6)
 }
 
-/// The sockets among `rows` that explain why a trial bind of `endpoint` failed.
+/// The listeners among `rows` that hold `endpoint`. A listener always does: it neither shares with, nor yields to, a socket
+/// that has SO_REUSEADDR alone.
+pub(super) fn listeners_on(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<Obstacle> {
+    let listening = rows.iter().filter(|row| row.state == SocketState::Listening);
+    listening.filter(|row| overlaps(endpoint, row)).filter_map(|row| obstacle(endpoint, row)).collect()
+}
+
+/// The sockets among `rows` that may explain why a trial bind of `endpoint` failed. Where one listens, the connections that
+/// it has accepted are no explanation.
+pub(super) fn obstacles(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<Obstacle> {
+    let listening = listeners_on(endpoint, rows);
+    if !listening.is_empty() {
+        return listening;
+    }
+    rows.iter().filter(|row| overlaps(endpoint, row)).filter_map(|row| obstacle(endpoint, row)).collect()
+}
+
+/// The trial binds that tell which of `obstacles` are in the way, in rounds; when one proves something, the next is not
+/// needed. None when there is nothing to tell apart.
 ///
-/// Rows do not tell whether a socket has SO_REUSEADDR, so that a single row may or may not be in the way. But sockets at
-/// one address either let our bind pass, all of them, or do not: one without SO_REUSEADDR could not have joined those that
-/// have it, nor they it. A failed trial therefore makes every overlapping row a holder.
-pub(super) fn explain(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<HeldBy> {
-    rows.iter().filter(|row| overlaps(endpoint, row)).filter_map(|row| held_by(endpoint, row)).collect()
+/// Wildcards come first, for they are in the way of every definite address as well.
+pub(super) fn probes(obstacles: &[Obstacle]) -> Vec<Vec<Probe<'_>>> {
+    let certain = |obstacle: &Obstacle| {
+        obstacle.held.kind == HoldKind::Listener || obstacle.held.endpoint.protocol == Protocol::Udp
+    };
+    let mut places: BTreeMap<(Coverage, u32), Vec<&Obstacle>> = BTreeMap::new();
+    for obstacle in obstacles {
+        let coverage = Coverage::of(obstacle.place.address.ip(), obstacle.place.v6only);
+        places.entry((coverage, scope(obstacle.place.address))).or_default().push(obstacle);
+    }
+    if places.len() < 2 || obstacles.iter().any(certain) {
+        return Vec::new();
+    }
+    let (mut wildcards, mut definite) = (Vec::new(), Vec::new());
+    for ((coverage, _), obstacles) in places {
+        let place = obstacles[0].place;
+        match coverage.nobodys() {
+            Some(address) => {
+                let endpoint = Endpoint::new(address, place.port());
+                wildcards.push(Probe { endpoint, obstacles });
+            }
+            None => definite.push(Probe { endpoint: place, obstacles }),
+        }
+    }
+    vec![wildcards, definite]
 }
 
 /// What is said when a trial bind fails and there is no row to show for it.
-pub(super) fn unexplained(endpoint: &Endpoint) -> HeldBy {
-    HeldBy { endpoint: *endpoint, bound: endpoint.address, kind: HoldKind::Unexplained, inode: 0, uid: 0 }
+pub(super) fn unexplained(endpoint: &Endpoint) -> Obstacle {
+    let held = HeldBy {
+        endpoint: *endpoint,
+        bound: endpoint.address,
+        kind: HoldKind::Unexplained,
+        inode: 0,
+        uid: 0,
+        cookie: 0,
+        cgroup: None,
+    };
+    Obstacle { held, place: *endpoint }
+}
+
+/// `row` as a socket that serves its port.
+pub(super) fn listener(row: &SocketRow, protocol: Protocol) -> Listener {
+    Listener { address: row.local, v6only: row.v6only, protocol, inode: row.inode, uid: row.uid }
 }
 
 /// `None` for a handshake: only its listener has the port.
-fn held_by(endpoint: &Endpoint, row: &SocketRow) -> Option<HeldBy> {
+fn obstacle(endpoint: &Endpoint, row: &SocketRow) -> Option<Obstacle> {
     let kind = match row.state {
         SocketState::Listening => HoldKind::Listener,
         SocketState::Bound => HoldKind::Bound,
@@ -93,7 +186,42 @@ fn held_by(endpoint: &Endpoint, row: &SocketRow) -> Option<HeldBy> {
         SocketState::TimeWait(left) => HoldKind::TimeWait(left),
         SocketState::Handshake => return None,
     };
-    Some(HeldBy { endpoint: *endpoint, bound: row.local, kind, inode: row.inode, uid: row.uid })
+    let held = HeldBy {
+        endpoint: *endpoint,
+        bound: row.local,
+        kind,
+        inode: row.inode,
+        uid: row.uid,
+        cookie: row.cookie,
+        cgroup: row.cgroup,
+    };
+    Some(Obstacle { held, place: place(endpoint, row) })
+}
+
+/// Where `row` may meet `endpoint`.
+fn place(endpoint: &Endpoint, row: &SocketRow) -> Endpoint {
+    // Whether a connection's socket is v6only is not told.
+    let is_connection = matches!(row.state, SocketState::Connected | SocketState::TimeWait(_));
+    let wanted = Coverage::of(endpoint.address.ip(), endpoint.v6only);
+    let own = Coverage::of(row.local.ip(), row.v6only);
+    let address = match row.local {
+        local if is_connection && wanted.v6.is_none() && own.v6.is_some() => {
+            SocketAddr::new(V4_OF_V6_CONNECTIONS.into(), local.port())
+        }
+        SocketAddr::V6(local) if local.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*local.ip(), local.port(), 0, row.interface).into()
+        }
+        local => local,
+    };
+    Endpoint { address, v6only: row.v6only, protocol: endpoint.protocol }
+}
+
+/// Index of the interface that the address belongs to; 0 for none.
+fn scope(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(address) => address.scope_id(),
+        SocketAddr::V4(_) => 0,
+    }
 }
 
 #[cfg(test)]

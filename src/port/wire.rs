@@ -11,10 +11,12 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, INET_DIAG_SKV6ONLY, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_LISTEN,
-    TCP_SYN_RECV, TCP_TIME_WAIT,
+    AF_INET, AF_INET6, INET_DIAG_SKV6ONLY, IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, TCP_CLOSE,
+    TCP_LISTEN, TCP_SYN_RECV, TCP_TIME_WAIT,
 };
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+
+use super::Protocol;
 
 /// `INET_DIAG_CGROUP_ID`, which the crate does not name.
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -24,6 +26,8 @@ const ROW_LENGTH: usize = 72;
 /// `idiag_timer` of a TIME_WAIT socket, whatever state it reports: a socket in FIN_WAIT2 is one as well.
 const TIMER_TIME_WAIT: u8 = 3;
 const TIMER: usize = 2;
+/// `INET_DIAG_NOCOOKIE`: whichever socket it is.
+const ANY_COOKIE: [u8; 8] = [0xff; 8];
 
 /// A socket as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +58,7 @@ pub struct SocketRow {
 pub enum SocketState {
     /// It listens.
     Listening,
-    /// It is bound and neither listens nor is connected.
+    /// It is bound and neither listens nor is connected; of UDP sockets, this is all that there is to listening.
     Bound,
     /// A handshake that its listener has not completed: goes away with the listener.
     Handshake,
@@ -64,15 +68,23 @@ pub enum SocketState {
     TimeWait(Duration),
 }
 
-/// What a dump is to hold.
+/// What the kernel is asked for.
 #[derive(Debug, Clone)]
-pub struct DumpRequest {
-    /// IPv4 or IPv6 sockets: the kernel wants to be asked for each.
-    pub family: Family,
-    /// The states asked for.
-    pub states: StateFlags,
-    /// Only sockets whose own port this is. The kernel ignores it for sockets that are merely bound.
-    pub port: Option<u16>,
+pub enum Request {
+    /// All sockets that fit.
+    Dump {
+        /// TCP or UDP sockets.
+        protocol: Protocol,
+        /// IPv4 or IPv6 sockets: the kernel wants to be asked for each.
+        family: Family,
+        /// The states asked for.
+        states: StateFlags,
+        /// Only sockets whose own port this is. The kernel ignores it for sockets that are merely bound.
+        port: Option<u16>,
+    },
+    /// The one TCP listener to which a connection to this address would go. Its cost does not depend on how many sockets
+    /// there are.
+    Listener(SocketAddr),
 }
 
 /// The family of sockets to ask for.
@@ -84,30 +96,50 @@ pub enum Family {
     V6,
 }
 
-impl DumpRequest {
+impl Request {
     /// The request as a netlink message.
     pub fn encode(&self, sequence: u32) -> Vec<u8> {
-        let (family, mut socket_id) = match self.family {
-            Family::V4 => (AF_INET, SocketId::new_v4()),
-            Family::V6 => (AF_INET6, SocketId::new_v6()),
+        let (request, flags) = match self {
+            Self::Dump { protocol, family, states, port } => {
+                let (family, mut socket_id) = match family {
+                    Family::V4 => (AF_INET, SocketId::new_v4()),
+                    Family::V6 => (AF_INET6, SocketId::new_v6()),
+                };
+                socket_id.source_port = port.unwrap_or(0);
+                let protocol = match protocol {
+                    Protocol::Tcp => IPPROTO_TCP,
+                    Protocol::Udp => IPPROTO_UDP,
+                };
+                (inet_request(family, protocol, states.clone(), socket_id), NLM_F_REQUEST | NLM_F_DUMP)
+            }
+            Self::Listener(address) => {
+                let (family, mut socket_id) = match address {
+                    SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+                    SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+                };
+                socket_id.source_address = address.ip();
+                socket_id.source_port = address.port();
+                socket_id.cookie = ANY_COOKIE;
+                if let SocketAddr::V6(address) = address {
+                    socket_id.interface_id = address.scope_id();
+                }
+                (inet_request(family, IPPROTO_TCP, StateFlags::all(), socket_id), NLM_F_REQUEST)
+            }
         };
-        socket_id.source_port = self.port.unwrap_or(0);
-        let request = SockDiagMessage::InetRequest(InetRequest {
-            family,
-            protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
-            states: self.states.clone(),
-            socket_id,
-        });
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.flags = flags;
         header.sequence_number = sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        let mut message =
+            NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::InetRequest(request)));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         bytes
     }
+}
+
+fn inet_request(family: u8, protocol: u8, states: StateFlags, socket_id: SocketId) -> InetRequest {
+    InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id }
 }
 
 /// One message of the kernel's.

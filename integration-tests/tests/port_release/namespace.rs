@@ -1,12 +1,10 @@
 //! A network namespace for each test.
 
 use std::fs;
-use std::panic::resume_unwind;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
+pub(crate) use integration_tests::{become_nobody, ip};
 
 /// One test at a time: a process that another test starts has copies of this test's sockets until it executes its program,
 /// and so keeps ports held that were closed here.
@@ -18,29 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs `test` on a thread whose network namespace is new and has nothing but a loopback interface.
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let body = || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace (the tests need root)");
-        ip("link set lo up");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, test()).await.expect("the test hangs") });
-    };
-    std::thread::scope(|scope| scope.spawn(body).join()).unwrap_or_else(|panic| resume_unwind(panic));
-}
-
-/// Runs `ip` with `arguments` in the namespace of the calling thread.
-pub(crate) fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}: {status}");
-}
-
-/// Makes the calling thread, and it alone, an ordinary user without capabilities.
-pub(crate) fn become_nobody() {
-    const NOBODY: u32 = 65534;
-    rustix::thread::set_thread_groups(&[]).unwrap();
-    let group = rustix::process::Gid::from_raw(NOBODY);
-    rustix::thread::set_thread_res_gid(group, group, group).unwrap();
-    let user = rustix::process::Uid::from_raw(NOBODY);
-    rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+    integration_tests::isolated(async || {
+        tokio::time::timeout(PATIENCE, test()).await.expect("the test hangs");
+    });
 }
 
 /// A netlink socket that has joined the TCP destroy groups.

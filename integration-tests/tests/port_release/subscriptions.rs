@@ -1,17 +1,21 @@
 //! Subscriptions: one socket for all, and none when nobody waits.
 
-use portward::port::Ports;
+use portward::port::{Endpoint, Ports};
 
 use crate::namespace::{self, event_sockets};
 use crate::squatters::{Options, PORT, at, endpoint, listen};
+
+fn on(port: u16) -> Endpoint {
+    Endpoint::new([127, 0, 0, 1].into(), port)
+}
 
 #[test]
 fn one_socket_serves_all_and_is_closed_when_nobody_waits() {
     namespace::run(async || {
         let ports = Ports::new().unwrap();
         assert_eq!(event_sockets().len(), 0);
-        let one = ports.watch(&[1].into()).unwrap();
-        let two = ports.clone().watch(&[2].into()).unwrap();
+        let one = ports.watch(&[on(1)]).unwrap();
+        let two = ports.clone().watch(&[on(2)]).unwrap();
         assert_eq!(event_sockets().len(), 1);
         drop(one);
         assert_eq!(event_sockets().len(), 1);
@@ -47,9 +51,9 @@ fn each_subscription_hears_of_its_own_ports() {
         let first = listen(at("127.0.0.1"), Options::default()).unwrap();
         let second = listen(at("127.0.0.2"), Options::default()).unwrap();
         let other = listen("127.0.0.1:13307".parse().unwrap(), Options::default()).unwrap();
-        let mut ours = ports.watch(&[PORT].into()).unwrap();
+        let mut ours = ports.watch(&[on(PORT)]).unwrap();
         // The filter in force is replaced, and knows the new port as well as the old one.
-        let mut theirs = ports.watch(&[PORT + 1].into()).unwrap();
+        let mut theirs = ports.watch(&[on(PORT + 1)]).unwrap();
         drop(other);
         theirs.changed().await;
         drop(first);
@@ -71,7 +75,7 @@ fn more_ports_than_a_filter_can_hold_are_watched_without_one() {
         let ports = Ports::new().unwrap();
         let listener = listen(at("127.0.0.1"), Options::default()).unwrap();
         let foreign = listen("127.0.0.1:1".parse().unwrap(), Options::default()).unwrap();
-        let mut subscription = ports.watch(&(10_000..14_000).collect()).unwrap();
+        let mut subscription = ports.watch(&(10_000..14_000).map(on).collect::<Vec<_>>()).unwrap();
         drop(foreign);
         drop(listener);
         subscription.changed().await;

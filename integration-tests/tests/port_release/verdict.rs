@@ -150,23 +150,19 @@ fn an_ordinary_user_gets_the_same_verdicts() {
 fn listeners_are_told_by_address_inode_and_uid() {
     namespace::run(async || {
         let one = listen(at("127.0.0.1"), Options::default()).unwrap();
-        let _two = listen("[::1]:13307".parse().unwrap(), Options::default()).unwrap();
+        let other = Endpoint::new("::1".parse().unwrap(), PORT + 1);
+        let _two = listen(other.address, Options::default()).unwrap();
         let _foreign = listen("127.0.0.1:13308".parse().unwrap(), Options::default()).unwrap();
         let ports = Ports::new().unwrap();
-        let found = ports.listeners(&[PORT].into()).unwrap();
+        let found = ports.listeners(&[endpoint("127.0.0.1")]).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].address, found[0].uid), (at("127.0.0.1"), 0));
         assert!(holder::pid_owns(std::process::id(), found[0].inode));
-        let mut both: Vec<_> = ports
-            .listeners(&[PORT, 13307].into())
-            .unwrap()
-            .iter()
-            .map(|found| found.address.port())
-            .collect();
-        both.sort_unstable();
-        assert_eq!(both, [PORT, 13307]);
+        let both = ports.listeners(&[endpoint("127.0.0.1"), other]).unwrap();
+        let both: Vec<_> = both.iter().map(|found| found.address).collect();
+        assert_eq!(both, [at("127.0.0.1"), other.address]);
         drop(one);
-        assert_eq!(ports.listeners(&[PORT].into()).unwrap(), []);
+        assert_eq!(ports.listeners(&[endpoint("127.0.0.1")]).unwrap(), []);
     });
 }
 

@@ -170,6 +170,18 @@ tunnels:
 }
 
 #[test]
+fn a_command_may_speak_udp_and_shares_the_number_with_tcp() {
+    let file = "tunnels:\n\
+                - {name: dns, command: [socat], local_port: 5353, protocol: udp}\n\
+                - {name: web, command: [socat], local_port: 5353, protocol: tcp}\n";
+    let tunnels = valid(file).tunnels;
+    let listen: Vec<String> = command(&tunnels[0]).listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:5353/udp", "[::]:5353/udp"]);
+    let listen: Vec<String> = command(&tunnels[1]).listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:5353", "[::]:5353"]);
+}
+
+#[test]
 fn a_command_listens_on_all_addresses_unless_told() {
     let tunnel = only("tunnels: [{command: [./serve, --port, 80], local_port: 80, start_timeout: 5s}]");
     let command = command(&tunnel);

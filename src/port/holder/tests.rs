@@ -1,9 +1,8 @@
 use super::*;
-use crate::port::{Endpoint, HoldKind};
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use tempfile::TempDir;
 
 fn a_proc() -> (TempDir, Processes) {
@@ -24,53 +23,100 @@ fn a_process(root: &TempDir, pid: u32, files: &[(&str, &[u8])], sockets: &[u32])
     }
 }
 
-fn held(inode: u32, uid: u32) -> HeldBy {
-    let endpoint = Endpoint::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
-    HeldBy { endpoint, bound: endpoint.address, kind: HoldKind::Listener, inode, uid }
+/// The holder of one socket; there are no cgroups.
+fn describe(processes: &Processes, inode: u32, uid: u32) -> Holder {
+    let owned = Owned { inode, uid, cgroup: None };
+    processes.describe(&[owned], &Cgroups::at(Path::new("/nonexistent"))).remove(0)
 }
 
 #[test]
-fn of_several_processes_with_the_socket_the_lowest_pid_is_its_owner() {
+fn all_processes_with_the_socket_are_its_owners() {
     let (root, processes) = a_proc();
-    a_process(&root, 1000, &[], &[7]);
+    a_process(&root, 1000, &[], &[7, 7]);
     a_process(&root, 200, &[], &[7, 9]);
     fs::create_dir(root.path().join("sys")).unwrap();
     let owners = processes.owners(&BTreeSet::from([7, 9, 11]));
-    assert_eq!(owners, HashMap::from([(7, 200), (9, 200)]));
+    assert_eq!(owners, BTreeMap::from([(7, vec![200, 1000]), (9, vec![200])]));
+    let holder = describe(&processes, 7, 0);
+    assert_eq!((holder.pid, holder.others), (Some(200), vec![1000]));
 }
 
 #[test]
-fn a_holder_has_pid_command_user_and_unit() {
+fn a_holder_has_pid_command_user_start_unit_and_container() {
+    let id = "a".repeat(64);
     let (root, processes) = a_proc();
-    let files: [(&str, &[u8]); 2] =
-        [("cmdline", b"nginx\0-c\0a b\0"), ("cgroup", b"0::/system.slice/nginx.service\n")];
+    fs::write(root.path().join("stat"), "cpu 1 2\nbtime 1700000000\nprocesses 3\n").unwrap();
+    let cgroup = format!("0::/system.slice/docker-{id}.scope\n");
+    let stat = b"42 (a) b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 9 9";
+    let files: [(&str, &[u8]); 3] =
+        [("cmdline", b"nginx\0-c\0a b\0"), ("cgroup", cgroup.as_bytes()), ("stat", stat)];
     a_process(&root, 42, &files, &[7]);
-    let holder = processes.describe(&held(7, 0));
     assert_eq!(
-        holder,
+        describe(&processes, 7, 0),
         Holder {
             pid: Some(42),
+            others: Vec::new(),
             command: Some("nginx -c a b".into()),
             uid: 0,
             user: Some("root".into()),
-            unit: Some("nginx.service".into()),
+            started: Some("2023-11-14T22:15:23.45Z".parse().unwrap()),
+            unit: Some(format!("docker-{id}.scope")),
+            cgroup: Some(format!("/system.slice/docker-{id}.scope")),
+            container: Some(id),
+            orphaned: false,
         }
     );
 }
 
 #[test]
-fn of_a_hidden_process_uid_and_user_are_known() {
+fn of_a_hidden_process_uid_user_and_unit_are_known() {
     let (_root, processes) = a_proc();
-    let holder = processes.describe(&held(7, 0));
-    let expected = Holder { uid: 0, user: Some("root".into()), ..Holder::default() };
+    let tree = TempDir::new().unwrap();
+    let nginx = tree.path().join("system.slice/nginx.service");
+    fs::create_dir_all(&nginx).unwrap();
+    let cgroup = Some(fs::metadata(&nginx).unwrap().ino());
+    let owned = Owned { inode: 7, uid: 0, cgroup };
+    let holder = processes.describe(&[owned], &Cgroups::at(tree.path())).remove(0);
+    let expected = Holder {
+        uid: 0,
+        user: Some("root".into()),
+        unit: Some("nginx.service".into()),
+        cgroup: Some("/system.slice/nginx.service".into()),
+        ..Holder::default()
+    };
     assert_eq!(holder, expected);
+    assert_eq!(
+        holder.to_string(),
+        "a process of user root in nginx.service; this user may not see its pid and command line, root may (`sudo \
+         portward who`)"
+    );
 }
 
 #[test]
 fn a_socket_without_inode_belongs_to_no_process() {
     let (root, processes) = a_proc();
     a_process(&root, 42, &[], &[0]);
-    assert_eq!(processes.describe(&held(0, 0)).pid, None);
+    let holder = describe(&processes, 0, 0);
+    assert_eq!((holder.pid, holder.orphaned), (None, true));
+    assert_eq!(holder.to_string(), "the kernel, which closes a connection of user root");
+}
+
+#[test]
+fn a_holder_is_shown_with_all_its_processes_and_its_container() {
+    let holder = Holder {
+        pid: Some(42),
+        others: vec![43, 44],
+        command: Some("nginx".into()),
+        uid: 33,
+        user: Some("www-data".into()),
+        unit: Some("nginx.service".into()),
+        container: Some("0123456789abcdef".into()),
+        ..Holder::default()
+    };
+    assert_eq!(
+        holder.to_string(),
+        "pid 42 (nginx) and pids 43, 44 of user www-data in nginx.service, container 0123456789ab"
+    );
 }
 
 #[test]
@@ -96,23 +142,11 @@ fn a_process_without_command_line_is_shown_by_its_name() {
 }
 
 #[test]
-fn the_innermost_unit_is_the_unit() {
-    let nested = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-firefox.scope/sub\n";
-    assert_eq!(unit_of(nested).as_deref(), Some("app-firefox.scope"));
-    let v1 = "12:cpu,cpuacct:/x.service\n1:name=systemd:/system.slice/cron.service\n";
-    assert_eq!(unit_of(v1).as_deref(), Some("cron.service"));
-    assert_eq!(unit_of("0::/\n"), None);
-    assert_eq!(unit_of("0::/user.slice\n"), None);
-    assert_eq!(unit_of("0::/.service\n"), None);
-    assert_eq!(unit_of("nonsense"), None);
-}
-
-#[test]
 fn a_parent_is_found_whatever_the_name_holds() {
-    assert_eq!(parent_in("42 (bash) S 7 42 42"), Some(7));
-    assert_eq!(parent_in("42 (a) R 1 (b) S 7 42 42"), Some(7));
-    assert_eq!(parent_in("42 (bash"), None);
-    assert_eq!(parent_in(""), None);
+    assert_eq!(field_in("42 (bash) S 7 42 42", 1), Some("7"));
+    assert_eq!(field_in("42 (a) R 1 (b) S 7 42 42", 1), Some("7"));
+    assert_eq!(field_in("42 (bash", 1), None);
+    assert_eq!(field_in("", 1), None);
 }
 
 #[test]
@@ -137,6 +171,9 @@ fn the_real_proc_shows_our_own_socket() {
     let pid = std::process::id();
     assert!(pid_owns(pid, inode));
     assert_eq!(owners(&BTreeSet::from([inode])).get(&inode), Some(&pid));
+    let started = Processes::system().started(pid).unwrap();
+    let age = Timestamp::now().duration_since(started);
+    assert!(age > SignedDuration::from_secs(-2) && age < SignedDuration::from_hours(1), "{started}");
     drop(socket);
     assert!(!pid_owns(pid, inode));
     assert!(is_descendant_of(pid, std::os::unix::process::parent_id()));

@@ -18,7 +18,7 @@ fn row(address: &str, v6only: bool, state: SocketState) -> SocketRow {
 }
 
 fn endpoint(address: &str, v6only: bool) -> Endpoint {
-    Endpoint { address: address.parse().unwrap(), v6only }
+    Endpoint { address: address.parse().unwrap(), v6only, protocol: Protocol::Tcp }
 }
 
 fn meets(wanted: (&str, bool), there: (&str, bool)) -> bool {
@@ -57,6 +57,16 @@ fn addresses_overlap_as_the_kernel_has_it() {
     }
 }
 
+/// Found by the differential test: a socket that was bound to `[::]` without v6only and then connected over IPv6.
+#[test]
+fn a_connection_over_ipv6_may_be_in_the_way_of_the_ipv4_wildcard() {
+    let connection = row("[::1]:80", false, SocketState::Connected);
+    assert!(overlaps(&endpoint("0.0.0.0:80", false), &connection));
+    assert!(overlaps(&endpoint("[::]:80", false), &connection));
+    assert!(!overlaps(&endpoint("127.0.0.1:80", false), &connection));
+    assert!(!overlaps(&endpoint("0.0.0.0:80", false), &row("[::1]:80", true, SocketState::Bound)));
+}
+
 #[test]
 fn link_local_sockets_of_two_interfaces_do_not_meet() {
     let wanted = endpoint("[fe80::1%2]:80", true);
@@ -78,12 +88,12 @@ fn only_listeners_are_taken_from_the_listen_dump() {
     ];
     let held = listeners_on(&wanted, &rows);
     assert_eq!(held.len(), 1);
-    assert_eq!(held[0].kind, HoldKind::Listener);
-    assert_eq!(held[0].bound, rows[1].local);
+    assert_eq!(held[0].held.kind, HoldKind::Listener);
+    assert_eq!(held[0].held.bound, rows[1].local);
 }
 
 #[test]
-fn a_failed_trial_is_explained_by_every_socket_at_the_address() {
+fn a_failed_trial_may_be_explained_by_every_socket_at_the_address() {
     let wanted = endpoint("127.0.0.1:80", false);
     let left = Duration::from_secs(12);
     let rows = [
@@ -93,8 +103,58 @@ fn a_failed_trial_is_explained_by_every_socket_at_the_address() {
         row("127.0.0.1:80", false, SocketState::Handshake),
         row("127.0.0.2:80", false, SocketState::Connected),
     ];
-    let kinds: Vec<_> = explain(&wanted, &rows).into_iter().map(|holder| holder.kind).collect();
+    let obstacles = obstacles(&wanted, &rows);
+    let kinds: Vec<_> = obstacles.iter().map(|obstacle| obstacle.held.kind).collect();
     assert_eq!(kinds, [HoldKind::Bound, HoldKind::Connection, HoldKind::TimeWait(left)]);
+    assert_eq!(probes(&obstacles), Vec::<Vec<Probe<'_>>>::new(), "they share one address");
+}
+
+#[test]
+fn sockets_at_several_addresses_are_told_apart_where_only_they_are() {
+    let wanted = endpoint("[::]:80", false);
+    let rows = [
+        row("127.0.0.1:80", false, SocketState::Bound),
+        row("127.0.0.1:80", false, SocketState::Connected),
+        row("127.0.0.2:80", false, SocketState::Bound),
+        row("0.0.0.0:80", false, SocketState::Bound),
+        row("[::]:80", true, SocketState::Bound),
+    ];
+    let obstacles = obstacles(&wanted, &rows);
+    let rounds: Vec<Vec<(String, usize)>> = probes(&obstacles)
+        .iter()
+        .map(|round| round.iter().map(|probe| (probe.endpoint.to_string(), probe.obstacles.len())).collect())
+        .collect();
+    let expected = [
+        [("[2001:db8::1]:80".to_owned(), 1), ("192.0.2.1:80".to_owned(), 1)],
+        [("127.0.0.1:80".to_owned(), 2), ("127.0.0.2:80".to_owned(), 1)],
+    ];
+    assert_eq!(rounds, expected);
+}
+
+#[test]
+fn a_listener_needs_no_further_proof() {
+    let wanted = endpoint("0.0.0.0:80", false);
+    let rows =
+        [row("127.0.0.1:80", false, SocketState::Listening), row("127.0.0.2:80", false, SocketState::Bound)];
+    assert!(probes(&obstacles(&wanted, &rows)).is_empty());
+}
+
+#[test]
+fn protocols_do_not_meet() {
+    let tcp = endpoint("127.0.0.1:53", false);
+    assert!(!endpoints_overlap(&tcp, &tcp.over(Protocol::Udp)));
+}
+
+#[test]
+fn a_listener_is_looked_up_in_every_family_that_the_endpoint_covers() {
+    let found = |address: &str, v6only| {
+        lookups(&endpoint(address, v6only)).map(|address| address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("127.0.0.1:80", false), ["127.0.0.1:80"]);
+    assert_eq!(found("[::]:80", false), ["0.0.0.0:80", "[::]:80"]);
+    assert_eq!(found("[::1]:80", true), ["[::1]:80"]);
+    assert_eq!(found("[::ffff:127.0.0.1]:80", false), ["127.0.0.1:80"]);
+    assert_eq!(found("[fe80::1%2]:80", true), ["[fe80::1%2]:80"]);
 }
 
 fn an_address() -> impl Strategy<Value = IpAddr> {
@@ -138,7 +198,7 @@ proptest! {
     fn the_families_asked_for_are_those_that_can_be_in_the_way(
         wanted in an_address(), wanted_only: bool, there in an_address(), there_only: bool
     ) {
-        let wanted = Endpoint { address: SocketAddr::new(wanted, 80), v6only: wanted_only };
+        let wanted = Endpoint { v6only: wanted_only, ..Endpoint::new(wanted, 80) };
         let there = row(&SocketAddr::new(there, 80).to_string(), there_only, SocketState::Listening);
         let family = if there.local.is_ipv4() { Family::V4 } else { Family::V6 };
         if overlaps(&wanted, &there) {

@@ -123,13 +123,24 @@ fn a_truncated_message_is_malformed_at_every_length() {
 #[test]
 fn a_request_asks_for_one_port_and_keeps_states_that_the_crate_does_not_know() {
     let states = StateFlags::from_bits_retain(1 << 13);
-    let bytes = DumpRequest { family: Family::V4, states, port: Some(13306) }.encode(9);
+    let request = Request::Dump { protocol: Protocol::Tcp, family: Family::V4, states, port: Some(13306) };
+    let bytes = request.encode(9);
     assert_eq!(bytes.len(), 72);
     assert_eq!(bytes[6..8], (NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     assert_eq!(bytes[8..12], 9_u32.to_ne_bytes());
     assert_eq!(bytes[16..18], [AF_INET, IPPROTO_TCP]);
     assert_eq!(bytes[20..24], (1_u32 << 13).to_ne_bytes());
     assert_eq!(bytes[24..26], 13306_u16.to_be_bytes());
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn a_listener_is_looked_up_and_not_dumped() {
+    let bytes = Request::Listener("127.0.0.1:13306".parse().unwrap()).encode(9);
+    assert_eq!(bytes[6..8], NLM_F_REQUEST.to_ne_bytes());
+    assert_eq!(bytes[24..26], 13306_u16.to_be_bytes());
+    assert_eq!(bytes[28..32], [127, 0, 0, 1]);
+    assert_eq!(bytes[64..72], ANY_COOKIE);
 }
 
 /// 100,000 datagrams, from a fixed seed: real ones with some bytes changed, cut off or repeated, and plain noise.

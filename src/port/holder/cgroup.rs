@@ -1,0 +1,182 @@
+//! Where a socket or a process belongs: its cgroup, and the unit or the container that the cgroup's path tells.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+/// Where systemd mounts cgroup v2.
+const USUAL_ROOT: &str = "/sys/fs/cgroup";
+/// Hexadecimal digits of a container's id.
+const CONTAINER_ID: usize = 64;
+
+/// The tree of cgroups, version 2, which tests bring themselves.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    root: PathBuf,
+}
+
+impl Cgroups {
+    /// That of this machine. Where cgroup v1 is in use as well, it is not in the usual place.
+    pub(super) fn system() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        Self { root: PathBuf::from(root_in(&mounts).unwrap_or(USUAL_ROOT)) }
+    }
+
+    /// The paths of the cgroups `ids`, as far as they still exist. The id of a cgroup is the inode number of its directory.
+    /// Reads the tree once, until all are found.
+    pub(super) fn paths(&self, ids: &BTreeSet<u64>) -> HashMap<u64, String> {
+        let mut found = HashMap::new();
+        if ids.is_empty() {
+            return found;
+        }
+        if let Ok(root) = fs::metadata(&self.root)
+            && ids.contains(&root.ino())
+        {
+            found.insert(root.ino(), "/".to_owned());
+        }
+        let mut unread = vec![self.root.clone()];
+        while let Some(directory) = unread.pop()
+            && found.len() < ids.len()
+        {
+            for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                if ids.contains(&entry.ino()) {
+                    found.insert(entry.ino(), self.name(&entry.path()));
+                }
+                unread.push(entry.path());
+            }
+        }
+        found
+    }
+
+    fn name(&self, directory: &Path) -> String {
+        let below = directory.strip_prefix(&self.root).unwrap_or(directory);
+        format!("/{}", below.to_string_lossy())
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+}
+
+/// The place of cgroup v2 in the text of a mounts file.
+fn root_in(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next()?;
+        fields.next().filter(|kind| *kind == "cgroup2").map(|_| place)
+    })
+}
+
+/// The path in the text of a process's cgroup file: `0::/system.slice/nginx.service` on cgroup v2, and a line with
+/// `name=systemd` on v1. Where both are in use, one of them may not be, and tell the root.
+pub(super) fn path_in(cgroups: &str) -> Option<&str> {
+    let path = |hierarchy: &str| {
+        cgroups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            (controllers == hierarchy).then_some(path)
+        })
+    };
+    let paths = [path(""), path("name=systemd")];
+    let tells = |path: &&&str| **path != "/";
+    paths.iter().flatten().find(tells).or_else(|| paths.iter().flatten().next()).copied()
+}
+
+/// The innermost unit in a path.
+pub(super) fn unit_in(path: &str) -> Option<&str> {
+    let is_unit = |name: &&str| {
+        [".service", ".scope"]
+            .iter()
+            .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()))
+    };
+    path.rsplit('/').find(is_unit)
+}
+
+/// The id of the innermost container in a path: `/docker/ID`, `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`,
+/// `crio-ID`, or `/kubepods/.../ID`.
+pub(super) fn container_in(path: &str) -> Option<&str> {
+    path.rsplit('/').find_map(|name| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        let (runtime, id) = name.rsplit_once('-').unwrap_or(("", name));
+        // conmon is podman's and CRI-O's own process, outside the container.
+        let is_id = id.len() == CONTAINER_ID && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+        (is_id && !runtime.ends_with("conmon")).then_some(id)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    const ID: &str = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";
+
+    #[test]
+    fn the_innermost_unit_is_the_unit() {
+        let unit_of = |cgroups| path_in(cgroups).and_then(unit_in);
+        let nested = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-firefox.scope/sub\n";
+        assert_eq!(unit_of(nested), Some("app-firefox.scope"));
+        let v1 = "12:cpu,cpuacct:/x.service\n1:name=systemd:/system.slice/cron.service\n";
+        assert_eq!(unit_of(v1), Some("cron.service"));
+        assert_eq!(unit_of("1:name=systemd:/\n0::/system.slice/a.service\n"), Some("a.service"));
+        assert_eq!(unit_of("1:name=systemd:/system.slice/a.service\n0::/\n"), Some("a.service"));
+        assert_eq!(unit_of("0::/\n"), None);
+        assert_eq!(unit_of("0::/user.slice\n"), None);
+        assert_eq!(unit_of("0::/.service\n"), None);
+        assert_eq!(unit_of("nonsense"), None);
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_path() {
+        for path in [
+            format!("/docker/{ID}"),
+            format!("/system.slice/docker-{ID}.scope"),
+            format!("/machine.slice/libpod-{ID}.scope/container"),
+            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"),
+            format!("/kubepods/besteffort/pod9f/{ID}"),
+            format!("/kubepods/besteffort/pod9f/crio-{ID}"),
+        ] {
+            assert_eq!(container_in(&path), Some(ID), "{path}");
+        }
+        for path in [
+            "/system.slice/nginx.service".to_owned(),
+            format!("/machine.slice/libpod-conmon-{ID}.scope"),
+            format!("/docker/{}", &ID[1..]),
+            format!("/docker/{}", ID.replace('4', "g")),
+        ] {
+            assert_eq!(container_in(&path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_cgroup_is_the_inode_of_its_directory() {
+        let root = TempDir::new().unwrap();
+        let nested = root.path().join("system.slice/nginx.service");
+        fs::create_dir_all(&nested).unwrap();
+        fs::create_dir_all(root.path().join("user.slice/a/b")).unwrap();
+        fs::write(root.path().join("cgroup.procs"), "").unwrap();
+        let ids = [root.path(), &nested].map(|path| fs::metadata(path).unwrap().ino());
+        let missing = ids.iter().sum();
+        let paths = Cgroups::at(root.path()).paths(&BTreeSet::from([ids[0], ids[1], missing]));
+        let expected = [(ids[0], "/".to_owned()), (ids[1], "/system.slice/nginx.service".to_owned())];
+        assert_eq!(paths, HashMap::from(expected));
+    }
+
+    #[test]
+    fn a_tree_that_cannot_be_read_tells_nothing() {
+        assert_eq!(Cgroups::at(Path::new("/nonexistent")).paths(&BTreeSet::from([1])), HashMap::new());
+    }
+
+    #[test]
+    fn cgroup_v2_is_found_wherever_it_is_mounted() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
+        assert_eq!(root_in(hybrid), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(root_in("tmpfs /tmp tmpfs rw 0 0\n"), None);
+    }
+}
