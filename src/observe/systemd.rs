@@ -3,6 +3,12 @@
 //! The variables stay in the environment, because only the start of a process may take them out; children are started
 //! without them.
 
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -43,8 +49,47 @@ pub fn ping() {
     notify(&[NotifyState::Watchdog]);
 }
 
+/// Does not wait: a service manager that does not read must not keep a tunnel down. What it does not take is lost.
 fn notify(state: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(state) {
+    let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send(socket.as_bytes(), &message(state)) {
         tracing::warn!("cannot tell systemd {state:?}: {error}; is NotifyAccess= set in the unit?");
+    }
+}
+
+fn message(state: &[NotifyState]) -> String {
+    state.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn send(socket: &[u8], message: &str) -> io::Result<()> {
+    // sd_notify(3): a path, or with `@` an abstract name.
+    let address = match socket.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(socket))?,
+    };
+    let sender = UnixDatagram::unbound()?;
+    sender.set_nonblocking(true)?;
+    sender.send_to_addr(message.as_bytes(), &address)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_and_a_reader_that_sleeps_holds_nobody_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let notify =
+            || send(path.as_os_str().as_bytes(), &message(&[NotifyState::Ready, NotifyState::Status("up")]));
+        notify().unwrap();
+        let mut received = [0; 64];
+        let length = reader.recv(&mut received).unwrap();
+        assert_eq!(&received[..length], b"READY=1\nSTATUS=up");
+        // The kernel queues some (net.unix.max_dgram_qlen), and then says so instead of waiting.
+        let full = std::iter::repeat_with(notify).find_map(Result::err).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -210,8 +210,10 @@ mod tests {
         assert!(matches!(ControlDirectory::open(&path), Err(ControlError::Unsafe { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         drop(UnixListener::bind(path.join("1-1")).unwrap());
-        ControlDirectory::open(&path).unwrap();
+        let control = ControlDirectory::open(&path).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        drop(control);
+        assert!(!path.exists());
     }
 
     #[test]

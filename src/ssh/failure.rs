@@ -54,7 +54,8 @@ pub fn classify(status: ExitStatus, stderr: &[String], destination: &str) -> Fai
         );
     }
     let said = SAYINGS.iter().find_map(|(words, kind)| {
-        stderr.iter().find(|line| line.contains(words)).map(|line| (*kind, line.trim()))
+        let line = stderr.iter().find(|line| line.contains(words))?;
+        Some((*kind, line.trim().trim_end_matches('.')))
     });
     if let Some((kind, line)) = said {
         Failure::new(kind, format!("ssh to {destination}: {line}; {}", next_step(kind, destination)))

@@ -43,7 +43,7 @@ fn each_fact_is_a_field_of_the_entry() {
             ("ERROR_KIND", "local_port_held"),
             ("HOLDER_PID", "4711"),
             ("DURATION_MS", "1.5"),
-            ("MESSAGE", "held by\nsomebody"),
+            ("MESSAGE", "database: held by\nsomebody"),
             ("TARGET", "systemd::log"),
         ];
         for (field, value) in expected {

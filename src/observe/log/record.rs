@@ -62,13 +62,18 @@ impl Record {
         self.values.iter().map(|(field, value)| (field.name(), value))
     }
 
-    /// Hands the same event to `each` again.
+    /// Hands the same event to `each` again, its message beginning with the name of its tunnel: in the journal lines of all
+    /// tunnels stand together.
     pub(super) fn replay(&self, each: impl FnOnce(&Event<'_>)) {
         let Some((first, _)) = self.values.first() else { return };
         // The length of this array is part of its type: the rest of it stays without values.
         let mut values: [(&Field, Option<&dyn tracing::Value>); MAX_FIELDS] = [(first, None); MAX_FIELDS];
+        let named = self.text("tunnel").map(|tunnel| format!("{tunnel}: {}", self.message()));
         for (slot, (field, value)) in values.iter_mut().zip(&self.values) {
-            *slot = (field, Some(value.as_tracing()));
+            *slot = match &named {
+                Some(named) if field.name() == "message" => (field, Some(named)),
+                _ => (field, Some(value.as_tracing())),
+            };
         }
         let values = self.metadata.fields().value_set(&values);
         each(&Event::new(self.metadata, &values));
