@@ -1,6 +1,6 @@
 //! How long after a port is released does portward know, and start ssh? For every kind of holder, as medians of 100.
 //!
-//!     cargo build --release --workspace && cargo run --release -p integration-tests --bin release-bench [KIND...]
+//!     cargo bench -p integration-tests --bench release [-- KIND...]
 //!
 //! As root, in namespaces of its own; KIND is `ports`, `time-wait` or `daemon`, all by default. TIME_WAIT lasts for a minute:
 //! its hundred ports wait together. When it truly ends is seen on a hundred more, which are tried without pause.
@@ -44,7 +44,9 @@ const KINDS: [(&str, Use, bool); 8] = [
 ];
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    // cargo adds an option of its own.
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
     println!("From the release of the port, in milliseconds, {ROUNDS} times each:");
     println!("{:<34}{:>10}{:>10}{:>10}", "", "median", "min", "max");
