@@ -10,7 +10,7 @@ use super::trial::Trial;
 use super::{Endpoint, HeldBy, HoldKind, PortError, Ports};
 
 /// The jiffies are known well enough when the end of a TIME_WAIT is known to within this.
-const PRECISION: Duration = Duration::from_micros(2500);
+const PRECISION: Duration = Duration::from_micros(1200);
 /// How often they are read for that, at most, and how long one reading follows another: not a divisor of 10 ms, which is
 /// what a reading is rounded to.
 const READINGS: u32 = 20;
@@ -92,7 +92,7 @@ impl Ports {
     }
 }
 
-/// Reads the jiffies until they are known well. A handful of readings does it.
+/// Reads the jiffies until they are known well. Some ten readings do it.
 async fn precise_jiffies() -> Option<Jiffies> {
     let mut jiffies = Jiffies::read()?;
     for _ in 0..READINGS {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use portward::port::{Endpoint, HeldBy, HoldKind, Ports};
+use portward::port::{Endpoint, HeldBy, HoldKind, Ports, Protocol};
 use tokio::sync::Notify;
 
 use crate::namespace::{self, become_nobody, event_sockets};
@@ -113,6 +113,67 @@ fn the_end_of_an_outgoing_connection_wakes_the_waiter() {
         let told = wait_while(&ports, &[wanted], async { reset(client) }).await;
         assert_eq!(told[0][0].kind, HoldKind::Connection);
         drop(server);
+    });
+}
+
+/// The kernel says nothing when it ends. A closed connection of which the other side is still open is kept in the same way, and
+/// not for a minute.
+#[test]
+fn the_end_of_a_time_wait_is_waited_for_by_its_deadline() {
+    namespace::run(async || {
+        std::fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "2").unwrap();
+        let ports = Ports::new().unwrap();
+        let connection = Connection::outgoing();
+        let wanted = connection.client_endpoint();
+        let Connection { client, server } = connection;
+        drop(client);
+        let told = wait_while(&ports, &[wanted], async {}).await;
+        // It may have been told of while it was a connection still.
+        let last = told.last().unwrap();
+        assert!(matches!(last[0].kind, HoldKind::TimeWait(_)), "{told:?}");
+        let counters = ports.counters();
+        assert!(counters.queries <= 2 * FEW_QUERIES, "{counters:?}");
+        assert!(counters.trial_binds <= 2 * FEW_QUERIES, "{counters:?}");
+        drop(server);
+    });
+}
+
+/// Somebody has the port at 127.0.0.2 and lets others pass; the wildcard is held at 127.0.0.1 alone.
+#[test]
+fn only_the_sockets_that_are_in_the_way_of_a_wildcard_are_told() {
+    namespace::run(async || {
+        let ports = Ports::new().unwrap();
+        let harmless = Options { reuse_address: true, ..Options::default() };
+        let _passing = bind(at("127.0.0.2"), harmless).unwrap();
+        let squatter = bind(at("127.0.0.1"), Options::default()).unwrap();
+        let told = wait_while(&ports, &[endpoint("0.0.0.0")], async {
+            settle().await;
+            drop(squatter);
+        })
+        .await;
+        let bound: Vec<Vec<_>> =
+            told.iter().map(|held| held.iter().map(|holder| holder.bound).collect()).collect();
+        assert_eq!(bound, [[at("127.0.0.1")]]);
+        assert!(ports.counters().trial_binds < 20, "{:?}", ports.counters());
+    });
+}
+
+#[test]
+fn the_release_of_a_udp_port_wakes_the_waiter_and_tcp_does_not() {
+    namespace::run(async || {
+        let ports = Ports::new().unwrap();
+        let squatter = std::net::UdpSocket::bind(at("127.0.0.1")).unwrap();
+        let wanted = endpoint("127.0.0.1").over(Protocol::Udp);
+        let told = wait_while(&ports, &[wanted], async {
+            settle().await;
+            drop(listen(at("127.0.0.1"), Options::default()).unwrap());
+            settle().await;
+            assert_eq!(ports.counters().events, 0);
+            drop(squatter);
+        })
+        .await;
+        assert_eq!((told.len(), told[0][0].kind), (1, HoldKind::Bound));
+        assert_eq!(ports.counters().events, 1);
     });
 }
 

@@ -1,14 +1,13 @@
 //! How long after a port is released does portward know, and start ssh? For every kind of holder, as medians of 100.
 //!
-//!     cargo build --release --workspace && cargo run --release -p integration-tests --bin release-bench [KIND...]
+//!     cargo bench -p integration-tests --bench release [-- KIND...]
 //!
 //! As root, in namespaces of its own; KIND is `ports`, `time-wait` or `daemon`, all by default. TIME_WAIT lasts for a minute:
-//! its hundred ports wait together. When it truly ends is seen by reading the kernel's table without pause.
+//! its hundred ports wait together. When it truly ends is seen on a hundred more, which are tried without pause.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -28,8 +27,8 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const BETWEEN_TIME_WAITS: Duration = Duration::from_millis(97);
 /// So long before the first TIME_WAIT may end, its end begins to be looked for.
 const LOOK_FROM: Duration = Duration::from_secs(58);
-/// `06` in /proc/net/tcp.
-const TIME_WAIT: &str = "06";
+/// From a port to its twin.
+const TO_TWIN: u16 = 1000;
 const TUNNEL: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:13306'}
 ";
@@ -45,7 +44,9 @@ const KINDS: [(&str, Use, bool); 8] = [
 ];
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    // cargo adds an option of its own.
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
     println!("From the release of the port, in milliseconds, {ROUNDS} times each:");
     println!("{:<34}{:>10}{:>10}{:>10}", "", "median", "min", "max");
@@ -139,13 +140,15 @@ async fn daemon() {
     within_deadline("the daemon's end", daemon.stop()).await;
 }
 
-/// Until `Ports::unbound` resolves, from when the kernel's table has lost the row.
+/// Until `Ports::unbound` resolves, from when TIME_WAIT ends on a twin: another port, in TIME_WAIT since the same moment, on which
+/// nobody waits.
 async fn time_wait() {
     let ports = Ports::new().unwrap();
     let mut waiters = JoinSet::new();
     let begun = Instant::now();
     for port in (PORT..).take(ROUNDS) {
-        drop(squat(Use::OutgoingTimeWait, false).make(port).unwrap());
+        let squat = squat(Use::OutgoingTimeWait, false);
+        drop((squat.make(port).unwrap(), squat.make(port + TO_TWIN).unwrap()));
         let ports = ports.clone();
         waiters.spawn(async move {
             let wanted = [Endpoint::new(LOCALHOST, port)];
@@ -154,9 +157,8 @@ async fn time_wait() {
         });
         sleep(BETWEEN_TIME_WAITS).await;
     }
-    // Another thread of this namespace looks, because this one must not be kept from waking.
-    let table = fs::File::open("/proc/thread-self/net/tcp").unwrap();
-    let observer = std::thread::spawn(move || observe_ends(table, begun + LOOK_FROM));
+    // Another thread looks, because this one must not be kept from waking.
+    let observer = std::thread::spawn(move || observe_twins(begun + LOOK_FROM));
     let mut unbound = BTreeMap::new();
     while let Some(waiter) = waiters.join_next().await {
         let (port, at) = waiter.unwrap();
@@ -165,29 +167,20 @@ async fn time_wait() {
     let ended = observer.join().unwrap();
     let latencies = unbound.iter().map(|(port, at)| milliseconds(ended[port], *at)).collect();
     print("unbound: TIME_WAIT, of its end", latencies);
-    let queries = ports.counters();
-    println!("for {ROUNDS} ports: {} queries, {} trial binds", queries.queries, queries.trial_binds);
+    let counters = ports.counters();
+    println!("for {ROUNDS} ports: {} queries, {} trial binds", counters.queries, counters.trial_binds);
 }
 
-/// When each port was seen to have lost its TIME_WAIT.
-fn observe_ends(table: fs::File, from: Instant) -> BTreeMap<u16, Instant> {
-    use std::io::{Read as _, Seek as _};
-
+/// When each port's twin could be bound, tried without pause.
+fn observe_twins(from: Instant) -> BTreeMap<u16, Instant> {
     std::thread::sleep(from - Instant::now());
-    let (mut ended, mut table) = (BTreeMap::new(), table);
-    let mut text = String::new();
+    let squat = Squat { reuse_address: true, ..squat(Use::Bound, false) };
+    let mut ended = BTreeMap::new();
     while ended.len() < ROUNDS {
-        text.clear();
-        table.rewind().unwrap();
-        table.read_to_string(&mut text).unwrap();
-        let read = Instant::now();
-        let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let lasting: Vec<u16> = rows
-            .filter(|row| row[3] == TIME_WAIT)
-            .map(|row| u16::from_str_radix(row[1].rsplit_once(':').unwrap().1, 16).unwrap())
-            .collect();
-        for port in (PORT..).take(ROUNDS).filter(|port| !lasting.contains(port)) {
-            ended.entry(port).or_insert(read);
+        for port in (PORT..).take(ROUNDS) {
+            if !ended.contains_key(&port) && squat.make(port + TO_TWIN).is_ok() {
+                ended.insert(port, Instant::now());
+            }
         }
     }
     ended
