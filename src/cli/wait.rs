@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::arguments::WaitArguments;
 use super::failure::Failed;
-use crate::port::{Endpoint, HeldBy, HoldKind, PortError, Ports, Protocol, holder, who};
+use crate::port::{Endpoint, HeldBy, HoldKind, PortError, Ports, Protocol, Question, holder, who};
 
 /// Waits until the port is as it shall be, or the time is over.
 pub(super) async fn wait(arguments: &WaitArguments) -> Result<(), Failed> {
@@ -22,11 +22,21 @@ pub(super) async fn wait(arguments: &WaitArguments) -> Result<(), Failed> {
         return bound.map(drop).map_err(late);
     }
     let mut held = Vec::new();
-    let unbound = within(arguments.timeout, ports.unbound(&endpoints, |by| held = by.to_vec())).await?;
+    let unbound = within(arguments.timeout, ports.unbound(&endpoints, |by| held = by.to_vec())).await;
+    let unbound = match unbound {
+        // Without privilege a port under 1024 cannot be tried: then it counts that the kernel shows nobody.
+        Err(PortError::PermissionDenied(_)) if is_empty(&ports, protocol, arguments.port)? => Ok(()),
+        unbound => unbound?,
+    };
     unbound.map_err(|limit| {
         let holders: Vec<String> = held.iter().map(describe).collect();
         Failed::NotDone(format!("{port} is still held after {limit:?}, by {}", holders.join("; ")))
     })
+}
+
+fn is_empty(ports: &Ports, protocol: Protocol, port: u16) -> Result<bool, PortError> {
+    let question = Question { ports: vec![port..=port], protocol, connections: false };
+    Ok(ports.occupants(&question)?.is_empty())
 }
 
 /// What came of it, or the limit if that is over.

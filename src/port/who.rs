@@ -1,6 +1,6 @@
 //! Who holds these ports: the sockets on them, and the process behind each, as one answer for people and for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -93,7 +93,7 @@ impl Ports {
         let mut found = Vec::new();
         for port in asked(question) {
             let rows = by_port.remove(&port).unwrap_or_default();
-            found.extend(self.on_port(question, port, rows)?);
+            found.extend(self.on_port(question, port, &rows));
         }
         found.sort_by_key(|(occupant, _)| (occupant.port, occupant.kind, occupant.address, occupant.peer));
         Ok(named(found))
@@ -110,11 +110,11 @@ impl Ports {
         Ok(rows)
     }
 
-    fn on_port(&self, question: &Question, port: u16, rows: Vec<SocketRow>) -> Result<Vec<Found>, PortError> {
+    fn on_port(&self, question: &Question, port: u16, rows: &[SocketRow]) -> Vec<Found> {
         let serves = |row: &SocketRow| matches!(row.state, SocketState::Listening | SocketState::Bound);
         let is_served = rows.iter().any(serves);
-        if !is_served && !question.connections && !self.is_in_the_way(question.protocol, port, &rows) {
-            return Ok(Vec::new());
+        if !is_served && !question.connections && !self.is_in_the_way(question.protocol, port, rows) {
+            return Vec::new();
         }
         let shown = rows.iter().filter(|row| !is_served || question.connections || serves(row));
         let mut found: Vec<Found> = shown.filter_map(|row| from_row(question.protocol, row)).collect();
@@ -125,18 +125,17 @@ impl Ports {
                 found.extend(holders.iter().map(from_holder));
             }
         }
-        Ok(found)
+        found
     }
 
     /// Whether what is on `port`, where nothing listens or is merely bound, keeps others from binding it.
     fn is_in_the_way(&self, protocol: Protocol, port: u16, rows: &[SocketRow]) -> bool {
         wildcards(protocol, port).iter().any(|endpoint| match self.try_bind(endpoint) {
-            Ok(Trial::Worked) => false,
             Ok(Trial::InUse) => true,
             // A port under 1024 and no privilege to try: what can be seen is not kept secret.
             Err(PortError::PermissionDenied(_)) => !rows.is_empty(),
             // The machine may have no IPv6.
-            Err(_) => false,
+            Ok(Trial::Worked) | Err(_) => false,
         })
     }
 }
@@ -149,7 +148,7 @@ pub fn wildcards(protocol: Protocol, port: u16) -> [Endpoint; 2] {
 
 /// The ports asked for, in ascending order, each once.
 fn asked(question: &Question) -> impl Iterator<Item = u16> {
-    let ports: std::collections::BTreeSet<u16> = question.ports.iter().cloned().flatten().collect();
+    let ports: BTreeSet<u16> = question.ports.iter().cloned().flatten().collect();
     ports.into_iter()
 }
 
