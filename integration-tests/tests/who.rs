@@ -5,7 +5,7 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Output, Stdio};
 
-use integration_tests::{Daemon, Lab, NOBODY, Squatter, within_deadline};
+use integration_tests::{Daemon, Lab, NOBODY, Squatter, lines_of, within_deadline};
 use portward::port::{Occupant, OccupantKind};
 use tokio::process::Command;
 
@@ -144,7 +144,12 @@ async fn udp_ports_are_others_than_tcp_ports() {
 async fn wait_ends_when_the_squatter_leaves() {
     let lab = Lab::new();
     let squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
-    let mut waiting = portward(&lab, &["wait", "9443"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut strace = lab.command("strace");
+    strace.args(["-e", "trace=setsockopt"]).arg(lab.path("bin/portward")).args(["wait", "9443"]);
+    let mut waiting = strace.stderr(Stdio::piped()).spawn().unwrap();
+    let calls = lines_of(waiting.stderr.take().unwrap());
+    let subscribed = calls.find(0, |line| line.contains("NETLINK_ADD_MEMBERSHIP")).await;
+    assert!(subscribed.is_some(), "wait subscribes to what the kernel tells: {:?}", calls.all());
     squatter.leave().await;
     let status = within_deadline("wait", waiting.wait()).await.unwrap();
     assert!(status.success(), "{status}");

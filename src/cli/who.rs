@@ -117,8 +117,8 @@ fn place(holder: &Holder) -> Option<String> {
         (Some(unit), Some(container)) => Some(format!("{unit}, container {container}")),
         (Some(unit), None) => Some(unit.clone()),
         (None, Some(container)) => Some(format!("container {container}")),
-        (None, None) if holder.pid.is_none() => holder.cgroup.clone(),
-        (None, None) => None,
+        // The root of all cgroups tells nothing.
+        (None, None) => holder.cgroup.clone().filter(|path| holder.pid.is_none() && path != "/"),
     }
 }
 

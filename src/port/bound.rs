@@ -13,8 +13,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Ports {
-    /// Resolves once a socket listens on one of `endpoints` (of UDP: is bound to it), at once if one does. It may be told as
-    /// late as a second afterwards, or half as long again as the wait so far if that is less.
+    /// Resolves once a socket listens on one of `endpoints` (of UDP: is bound to it), at once if one does. It is told a
+    /// second late at most, and while the wait is young, late by half of the wait so far or less.
     pub async fn bound(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, PortError> {
         let mut wait = FIRST_LOOK;
         loop {
