@@ -14,6 +14,7 @@ mod lock;
 mod logs;
 pub(crate) mod lookup;
 mod peer;
+mod ports;
 mod read;
 mod refusal;
 mod reload;

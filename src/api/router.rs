@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::context::Context;
 use super::refusal::Refusal;
 use super::token::{self, Token};
-use super::{act, body, events, logs, read, reload};
+use super::{act, body, events, logs, ports, read, reload};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -20,6 +20,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/config/{id}", get(read::configured))
         .route("/logs", get(logs::summaries))
         .route("/logs/{id}", get(logs::log))
+        .route("/ports/{port}", get(ports::who))
         .route("/events", get(events::events))
         .route("/reload", post(reload::reload))
         .merge(act::routes())
@@ -44,8 +45,8 @@ pub(super) fn closed_router() -> Router {
 
 async fn unknown_path(uri: Uri) -> Refusal {
     let error = format!(
-        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /config and /config/{{id}}; POST has \
-         /start, /stop and /restart, each also with /{{id}}, and /reload",
+        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /ports/{{port}}, /config and /config/{{id}}; POST \
+         has /start, /stop and /restart, each also with /{{id}}, and /reload",
         uri.path()
     );
     Refusal::new(StatusCode::NOT_FOUND, error)

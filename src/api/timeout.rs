@@ -34,14 +34,17 @@ impl FromStr for Timeout {
     type Err = TimeoutError;
 
     fn from_str(text: &str) -> Result<Self, TimeoutError> {
-        let duration = SpanParser::new()
-            .parse_unsigned_duration(text)
-            .map_err(|_| TimeoutError::NotADuration(text.to_owned()))?;
+        let duration = duration(text)?;
         if duration > LONGEST {
             return Err(TimeoutError::TooLong(text.to_owned()));
         }
         Ok(Self(duration))
     }
+}
+
+/// A duration of any length, with its unit.
+pub(crate) fn duration(text: &str) -> Result<Duration, TimeoutError> {
+    SpanParser::new().parse_unsigned_duration(text).map_err(|_| TimeoutError::NotADuration(text.to_owned()))
 }
 
 impl<'de> Deserialize<'de> for Timeout {

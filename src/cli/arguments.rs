@@ -1,12 +1,14 @@
 //! The arguments as they are written.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::help;
-use crate::api::timeout::Timeout;
+use super::ranges::PortRange;
+use crate::api::timeout::{Timeout, duration};
 use crate::observe::log::LogMode;
 
 /// Keeps SSH tunnels up, and never starts one on a busy port
@@ -55,6 +57,24 @@ pub(super) enum Command {
     Logs(LogsArguments),
     /// Print every change of a tunnel or of the configuration as it happens
     Events(EventsArguments),
+    /// Say who holds ports, without a daemon
+    ///
+    /// Asks the kernel for the sockets that listen on a port or are bound to it, on any address. Where there are none of
+    /// these, whatever else keeps the port from being bound is shown: a connection that has it as its own, or TIME_WAIT.
+    ///
+    /// Needs no privilege. Of a process of another user, the uid, the user and the systemd unit are shown; its pid and
+    /// command line are not, for the kernel shows them to root only.
+    ///
+    /// Exits with 0 if anything is shown, with 1 if nobody holds any of the ports, and with 2 on errors.
+    Who(WhoArguments),
+    /// Wait until a port is unbound, or until somebody listens on it, without a daemon
+    ///
+    /// Unbound means that no socket on any address of this machine keeps the port from being bound. The kernel tells when a
+    /// socket goes away, so nothing polls. It does not tell when one begins to listen: --bound looks after 2 ms, and again
+    /// after waits that grow by half each time, up to one second.
+    ///
+    /// Exits with 0 when it is so, with 1 when the time is over (then standard error names the holder), and with 2 on errors.
+    Wait(WaitArguments),
     /// Print the completions for a shell
     Completions(CompletionsArguments),
 }
@@ -133,6 +153,41 @@ pub(super) struct EventsArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct WhoArguments {
+    /// Ports and ranges of ports, as 3306 and 8000-8010
+    #[arg(value_name = "PORT", required = true)]
+    pub(super) ports: Vec<PortRange>,
+    /// UDP ports instead of TCP ports
+    #[arg(long)]
+    pub(super) udp: bool,
+    /// Show the connections too whose own port it is, and those in TIME_WAIT
+    #[arg(long)]
+    pub(super) clients: bool,
+    /// Print the JSON of the API's GET /ports/PORT, for all ports in one array
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WaitArguments {
+    /// The port
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: u16,
+    /// Until nothing keeps the port from being bound (the default)
+    #[arg(long, conflicts_with = "bound")]
+    pub(super) unbound: bool,
+    /// Until a socket listens on the port, or with --udp is bound to it
+    #[arg(long)]
+    pub(super) bound: bool,
+    /// The UDP port instead of the TCP port
+    #[arg(long)]
+    pub(super) udp: bool,
+    /// How long to wait at most, as 250ms, 10s or 2m [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
     /// The shell
     #[arg(value_enum)]
@@ -141,8 +196,6 @@ pub(super) struct CompletionsArguments {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::CommandFactory;
 
     use super::*;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::client::ClientError;
 use super::{escape, output};
 use crate::api::lookup::LookupError;
+use crate::port::PortError;
 
 /// Why a command did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,9 @@ pub(super) enum Failed {
     /// The daemon could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The kernel could not be asked about ports.
+    #[error(transparent)]
+    Ports(#[from] PortError),
     /// The answer could not be printed.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -37,13 +41,13 @@ impl Failed {
             // `portward logs | head`: the reader has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Said => {}
-            Self::NotDone(_) | Self::Client(_) | Self::Output(_) => {
+            Self::NotDone(_) | Self::Client(_) | Self::Ports(_) | Self::Output(_) => {
                 output::complain(&format!("portward: {}", escape::lines(&self.to_string())));
             }
         }
         match self {
             Self::NotDone(_) | Self::Said | Self::Output(_) => ExitCode::from(1),
-            Self::Client(_) => ExitCode::from(2),
+            Self::Client(_) | Self::Ports(_) => ExitCode::from(2),
         }
     }
 }

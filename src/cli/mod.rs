@@ -1,6 +1,6 @@
 //! The command line: arguments to a request, its answer to a person or a program, and that to an exit code.
 //!
-//! `run`, `check` and `completions` need no daemon; everything else asks the running one over its socket (`client`). What comes
+//! `run`, `check`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its socket (`client`). What comes
 //! from ssh, from a remote host or from another process is never written to a terminal as it is (`escape`).
 
 mod act;
@@ -14,11 +14,14 @@ mod failure;
 mod help;
 mod logs;
 mod output;
+mod ranges;
 mod reload;
 mod run;
 mod sse;
 mod status;
 mod table;
+mod wait;
+mod who;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -68,6 +71,8 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Command::Reload(arguments) => runtime.block_on(reload::reload(&client(), &arguments)),
         Command::Logs(arguments) => runtime.block_on(logs::logs(&client(), &arguments)),
         Command::Events(arguments) => runtime.block_on(events::events(&client(), &arguments)),
+        Command::Who(arguments) => who::who(&arguments),
+        Command::Wait(arguments) => runtime.block_on(wait::wait(&arguments)),
         Command::Completions(arguments) => completions::completions(&arguments),
     }
 }

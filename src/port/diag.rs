@@ -81,19 +81,25 @@ impl Diag {
         family: Family,
         port: u16,
     ) -> Result<Vec<SocketRow>, PortError> {
-        let dump = |states| Request::Dump {
-            protocol,
-            family,
-            states: StateFlags::from_bits_retain(states),
-            port: Some(port),
-        };
+        self.all(protocol, family, Some(port))
+    }
+
+    /// As [`Self::everything`]; without a port, the sockets on all of them.
+    pub fn all(
+        &mut self,
+        protocol: Protocol,
+        family: Family,
+        port: Option<u16>,
+    ) -> Result<Vec<SocketRow>, PortError> {
+        let dump =
+            |states| Request::Dump { protocol, family, states: StateFlags::from_bits_retain(states), port };
         let mut rows = match self.ask(&dump(ALL_STATES | self.bound_states)) {
             // Who filters system calls or emulates the kernel may refuse a state that it does not know.
             Err(PortError::Refused(_)) => self.ask(&dump(ALL_STATES))?,
             rows => rows?,
         };
         // The kernel ignores the port when it dumps sockets that are merely bound.
-        rows.retain(|row| row.local.port() == port);
+        rows.retain(|row| port.is_none_or(|port| row.local.port() == port));
         Ok(rows)
     }
 

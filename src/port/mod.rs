@@ -1,5 +1,6 @@
 //! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
 
+mod bound;
 pub mod diag;
 mod error;
 mod events;
@@ -10,6 +11,7 @@ mod release;
 mod time_wait;
 mod trial;
 mod verdict;
+pub mod who;
 pub mod wire;
 
 use std::fmt;
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use error::PortError;
 pub use events::Subscription;
 pub use ports::{Counters, Listener, Ports};
+pub use who::{Occupant, OccupantKind, Question};
 
 /// What is spoken on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

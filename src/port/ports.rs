@@ -9,7 +9,7 @@ use super::diag::Diag;
 use super::events::Events;
 use super::trial::{self, Trial};
 use super::verdict::{self, Obstacle};
-use super::wire::{Family, SocketState};
+use super::wire::{Family, SocketRow, SocketState};
 use super::{Endpoint, HeldBy, PortError, Protocol, Subscription, Verdict};
 
 /// A socket may go away between a failed trial bind and the query that is to explain it: then both are done again.
@@ -271,6 +271,16 @@ impl Ports {
             rows.extend(self.diag().listeners(family, Some(port))?);
         }
         Ok(tcp.flat_map(|endpoint| verdict::listeners_on(endpoint, &rows)).collect())
+    }
+
+    /// All sockets on `port`, or on any port.
+    pub(super) fn everything(
+        &self,
+        protocol: Protocol,
+        family: Family,
+        port: Option<u16>,
+    ) -> Result<Vec<SocketRow>, PortError> {
+        self.diag().all(protocol, family, port)
     }
 
     /// A trial bind, counted.

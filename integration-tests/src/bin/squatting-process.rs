@@ -1,7 +1,9 @@
 //! A process that squats on ports as it is told on standard input, a line each:
 //!
-//!     make PORT SQUAT     answers `made PORT HEIR` or `refused`; HEIR is a pid, or 0 for this process
-//!     leave               closes everything, and answers `left`
+//! ```text
+//! make PORT SQUAT     answers `made PORT HEIR` or `refused`; HEIR is a pid, or 0 for this process
+//! leave               closes everything, and answers `left`
+//! ```
 //!
 //! Arguments: the uid to become, and optionally the directory of a cgroup to move to first.
 

@@ -12,7 +12,7 @@ use portward::port::wire::messages;
 const MESSAGES: u64 = 10_000_000;
 const SEED: u64 = 7;
 
-/// A listener on [::1]:13306, a TIME_WAIT, the end of a dump and a refusal, as Linux 6.18 sends them.
+/// A listener on `[::1]:13306`, a TIME_WAIT, the end of a dump and a refusal, as Linux 6.18 sends them.
 const ORIGINAL: [u8; 276] = original();
 
 const fn original() -> [u8; 276] {

@@ -1,0 +1,137 @@
+//! `portward who`.
+
+use std::fmt::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use owo_colors::OwoColorize;
+
+use super::arguments::WhoArguments;
+use super::failure::Failed;
+use super::ranges::PortRange;
+use super::{escape, output};
+use crate::port::{Holder, Occupant, Ports, Protocol, Question};
+
+/// Digits by which people and their tools tell containers apart.
+const SHORT_CONTAINER_ID: usize = 12;
+
+/// Prints who holds the ports; fails if nobody does.
+pub(super) fn who(arguments: &WhoArguments) -> Result<(), Failed> {
+    let question = Question {
+        ports: arguments.ports.iter().map(PortRange::ports).collect(),
+        protocol: if arguments.udp { Protocol::Udp } else { Protocol::Tcp },
+        connections: arguments.clients,
+    };
+    let occupants = Ports::new()?.occupants(&question)?;
+    let text = if arguments.json {
+        escape::json(&serde_json::to_string(&occupants).map_err(|error| Failed::NotDone(error.to_string()))?)
+    } else {
+        render(&occupants, &arguments.ports, question.protocol, output::width())
+    };
+    output::print(&text)?;
+    if occupants.is_empty() { Err(Failed::Said) } else { Ok(()) }
+}
+
+/// A table, and below it what it does not show. Ends without a line end.
+fn render(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol, width: Option<u16>) -> String {
+    let mut parts = Vec::new();
+    if !occupants.is_empty() {
+        parts.push(table(occupants, width));
+    }
+    if let Some(hidden) = hidden(occupants, asked) {
+        parts.push(hidden);
+    }
+    let is_free = |range: &&PortRange| !occupants.iter().any(|held| range.ports().contains(&held.port));
+    let free = asked.iter().filter(is_free);
+    let free: Vec<String> = free.map(|range| format!("Nobody holds {} {range}.", protocol.name())).collect();
+    if !free.is_empty() {
+        parts.push(free.join("\n"));
+    }
+    parts.join("\n\n")
+}
+
+fn table(occupants: &[Occupant], width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    match width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    table.set_header(["ADDRESS", "KIND", "PID", "USER", "UNIT", "COMMAND"]);
+    for occupant in occupants {
+        table.add_row(row(occupant));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut lines = table.lines().map(|line| line.trim_end().to_owned());
+    // Coloured afterwards: the table must count letters without colours.
+    let header = lines.next().unwrap_or_default().bold().to_string();
+    std::iter::once(header).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+fn row(occupant: &Occupant) -> [String; 6] {
+    let text = |text: &str| escape::line(text).into_owned();
+    let nothing = || "-".to_owned();
+    let mut address = occupant.address.to_string();
+    if occupant.dual_stack {
+        address.push_str(" and IPv4");
+    }
+    if let Some(peer) = occupant.peer {
+        // Writing to a String cannot fail.
+        let _ = write!(address, " with {peer}");
+    }
+    let kind = match occupant.time_wait_ms {
+        Some(left) => format!("{}, {}s left", occupant.kind.name(), left.div_ceil(1000)),
+        None => occupant.kind.name().to_owned(),
+    };
+    let Some(holder) = &occupant.holder else {
+        return [address, kind, nothing(), nothing(), nothing(), nothing()];
+    };
+    let unknown = || if occupant.is_hidden() { "hidden".to_owned() } else { nothing() };
+    [
+        address,
+        kind,
+        pids(holder).unwrap_or_else(unknown),
+        user(holder),
+        place(holder).map_or_else(nothing, |place| text(&place)),
+        holder.command.as_deref().map_or_else(unknown, text),
+    ]
+}
+
+fn pids(holder: &Holder) -> Option<String> {
+    let pids = holder.pid.iter().chain(&holder.others).map(u32::to_string).collect::<Vec<_>>();
+    (!pids.is_empty()).then(|| pids.join(" "))
+}
+
+fn user(holder: &Holder) -> String {
+    match &holder.user {
+        Some(user) => format!("{} ({})", escape::line(user), holder.uid),
+        None => holder.uid.to_string(),
+    }
+}
+
+/// The unit, the container, or else the cgroup of a process that is hidden.
+fn place(holder: &Holder) -> Option<String> {
+    let container = holder.container.as_ref().map(|id| id.get(..SHORT_CONTAINER_ID).unwrap_or(id));
+    match (&holder.unit, container) {
+        (Some(unit), Some(container)) => Some(format!("{unit}, container {container}")),
+        (Some(unit), None) => Some(unit.clone()),
+        (None, Some(container)) => Some(format!("container {container}")),
+        // The root of all cgroups tells nothing.
+        (None, None) => holder.cgroup.clone().filter(|path| holder.pid.is_none() && path != "/"),
+    }
+}
+
+/// What this user may not see, and how to see it.
+fn hidden(occupants: &[Occupant], asked: &[PortRange]) -> Option<String> {
+    let hidden = occupants.iter().filter(|occupant| occupant.is_hidden()).count();
+    if hidden == 0 {
+        return None;
+    }
+    let ports = asked.iter().map(PortRange::as_written).collect::<Vec<_>>().join(" ");
+    Some(format!(
+        "The kernel hides the pid and the command of processes of other users ({hidden} of {} here): \
+         `sudo portward who {ports}` shows them.",
+        occupants.len()
+    ))
+}

@@ -1,0 +1,213 @@
+//! Who holds these ports: the sockets on them, and the process behind each, as one answer for people and for programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use super::holder::{self, Owned};
+use super::trial::Trial;
+use super::wire::{Family, SocketRow, SocketState};
+use super::{Endpoint, HeldBy, HoldKind, Holder, PortError, Ports, Protocol};
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The ports, each bound included.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// TCP or UDP ports.
+    pub protocol: Protocol,
+    /// Whether connections are told beside those who hold the port. Where nothing else keeps a port from being bound, they
+    /// are told anyway.
+    pub connections: bool,
+}
+
+/// A socket on a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupant {
+    /// The port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// What the socket does with the port.
+    pub kind: OccupantKind,
+    /// Its own address and port.
+    pub address: SocketAddr,
+    /// Whether a socket of `[::]` has the port for IPv4 as well.
+    pub dual_stack: bool,
+    /// The other side of a connection.
+    pub peer: Option<SocketAddr>,
+    /// What the kernel says is left of TIME_WAIT, in milliseconds.
+    pub time_wait_ms: Option<u64>,
+    /// Who has it; `None` for TIME_WAIT, which nobody has, and for what is unexplained.
+    pub holder: Option<Holder>,
+}
+
+/// What a socket does with its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OccupantKind {
+    /// It listens.
+    Listener,
+    /// It is bound. Of UDP sockets, this is all that there is to listening.
+    Bound,
+    /// It is a connection.
+    Connection,
+    /// Only the kernel remembers it.
+    TimeWait,
+    /// The port cannot be bound, and the kernel does not show why.
+    Unexplained,
+}
+
+impl OccupantKind {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Bound => "bound",
+            Self::Connection => "connection",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Unexplained => "unexplained",
+        }
+    }
+}
+
+impl Occupant {
+    /// Whether a process has the socket, and this user may not see which.
+    pub fn is_hidden(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.pid.is_none() && !holder.orphaned)
+    }
+}
+
+/// An occupant whose process is yet to be found.
+type Found = (Occupant, Option<Owned>);
+
+impl Ports {
+    /// The sockets that hold the ports asked for, by port and kind. Reads /proc and blocks: call it on a blocking thread.
+    pub fn occupants(&self, question: &Question) -> Result<Vec<Occupant>, PortError> {
+        let mut by_port: BTreeMap<u16, Vec<SocketRow>> = BTreeMap::new();
+        for row in self.rows(question)? {
+            by_port.entry(row.local.port()).or_default().push(row);
+        }
+        let mut found = Vec::new();
+        for port in asked(question) {
+            let rows = by_port.remove(&port).unwrap_or_default();
+            found.extend(self.on_port(question, port, &rows));
+        }
+        found.sort_by_key(|(occupant, _)| (occupant.port, occupant.kind, occupant.address, occupant.peer));
+        Ok(named(found))
+    }
+
+    fn rows(&self, question: &Question) -> Result<Vec<SocketRow>, PortError> {
+        let mut ports = asked(question);
+        // The kernel can look for one port; beyond that, one dump is cheaper than many.
+        let only = ports.next().filter(|_| ports.next().is_none());
+        let mut rows = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            rows.extend(self.everything(question.protocol, family, only)?);
+        }
+        Ok(rows)
+    }
+
+    fn on_port(&self, question: &Question, port: u16, rows: &[SocketRow]) -> Vec<Found> {
+        let serves = |row: &SocketRow| matches!(row.state, SocketState::Listening | SocketState::Bound);
+        let is_served = rows.iter().any(serves);
+        if !is_served && !question.connections && !self.is_in_the_way(question.protocol, port, rows) {
+            return Vec::new();
+        }
+        let shown = rows.iter().filter(|row| !is_served || question.connections || serves(row));
+        let mut found: Vec<Found> = shown.filter_map(|row| from_row(question.protocol, row)).collect();
+        if found.is_empty() {
+            // The kernel tells of nothing and refuses all the same, or somebody came only now.
+            for endpoint in wildcards(question.protocol, port) {
+                let holders = self.holders(&[endpoint]).unwrap_or_default();
+                found.extend(holders.iter().map(from_holder));
+            }
+        }
+        found
+    }
+
+    /// Whether what is on `port`, where nothing listens or is merely bound, keeps others from binding it.
+    fn is_in_the_way(&self, protocol: Protocol, port: u16, rows: &[SocketRow]) -> bool {
+        wildcards(protocol, port).iter().any(|endpoint| match self.try_bind(endpoint) {
+            Ok(Trial::InUse) => true,
+            // A port under 1024 and no privilege to try: what can be seen is not kept secret.
+            Err(PortError::PermissionDenied(_)) => !rows.is_empty(),
+            // The machine may have no IPv6.
+            Ok(Trial::Worked) | Err(_) => false,
+        })
+    }
+}
+
+/// The endpoints that stand for a port on every address of this machine.
+pub fn wildcards(protocol: Protocol, port: u16) -> [Endpoint; 2] {
+    [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
+        .map(|address| Endpoint::new(address, port).over(protocol))
+}
+
+/// The ports asked for, in ascending order, each once.
+fn asked(question: &Question) -> impl Iterator<Item = u16> {
+    let ports: BTreeSet<u16> = question.ports.iter().cloned().flatten().collect();
+    ports.into_iter()
+}
+
+fn from_row(protocol: Protocol, row: &SocketRow) -> Option<Found> {
+    let (kind, left) = match row.state {
+        SocketState::Listening => (OccupantKind::Listener, None),
+        SocketState::Bound => (OccupantKind::Bound, None),
+        SocketState::Connected => (OccupantKind::Connection, None),
+        SocketState::TimeWait(left) => (OccupantKind::TimeWait, Some(left)),
+        // Only its listener has the port.
+        SocketState::Handshake => return None,
+    };
+    let serves = matches!(kind, OccupantKind::Listener | OccupantKind::Bound);
+    let is_wildcard = row.local.is_ipv6() && row.local.ip().is_unspecified();
+    let occupant = Occupant {
+        port: row.local.port(),
+        protocol,
+        kind,
+        address: row.local,
+        dual_stack: serves && is_wildcard && !row.v6only,
+        peer: (!serves).then_some(row.remote),
+        time_wait_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        holder: None,
+    };
+    Some((occupant, left.is_none().then(|| row.into())))
+}
+
+fn from_holder(held: &HeldBy) -> Found {
+    let (kind, left) = match held.kind {
+        HoldKind::Listener => (OccupantKind::Listener, None),
+        HoldKind::Bound => (OccupantKind::Bound, None),
+        HoldKind::Connection => (OccupantKind::Connection, None),
+        HoldKind::TimeWait(left) => (OccupantKind::TimeWait, Some(left)),
+        HoldKind::Unexplained => (OccupantKind::Unexplained, None),
+    };
+    let occupant = Occupant {
+        port: held.bound.port(),
+        protocol: held.endpoint.protocol,
+        kind,
+        address: held.bound,
+        dual_stack: false,
+        peer: None,
+        time_wait_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        holder: None,
+    };
+    let has_owner = matches!(kind, OccupantKind::Listener | OccupantKind::Bound | OccupantKind::Connection);
+    (occupant, has_owner.then(|| held.into()))
+}
+
+/// Finds the processes of all at once: that reads all of /proc.
+fn named(found: Vec<Found>) -> Vec<Occupant> {
+    let owned: Vec<Owned> = found.iter().filter_map(|(_, owned)| *owned).collect();
+    if owned.is_empty() {
+        return found.into_iter().map(|(occupant, _)| occupant).collect();
+    }
+    let mut holders = holder::describe_all(&owned).into_iter();
+    let name = |(occupant, owned): Found| match owned {
+        Some(_) => Occupant { holder: holders.next(), ..occupant },
+        None => occupant,
+    };
+    found.into_iter().map(name).collect()
+}
