@@ -2,12 +2,18 @@
 
 use crate::daemon::snapshot::TunnelStatus;
 use crate::port::Holder;
-use crate::tunnel::StateName;
+use crate::tunnel::{FailureKind, StateName};
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
 pub(crate) fn explain(tunnel: &TunnelStatus) -> Option<String> {
     let name = &tunnel.name;
     match (tunnel.state, &tunnel.holder, &tunnel.last_error) {
+        (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
+            Some(format!(
+                "waits for port {}: {}. It starts by itself once the port is unbound.",
+                tunnel.local_port, failure.message
+            ))
+        }
         (StateName::AwaitingPort, Some(holder), _) => Some(format!(
             "waits for port {}, which is held by {holder}. It starts by itself once the port is unbound: {}.",
             tunnel.local_port,
@@ -48,7 +54,7 @@ fn release(holder: &Holder) -> String {
 mod tests {
     use super::super::tests::tunnel;
     use super::*;
-    use crate::tunnel::{Failure, FailureKind};
+    use crate::tunnel::Failure;
 
     #[test]
     fn a_held_port_names_its_holder_and_how_to_free_it() {
@@ -64,6 +70,9 @@ mod tests {
         insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by pid 4711 (python3 -m http.server) of user ada. It starts by itself once the port is unbound: end pid 4711, or set `on_conflict: kill`.");
         waiting.holder = Some(Holder { uid: 0, user: Some("root".to_owned()), ..Holder::default() });
         insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by a process of user root; this user may not see its pid and command line, root may (`sudo portward who`). It starts by itself once the port is unbound: root can end that process.");
+        let spared = "on_conflict: kill ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1";
+        waiting.last_error = Some(Failure::new(FailureKind::LocalPortHeld, spared));
+        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306: on_conflict: kill ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1. It starts by itself once the port is unbound.");
     }
 
     #[test]

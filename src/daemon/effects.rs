@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::process::Command;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Listening, Order, port_failure};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Group, SpawnError};
+use crate::process::{self, Evictee, Group, Signalled, SpawnError};
 use crate::ssh::{self, ControlDirectory};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -29,7 +29,15 @@ pub(super) struct Outside {
     slot: Slot,
     teller: Teller,
     running: HashMap<Generation, Running>,
-    waits: HashMap<Generation, AbortHandle>,
+    waits: HashMap<Generation, Wait>,
+}
+
+/// A wait for the port.
+#[derive(Debug)]
+struct Wait {
+    task: AbortHandle,
+    /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
+    evictees: Arc<Mutex<Vec<Evictee>>>,
 }
 
 #[derive(Debug)]
@@ -86,7 +94,7 @@ impl Outside {
 
     pub(super) fn abandon_port(&mut self, generation: Generation) {
         if let Some(wait) = self.waits.remove(&generation) {
-            wait.abort();
+            wait.task.abort();
         }
     }
 }
@@ -112,7 +120,7 @@ impl Effects {
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
         let ports = self.ports.clone();
-        let wait = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let unbound = ports
                 .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
                 .await;
@@ -121,7 +129,8 @@ impl Effects {
                 Err(error) => Event::PortUnusable(generation, port_failure(&error)),
             });
         });
-        outside.waits.insert(generation, wait.abort_handle());
+        let wait = Wait { task: task.abort_handle(), evictees: Arc::default() };
+        outside.waits.insert(generation, wait);
     }
 
     /// Starts the process of `work`.
@@ -175,26 +184,38 @@ impl Effects {
         Ok(group)
     }
 
-    /// Signals the processes that hold the port (`on_conflict: kill`).
-    pub(super) fn evict(&self, outside: &Outside, work: &Work, signal: Signal) {
+    /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
+    pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, work: &Work) {
+        let Some(wait) = outside.waits.get(&generation) else { return };
         let (ports, endpoints, teller) = (self.ports.clone(), self.usable(work), outside.teller.clone());
-        let sent = if signal == Signal::KILL { "SIGKILL" } else { "SIGTERM" };
+        let evictees = wait.evictees.clone();
         spawn_blocking(move || {
-            let Ok(held) = ports.holders(&endpoints) else { return };
-            for eviction in process::evict(&held, signal) {
-                let (holder, holder_pid) = (&eviction.holder, eviction.holder.pid);
-                let done = match eviction.result {
-                    Ok(()) => format!("sent {sent} to {holder}"),
-                    Err(reason) => format!("did not signal {holder}: {reason}"),
-                };
-                tell!(
-                    warn,
-                    teller.identity(),
-                    event = "evict",
-                    holder_pid,
-                    "on_conflict: kill: it holds the port; {done}"
-                );
-            }
+            let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
+            evictees.clear();
+            let spared = match ports.holders(&endpoints).map(|held| process::evictees(&held)) {
+                Ok(Ok(found)) => {
+                    *evictees = found;
+                    return log_signalled(&teller, "SIGTERM", process::signal(&evictees, Signal::TERM));
+                }
+                Ok(Err(spared)) => {
+                    let spared: Vec<_> = spared.iter().map(ToString::to_string).collect();
+                    spared.join("; and ")
+                }
+                Err(error) => error.to_string(),
+            };
+            let message = format!("on_conflict: kill ended nobody, for the port would stay held by {spared}");
+            let failure = Failure::new(FailureKind::LocalPortHeld, message);
+            teller.report(Event::HoldersSpared(generation, failure));
+        });
+    }
+
+    /// SIGKILL to those who were told to leave the port and still hold it. Who has taken it since has had no SIGTERM yet.
+    pub(super) fn kill_holders(outside: &Outside, generation: Generation) {
+        let Some(wait) = outside.waits.get(&generation) else { return };
+        let (evictees, teller) = (wait.evictees.clone(), outside.teller.clone());
+        spawn_blocking(move || {
+            let evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
+            log_signalled(&teller, "SIGKILL", process::signal(&evictees, Signal::KILL));
         });
     }
 
@@ -207,6 +228,17 @@ impl Effects {
             !optional || self.ports.is_available(endpoint.address.ip())
         };
         endpoints.iter().filter(needed).copied().collect()
+    }
+}
+
+fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
+    for Signalled { holder, result } in signalled {
+        let done = match result {
+            Ok(()) => format!("sent {sent} to {holder}, which holds the port"),
+            Err(error) => format!("could not send {sent} to {holder}, which holds the port: {error}"),
+        };
+        let holder_pid = holder.pid;
+        tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
 }
 

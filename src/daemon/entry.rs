@@ -99,8 +99,10 @@ impl Phases {
             | Event::StartRequested
             | Event::StopRequested
             | Event::RestartRequested
+            | Event::PolicyChanged
             | Event::PortUnbound(_)
             | Event::PortHeld(..)
+            | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
             | Event::ProcessEnded(..)
             | Event::ForwardRefused(..)

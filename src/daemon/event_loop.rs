@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep_until;
@@ -150,8 +149,10 @@ impl EventLoop {
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),
             Action::Kill(generation) => entry.outside.kill(generation),
-            Action::TerminateHolders(_) => self.effects.evict(&entry.outside, work, Signal::TERM),
-            Action::KillHolders(_) => self.effects.evict(&entry.outside, work, Signal::KILL),
+            Action::TerminateHolders(generation) => {
+                self.effects.terminate_holders(&entry.outside, generation, work);
+            }
+            Action::KillHolders(generation) => Effects::kill_holders(&entry.outside, generation),
             Action::Arm(generation, at) => {
                 self.state.deadlines.insert((slot, generation), at);
             }

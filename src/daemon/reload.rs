@@ -135,6 +135,7 @@ impl EventLoop {
         }
         entry.outside.teller().rename(Identity::of(&desired));
         entry.desired = desired;
+        self.hear(slot, Event::PolicyChanged);
     }
 
     /// The old process ends with its old definition before the new one starts.

@@ -3,25 +3,19 @@
 //! Whatever /proc does not show, because the process is gone or belongs to somebody else, is left out: that is no error.
 
 mod cgroup;
+mod processes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
-use std::fs;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
 
-use jiff::{SignedDuration, Timestamp};
 use nix::unistd::{Uid, User};
 
 use self::cgroup::Cgroups;
+use self::processes::Processes;
 use super::wire::SocketRow;
 use super::{HeldBy, Holder};
 
 /// Characters of a command line that are shown.
 const COMMAND_LENGTH: usize = 256;
-/// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
-const MAX_ANCESTORS: usize = 1024;
-/// Ticks a second in which /proc counts (USER_HZ), as milliseconds for one.
-const TICK_MILLISECONDS: i64 = 10;
 
 /// What the kernel tells of a socket's owner without /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +49,7 @@ pub fn owners(inodes: &BTreeSet<u32>) -> HashMap<u32, u32> {
 
 /// Whether the process `pid` has the socket `inode` open (28 microseconds).
 pub fn pid_owns(pid: u32, inode: u32) -> bool {
-    Processes::system().sockets(pid).any(|socket| socket == inode)
+    Processes::system().any_socket(pid, |socket| socket == inode)
 }
 
 /// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
@@ -68,7 +62,17 @@ pub fn describe(held: &HeldBy) -> Holder {
 
 /// Who has each of `sockets`. Reads /proc and the tree of cgroups once for all of them.
 pub fn describe_all(sockets: &[Owned]) -> Vec<Holder> {
-    Processes::system().describe(sockets, &Cgroups::system())
+    describe_by(&Processes::system(), &Cgroups::system(), sockets)
+}
+
+/// Who holds the endpoint, each process as a holder of its own; if none is to be seen, one holder without a pid.
+pub fn describe_each(held: &HeldBy) -> Vec<Holder> {
+    let mut first = describe(held);
+    let others = std::mem::take(&mut first.others);
+    let processes = Processes::system();
+    let alone = |pid| describe_one(&processes, &held.into(), &[pid], None, first.user.clone());
+    let others: Vec<_> = others.into_iter().map(alone).collect();
+    std::iter::once(first).chain(others).collect()
 }
 
 /// Whether `pid` is `ancestor` or a descendant of it.
@@ -76,133 +80,46 @@ pub fn is_descendant_of(pid: u32, ancestor: u32) -> bool {
     Processes::system().is_descendant_of(pid, ancestor)
 }
 
-/// The processes of a /proc, which tests bring themselves.
-#[derive(Debug)]
-struct Processes {
-    root: PathBuf,
+fn describe_by(processes: &Processes, cgroups: &Cgroups, sockets: &[Owned]) -> Vec<Holder> {
+    // Without an inode no process has the socket open any more.
+    let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
+    let owners = processes.owners(&inodes);
+    let pids = |socket: &Owned| owners.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
+    // Where the process is known, it tells its cgroup itself, and the tree need not be read.
+    let hidden = sockets.iter().filter(|socket| pids(socket).is_empty());
+    let paths = cgroups.paths(&hidden.filter_map(|socket| socket.cgroup).collect());
+    let mut users: HashMap<u32, Option<String>> = HashMap::new();
+    let describe = |socket: &Owned| {
+        let path = socket.cgroup.and_then(|id| paths.get(&id).cloned());
+        let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
+        describe_one(processes, socket, pids(socket), path, user)
+    };
+    sockets.iter().map(describe).collect()
 }
 
-impl Processes {
-    fn system() -> Self {
-        Self { root: PathBuf::from("/proc") }
+/// `made_in` is the path of the cgroup that the socket was made in.
+fn describe_one(
+    processes: &Processes,
+    socket: &Owned,
+    pids: &[u32],
+    made_in: Option<String>,
+    user: Option<String>,
+) -> Holder {
+    let pid = pids.first().copied();
+    let cgroup = pid.and_then(|pid| processes.cgroup(pid)).or(made_in);
+    let told = |part: fn(&str) -> Option<&str>| cgroup.as_deref().and_then(part).map(harmless);
+    Holder {
+        pid,
+        others: pids.iter().skip(1).copied().collect(),
+        command: pid.and_then(|pid| processes.command(pid)).map(|command| harmless(&command)),
+        uid: socket.uid,
+        user,
+        started: pid.and_then(|pid| processes.started(pid)),
+        unit: told(cgroup::unit_in),
+        container: told(cgroup::container_in),
+        cgroup: cgroup.as_deref().map(harmless),
+        orphaned: socket.inode == 0,
     }
-
-    fn file(&self, pid: u32, name: &str) -> PathBuf {
-        self.root.join(pid.to_string()).join(name)
-    }
-
-    /// All pids, in ascending order.
-    fn pids(&self) -> Vec<u32> {
-        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
-        let mut pids: Vec<u32> =
-            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        pids.sort_unstable();
-        pids
-    }
-
-    /// The inodes of the sockets that `pid` has open.
-    fn sockets(&self, pid: u32) -> impl Iterator<Item = u32> {
-        let descriptors = fs::read_dir(self.file(pid, "fd")).into_iter().flatten().flatten();
-        descriptors.filter_map(|descriptor| socket_inode(fs::read_link(descriptor.path()).ok()?.as_os_str()))
-    }
-
-    /// The pids that have each of `inodes` open, in ascending order, never none.
-    fn owners(&self, inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<u32>> {
-        let mut owners: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        if inodes.is_empty() {
-            return owners;
-        }
-        for pid in self.pids() {
-            for inode in self.sockets(pid).filter(|inode| inodes.contains(inode)) {
-                let pids = owners.entry(inode).or_default();
-                // A process may have several descriptors of one socket.
-                if pids.last() != Some(&pid) {
-                    pids.push(pid);
-                }
-            }
-        }
-        owners
-    }
-
-    fn describe(&self, sockets: &[Owned], cgroups: &Cgroups) -> Vec<Holder> {
-        // Without an inode no process has the socket open any more.
-        let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
-        let owners = self.owners(&inodes);
-        let paths = cgroups.paths(&sockets.iter().filter_map(|socket| socket.cgroup).collect());
-        let mut users: HashMap<u32, Option<String>> = HashMap::new();
-        let describe = |socket: &Owned| {
-            let pids = owners.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
-            let pid = pids.first().copied();
-            let cgroup_of_socket = || socket.cgroup.and_then(|id| paths.get(&id).cloned());
-            let cgroup = pid.and_then(|pid| self.cgroup(pid)).or_else(cgroup_of_socket);
-            let told = |part: fn(&str) -> Option<&str>| cgroup.as_deref().and_then(part).map(harmless);
-            let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
-            Holder {
-                pid,
-                others: pids.iter().skip(1).copied().collect(),
-                command: pid.and_then(|pid| self.command(pid)),
-                uid: socket.uid,
-                user,
-                started: pid.and_then(|pid| self.started(pid)),
-                unit: told(cgroup::unit_in),
-                container: told(cgroup::container_in),
-                cgroup: cgroup.as_deref().map(harmless),
-                orphaned: socket.inode == 0,
-            }
-        };
-        sockets.iter().map(describe).collect()
-    }
-
-    /// The command line, or the name in brackets if the process has erased it.
-    fn command(&self, pid: u32) -> Option<String> {
-        let arguments = fs::read(self.file(pid, "cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments);
-        let arguments = arguments.trim_end_matches('\0');
-        if !arguments.is_empty() {
-            return Some(harmless(&arguments.replace('\0', " ")));
-        }
-        let name = fs::read(self.file(pid, "comm")).ok()?;
-        Some(harmless(&format!("[{}]", String::from_utf8_lossy(&name).trim_end_matches('\n'))))
-    }
-
-    fn cgroup(&self, pid: u32) -> Option<String> {
-        let text = fs::read(self.file(pid, "cgroup")).ok()?;
-        cgroup::path_in(&String::from_utf8_lossy(&text)).map(str::to_owned)
-    }
-
-    /// When the process began, to the second.
-    fn started(&self, pid: u32) -> Option<Timestamp> {
-        /// The 22nd field.
-        const START: usize = 19;
-        let ticks: i64 = self.stat_field(pid, START)?.parse().ok()?;
-        let stat = fs::read_to_string(self.root.join("stat")).ok()?;
-        let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-        let boot = Timestamp::from_second(boot).ok()?;
-        boot.checked_add(SignedDuration::from_millis(ticks.checked_mul(TICK_MILLISECONDS)?)).ok()
-    }
-
-    /// A field of the stat file, counted from the one behind the name; the name may hold spaces and parentheses itself.
-    fn stat_field(&self, pid: u32, index: usize) -> Option<String> {
-        let stat = fs::read(self.file(pid, "stat")).ok()?;
-        field_in(&String::from_utf8_lossy(&stat), index).map(str::to_owned)
-    }
-
-    fn parent(&self, pid: u32) -> Option<u32> {
-        /// The fourth field.
-        const PARENT: usize = 1;
-        self.stat_field(pid, PARENT)?.parse().ok()
-    }
-
-    fn is_descendant_of(&self, pid: u32, ancestor: u32) -> bool {
-        std::iter::successors(Some(pid), |pid| self.parent(*pid))
-            .take(MAX_ANCESTORS)
-            .any(|pid| pid == ancestor)
-    }
-}
-
-/// The inode in `socket:[123]`.
-fn socket_inode(link: &OsStr) -> Option<u32> {
-    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The command line as it may be shown on a terminal and put in a log line.
@@ -215,11 +132,6 @@ fn harmless(text: &str) -> String {
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn field_in(stat: &str, index: usize) -> Option<&str> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(index)
 }
 
 fn user(uid: u32) -> Option<String> {

@@ -1,61 +1,152 @@
-//! `on_conflict: kill`: signals exactly the processes that hold a port.
+//! `on_conflict: kill`: ends exactly the processes that hold a port.
+//!
+//! Nothing is signalled for nothing: where one holder may not be ended, the port would stay held whoever else went, and so
+//! all are spared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 
 use crate::port::{HeldBy, HoldKind, Holder, holder};
 
-/// What became of one holder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Eviction {
-    /// The process.
-    pub holder: Holder,
-    /// Whether the signal was sent, and else why not.
-    pub result: Result<(), String>,
+/// A process that holds a port, and that a signal can reach without ever reaching another one.
+#[derive(Debug)]
+pub struct Evictee {
+    /// Who it is, alone.
+    holder: Holder,
+    pid: u32,
+    /// Opened before it was known that the process holds the port. It never comes to mean another process.
+    pidfd: OwnedFd,
+    /// The sockets by which it holds the port.
+    inodes: BTreeSet<u32>,
 }
 
-/// Signals the processes that listen on, or have bound, what `held` names. Never one that is only a client of the port,
-/// never pid 1, never portward or a process that it descends from. Reads /proc: blocks for some milliseconds.
-pub fn evict(held: &[HeldBy], signal: Signal) -> Vec<Eviction> {
-    let mut seen = BTreeSet::new();
-    let mut evictions = Vec::new();
+/// A holder that was not signalled, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spared {
+    /// Who holds the port.
+    pub holder: Holder,
+    /// Why it may not be ended, and what to do.
+    pub reason: String,
+}
+
+impl fmt::Display for Spared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.holder, self.reason)
+    }
+}
+
+/// What a signal did to one process.
+#[derive(Debug)]
+pub struct Signalled<'e> {
+    /// The process.
+    pub holder: &'e Holder,
+    /// Whether the signal was sent, and else why not.
+    pub result: Result<(), Errno>,
+}
+
+/// The processes to be ended so that what `held` tells of is let go, or those that prevent it. Reads /proc: blocks for some
+/// milliseconds.
+///
+/// Never a process that only has a connection from the port, never pid 1, never portward or a process that it descends from.
+/// A process that has let go meanwhile is in neither list.
+pub fn evictees(held: &[HeldBy]) -> Result<Vec<Evictee>, Vec<Spared>> {
+    let mut evictees: BTreeMap<u32, Evictee> = BTreeMap::new();
+    let mut spared = Vec::new();
     for held in held {
         match held.kind {
             HoldKind::Listener | HoldKind::Bound => {}
-            // Somebody's outgoing connection, or nobody's socket any more.
-            HoldKind::Connection | HoldKind::TimeWait(_) | HoldKind::Unexplained => continue,
+            HoldKind::Connection => {
+                spared.push(client(held));
+                continue;
+            }
+            // Nobody's socket any more, or none that is known.
+            HoldKind::TimeWait(_) | HoldKind::Unexplained => continue,
         }
-        let holder = holder::describe(held);
-        if holder.pid.is_none_or(|pid| seen.insert(pid)) {
-            let result = signal_holder(&holder, held.inode, signal);
-            evictions.push(Eviction { holder, result });
+        for holder in holder::describe_each(held) {
+            let Some(pid) = holder.pid else {
+                spared.push(hidden(holder));
+                continue;
+            };
+            if let Some(known) = evictees.get_mut(&pid) {
+                known.inodes.insert(held.inode);
+                continue;
+            }
+            match examine(holder, pid, held.inode) {
+                Ok(evictee) => evictees.extend(evictee.map(|evictee| (pid, evictee))),
+                Err(refused) => spared.push(refused),
+            }
         }
     }
-    evictions
+    if spared.is_empty() { Ok(evictees.into_values().collect()) } else { Err(spared) }
 }
 
-fn signal_holder(holder: &Holder, inode: u32, signal: Signal) -> Result<(), String> {
-    let Some(pid) = holder.pid else {
-        return Err("its pid is hidden from this user; run portward as root or as that user".to_owned());
-    };
+/// Signals those of `evictees` that still hold the port.
+pub fn signal(evictees: &[Evictee], signal: Signal) -> Vec<Signalled<'_>> {
+    let holding = evictees.iter().filter(|evictee| evictee.holds());
+    holding
+        .map(|evictee| Signalled {
+            holder: &evictee.holder,
+            result: pidfd_send_signal(&evictee.pidfd, signal),
+        })
+        .collect()
+}
+
+impl Evictee {
+    /// Whether it has the port still. The number may have passed on to another process, which then has it not, or which the
+    /// pidfd does not reach.
+    fn holds(&self) -> bool {
+        self.inodes.iter().any(|inode| holder::pid_owns(self.pid, *inode))
+    }
+}
+
+/// `None` if the process does not hold the socket any more.
+fn examine(holder: Holder, pid: u32, inode: u32) -> Result<Option<Evictee>, Spared> {
+    let spared = |holder: Holder, reason: &str| Spared { holder, reason: reason.to_owned() };
+    if pid == 1 {
+        return Err(spared(
+            holder,
+            "that is the first process of this machine or container: stop what it holds the port for, such as a socket unit \
+             (`systemctl list-sockets`)",
+        ));
+    }
     if holder::is_descendant_of(std::process::id(), pid) {
-        return Err("it is portward itself or a process that started portward".to_owned());
+        return Err(spared(holder, "that is portward itself or a process that started portward: end it by hand"));
     }
-    let pidfd = open(pid).map_err(|error| error.to_string())?;
-    // The pidfd cannot come to mean another process. If this process still has the socket, it is the holder.
-    if !holder::pid_owns(pid, inode) {
-        return Err("it does not hold the port any more".to_owned());
+    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+    let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(spared(holder, &format!("the kernel gives no pidfd of it: {error}"))),
+    };
+    let evictee = Evictee { holder, pid, pidfd, inodes: BTreeSet::from([inode]) };
+    if !evictee.holds() {
+        return Ok(None);
     }
-    pidfd_send_signal(&pidfd, signal).map_err(|error| match error {
-        Errno::PERM => "this user may not signal it; stop it by hand".to_owned(),
-        error => error.to_string(),
-    })
+    // Only asks, so that it is known before anybody is signalled.
+    if test_kill_process(number) == Err(Errno::PERM) {
+        return Err(spared(
+            evictee.holder,
+            &format!("this user may not signal it: `sudo kill {pid}` ends it, and CAP_KILL lets portward do so"),
+        ));
+    }
+    Ok(Some(evictee))
 }
 
-fn open(pid: u32) -> Result<OwnedFd, Errno> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-    pidfd_open(pid, PidfdFlags::empty())
+fn client(held: &HeldBy) -> Spared {
+    let port = held.bound.port();
+    Spared {
+        holder: holder::describe(held),
+        reason: format!(
+            "it only has a connection from that port, and a client is never ended: close the connection there; `sysctl \
+             net.ipv4.ip_local_reserved_ports={port}` keeps clients off the port"
+        ),
+    }
+}
+
+fn hidden(holder: Holder) -> Spared {
+    Spared { holder, reason: "end it as root, or run portward as root with CAP_SYS_PTRACE".to_owned() }
 }

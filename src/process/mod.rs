@@ -6,5 +6,5 @@ mod evict;
 mod lines;
 
 pub use child::{Child, Group, SpawnError, spawn};
-pub use evict::{Eviction, evict};
+pub use evict::{Evictee, Signalled, Spared, evictees, signal};
 pub use lines::read_lines;

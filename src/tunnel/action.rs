@@ -21,9 +21,9 @@ pub enum Action {
     Terminate(Generation),
     /// SIGKILL to the process group.
     Kill(Generation),
-    /// SIGTERM to exactly the processes that hold the port.
+    /// SIGTERM to exactly the processes that hold the port; `HoldersSpared` if one of them may not be ended.
     TerminateHolders(Generation),
-    /// SIGKILL to exactly the processes that hold the port.
+    /// SIGKILL to those that got SIGTERM and hold the port still.
     KillHolders(Generation),
     /// Report `DeadlinePassed` at this moment. A generation has at most one deadline: a later one replaces it.
     Arm(Generation, Moment),

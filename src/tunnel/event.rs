@@ -12,10 +12,14 @@ pub enum Event {
     StopRequested,
     /// A new connection is wanted in place of the present one.
     RestartRequested,
+    /// The tunnel is to be run by another [`Policy`](super::Policy) from now on.
+    PolicyChanged,
     /// The kernel confirmed every endpoint unbound.
     PortUnbound(Generation),
     /// The kernel says that the port is held; the wait goes on.
     PortHeld(Generation, Vec<Holder>),
+    /// `on_conflict: kill` has ended nobody, because a holder may not be ended; the wait goes on.
+    HoldersSpared(Generation, Failure),
     /// Whether the port is unbound cannot be found out, and waiting for it would not help.
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
@@ -38,9 +42,10 @@ impl Event {
     /// The attempt that the event is about; `None` for what is asked of the tunnel as a whole.
     pub(super) const fn generation(&self) -> Option<Generation> {
         match self {
-            Self::StartRequested | Self::StopRequested | Self::RestartRequested => None,
+            Self::StartRequested | Self::StopRequested | Self::RestartRequested | Self::PolicyChanged => None,
             Self::PortUnbound(generation)
             | Self::PortHeld(generation, _)
+            | Self::HoldersSpared(generation, _)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
             | Self::ProcessEnded(generation, _)

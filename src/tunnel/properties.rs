@@ -49,6 +49,8 @@ struct World {
     confirmed: BTreeSet<Generation>,
     deadlines: BTreeMap<Generation, Moment>,
     squatted: bool,
+    /// Whoever holds the port may not be ended.
+    spared: bool,
     starts: usize,
 }
 
@@ -65,6 +67,8 @@ enum Happening {
     /// The next deadline passes.
     PassDeadline,
     Squat(bool),
+    Spare(bool),
+    ChangePolicy(OnConflict),
     Die(Index),
     Hang(Index),
     /// An order is answered with a failure.
@@ -85,6 +89,10 @@ fn kinds() -> impl Strategy<Value = FailureKind> {
     ])
 }
 
+fn conflicts() -> impl Strategy<Value = OnConflict> {
+    prop::sample::select(vec![OnConflict::Wait, OnConflict::Kill])
+}
+
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let one = prop_oneof![
         2 => Just(Happening::Start),
@@ -94,6 +102,8 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         8 => any::<Index>().prop_map(Happening::AnswerPort),
         2 => Just(Happening::PassDeadline),
         1 => any::<bool>().prop_map(Happening::Squat),
+        1 => any::<bool>().prop_map(Happening::Spare),
+        1 => conflicts().prop_map(Happening::ChangePolicy),
         1 => any::<Index>().prop_map(Happening::Die),
         1 => any::<Index>().prop_map(Happening::Hang),
         1 => (any::<Index>(), kinds()).prop_map(|(index, kind)| Happening::Refuse(index, kind)),
@@ -116,6 +126,7 @@ impl World {
             confirmed: BTreeSet::new(),
             deadlines: BTreeMap::new(),
             squatted: false,
+            spared: false,
             starts: 0,
         }
     }
@@ -180,7 +191,10 @@ impl World {
             Action::CloseForward(generation) | Action::Terminate(generation) | Action::Kill(generation) => {
                 self.orders.entry(generation).or_default().push_back(action);
             }
-            Action::TerminateHolders(_) | Action::KillHolders(_) => self.squatted = false,
+            Action::TerminateHolders(generation) | Action::KillHolders(generation) => {
+                assert_eq!(self.policy.on_conflict, OnConflict::Kill, "{action:?} against the policy");
+                self.orders.entry(generation).or_default().push_back(action);
+            }
             Action::ReportRestartFailed(_) => {
                 assert!(self.tunnel.latest() > Generation::default());
             }
@@ -193,6 +207,15 @@ impl World {
 
     fn carry_out(&mut self, generation: Generation) {
         let Some(order) = self.orders.get_mut(&generation).and_then(VecDeque::pop_front) else { return };
+        match order {
+            Action::TerminateHolders(_) if self.spared => {
+                let failure = Failure::new(FailureKind::LocalPortHeld, "may not be ended");
+                return self.hear(Event::HoldersSpared(generation, failure));
+            }
+            Action::TerminateHolders(_) => self.squatted = false,
+            Action::KillHolders(_) if !self.spared => self.squatted = false,
+            _ => {}
+        }
         let held = self.somebody_listens();
         let Some(process) = self.processes.get_mut(&generation) else { return };
         match order {
@@ -265,6 +288,11 @@ impl World {
             Happening::Squat(squat) => {
                 self.squatted = squat && !self.processes.values().any(|process| process.listening);
             }
+            Happening::Spare(spare) => self.spared = spare,
+            Happening::ChangePolicy(on_conflict) => {
+                self.policy.on_conflict = on_conflict;
+                self.hear(Event::PolicyChanged);
+            }
             Happening::Die(index) => {
                 if let Some(generation) = pick(index, running) {
                     self.die(generation);
@@ -310,7 +338,7 @@ impl World {
         for _ in 0..=index.index(3) {
             stale = stale.next();
         }
-        for event in all_events(stale).into_iter().skip(3) {
+        for event in all_events(stale).into_iter().filter(|event| event.generation().is_some()) {
             let (tunnel, actions) = step(self.tunnel.clone(), event.clone(), self.now, &self.policy);
             assert_eq!((&tunnel, actions), (&self.tunnel, vec![]), "{event:?} of a forgotten generation");
         }
@@ -321,7 +349,7 @@ impl World {
         for process in self.processes.values_mut() {
             process.hung = false;
         }
-        self.squatted = false;
+        (self.squatted, self.spared) = (false, false);
         for _ in 0..1000 {
             if done(self) && self.tunnel.ending.is_empty() {
                 return;
@@ -345,8 +373,10 @@ fn all_events(generation: Generation) -> Vec<Event> {
         Event::StartRequested,
         Event::StopRequested,
         Event::RestartRequested,
+        Event::PolicyChanged,
         Event::PortUnbound(generation),
         Event::PortHeld(generation, stranger()),
+        Event::HoldersSpared(generation, failure()),
         Event::PortUnusable(generation, failure()),
         Event::ProcessReady(generation),
         Event::ProcessEnded(generation, failure()),
@@ -362,7 +392,7 @@ fn all_events(generation: Generation) -> Vec<Event> {
 fn any_policy() -> impl Strategy<Value = Policy> {
     (
         prop::sample::select(vec![Kind::Ssh, Kind::Command]),
-        prop::sample::select(vec![OnConflict::Wait, OnConflict::Kill]),
+        conflicts(),
     )
         .prop_map(|(kind, on_conflict)| policy(kind, on_conflict))
 }
@@ -407,7 +437,7 @@ proptest! {
 fn every_state_answers_every_event() {
     let generations: Vec<_> =
         std::iter::successors(Some(Generation::default()), |last| Some(last.next())).take(4).collect();
-    let policy = policy(Kind::Ssh, OnConflict::Kill);
+    let policies = [OnConflict::Wait, OnConflict::Kill].map(|on_conflict| policy(Kind::Ssh, on_conflict));
     let mut seen = BTreeMap::new();
     let mut open = vec![Tunnel::stopped(Moment::default(), 1), Tunnel::needing_auth(Moment::default(), 1)];
     // Breadth first through everything that can be reached within the first generations.
@@ -421,8 +451,10 @@ fn every_state_answers_every_event() {
         }
         let concerned = generations.iter().flat_map(|generation| all_events(*generation));
         for event in concerned {
-            let (next, _) = step(tunnel.clone(), event, Moment::default(), &policy);
-            open.push(next);
+            for policy in &policies {
+                let (next, _) = step(tunnel.clone(), event.clone(), Moment::default(), policy);
+                open.push(next);
+            }
         }
     }
     let states: BTreeSet<_> = seen.values().collect();
@@ -450,4 +482,53 @@ fn a_failed_restart_leaves_the_old_connection_up() {
     assert_eq!(tunnel.name(), StateName::Up);
     assert_eq!(tunnel.listening(), old);
     assert!(actions.iter().any(|action| matches!(action, Action::ReportRestartFailed(_))));
+}
+
+/// A tunnel that waits for a port held by a stranger, and what it ordered when it heard of the stranger.
+fn held(world: &mut World) -> Vec<Action> {
+    world.squatted = true;
+    world.hear(Event::StartRequested);
+    let generation = world.tunnel.latest();
+    let held = Event::PortHeld(generation, stranger());
+    let (tunnel, actions) = step(world.tunnel.clone(), held, world.now, &world.policy);
+    world.tunnel = tunnel;
+    actions
+}
+
+#[test]
+fn a_holder_is_ended_as_soon_as_the_policy_says_so_and_spared_as_soon_as_it_does_not() {
+    let mut world = World::new(policy(Kind::Ssh, OnConflict::Wait));
+    assert_eq!(held(&mut world), []);
+    let generation = world.tunnel.latest();
+
+    let kill = policy(Kind::Ssh, OnConflict::Kill);
+    let (tunnel, actions) = step(world.tunnel, Event::PolicyChanged, world.now, &kill);
+    assert!(actions.contains(&Action::TerminateHolders(generation)), "{actions:?}");
+    assert_eq!(tunnel.holders(), stranger());
+
+    let wait = policy(Kind::Ssh, OnConflict::Wait);
+    let (tunnel, actions) = step(tunnel, Event::PolicyChanged, world.now, &wait);
+    assert_eq!(actions, [Action::Disarm(generation)]);
+    let (_, actions) = step(tunnel, Event::DeadlinePassed(generation), world.now, &wait);
+    assert_eq!(actions, [], "no SIGKILL follows");
+}
+
+#[test]
+fn a_spared_holder_leaves_the_tunnel_waiting_with_the_reason_until_the_holder_changes() {
+    let mut world = World::new(policy(Kind::Ssh, OnConflict::Kill));
+    assert!(!held(&mut world).is_empty());
+    let generation = world.tunnel.latest();
+    let reason = Failure::new(FailureKind::LocalPortHeld, "hidden");
+    world.hear(Event::HoldersSpared(generation, reason.clone()));
+    assert_eq!(world.tunnel.name(), StateName::AwaitingPort);
+    assert_eq!(world.tunnel.last_failure(), Some(&reason));
+    assert!(world.deadlines.is_empty(), "no SIGKILL follows");
+
+    let again = Event::PortHeld(generation, stranger());
+    let (tunnel, actions) = step(world.tunnel.clone(), again, world.now, &world.policy);
+    assert_eq!((tunnel, actions), (world.tunnel.clone(), vec![]));
+    let other = vec![Holder { pid: Some(4712), ..Holder::default() }];
+    let changed = Event::PortHeld(generation, other);
+    let (_, actions) = step(world.tunnel, changed, world.now, &world.policy);
+    assert!(actions.contains(&Action::TerminateHolders(generation)), "{actions:?}");
 }

@@ -192,8 +192,10 @@ pub(super) enum Eviction {
     None,
     /// The holders got SIGTERM; the deadline is `stop_grace`.
     Terminated,
-    /// The holders got SIGKILL.
+    /// The holders got SIGKILL; the deadline is `KILL_TIMEOUT`.
     Killed,
+    /// The holders may not be ended, or do not die.
+    GivenUp,
 }
 
 /// What follows a stop.

@@ -1,32 +1,17 @@
+use super::processes::tests::{a_proc, a_process};
 use super::*;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use tempfile::TempDir;
 
-fn a_proc() -> (TempDir, Processes) {
-    let root = TempDir::new().unwrap();
-    let processes = Processes { root: root.path().to_owned() };
-    (root, processes)
-}
-
-fn a_process(root: &TempDir, pid: u32, files: &[(&str, &[u8])], sockets: &[u32]) {
-    let directory = root.path().join(pid.to_string());
-    fs::create_dir_all(directory.join("fd")).unwrap();
-    for (name, content) in files {
-        fs::write(directory.join(name), content).unwrap();
-    }
-    symlink("/dev/null", directory.join("fd/0")).unwrap();
-    for (descriptor, inode) in (3..).zip(sockets) {
-        symlink(format!("socket:[{inode}]"), directory.join(format!("fd/{descriptor}"))).unwrap();
-    }
-}
-
 /// The holder of one socket; there are no cgroups.
 fn describe(processes: &Processes, inode: u32, uid: u32) -> Holder {
     let owned = Owned { inode, uid, cgroup: None };
-    processes.describe(&[owned], &Cgroups::at(Path::new("/nonexistent"))).remove(0)
+    describe_by(processes, &Cgroups::at(Path::new("/nonexistent")), &[owned]).remove(0)
 }
 
 #[test]
@@ -76,7 +61,7 @@ fn of_a_hidden_process_uid_user_and_unit_are_known() {
     fs::create_dir_all(&nginx).unwrap();
     let cgroup = Some(fs::metadata(&nginx).unwrap().ino());
     let owned = Owned { inode: 7, uid: 0, cgroup };
-    let holder = processes.describe(&[owned], &Cgroups::at(tree.path())).remove(0);
+    let holder = describe_by(&processes, &Cgroups::at(tree.path()), &[owned]).remove(0);
     let expected = Holder {
         uid: 0,
         user: Some("root".into()),
@@ -122,52 +107,22 @@ fn a_holder_is_shown_with_all_its_processes_and_its_container() {
 #[test]
 fn a_command_line_cannot_write_on_the_terminal() {
     let (root, processes) = a_proc();
-    a_process(&root, 42, &[("cmdline", b"x\x1b[2J\n\xff\xe2\x80\xaey\0")], &[]);
-    let shown = processes.command(42).unwrap();
+    a_process(&root, 42, &[("cmdline", b"x\x1b[2J\n\xff\xe2\x80\xaey\0")], &[7]);
+    let shown = describe(&processes, 7, 0).command.unwrap();
     assert_eq!(shown, "x\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}y");
 }
 
 #[test]
 fn a_long_command_line_is_cut_at_256_characters() {
     let (root, processes) = a_proc();
-    a_process(&root, 42, &[("cmdline", "ä".repeat(1000).as_bytes())], &[]);
-    assert_eq!(processes.command(42).unwrap().chars().count(), 256);
-}
-
-#[test]
-fn a_process_without_command_line_is_shown_by_its_name() {
-    let (root, processes) = a_proc();
-    a_process(&root, 42, &[("cmdline", b""), ("comm", b"kworker/0:1\n")], &[]);
-    assert_eq!(processes.command(42).unwrap(), "[kworker/0:1]");
-}
-
-#[test]
-fn a_parent_is_found_whatever_the_name_holds() {
-    assert_eq!(field_in("42 (bash) S 7 42 42", 1), Some("7"));
-    assert_eq!(field_in("42 (a) R 1 (b) S 7 42 42", 1), Some("7"));
-    assert_eq!(field_in("42 (bash", 1), None);
-    assert_eq!(field_in("", 1), None);
-}
-
-#[test]
-fn descent_goes_through_all_parents_and_ends() {
-    let (root, processes) = a_proc();
-    a_process(&root, 1, &[("stat", b"1 (init) S 0 1 1")], &[]);
-    a_process(&root, 10, &[("stat", b"10 (sh) S 1 1 1")], &[]);
-    a_process(&root, 11, &[("stat", b"11 (x) y) S 10 1 1")], &[]);
-    assert!(processes.is_descendant_of(11, 11));
-    assert!(processes.is_descendant_of(11, 1));
-    assert!(!processes.is_descendant_of(10, 11));
-    a_process(&root, 20, &[("stat", b"20 (x) S 21 1 1")], &[]);
-    a_process(&root, 21, &[("stat", b"21 (y) S 20 1 1")], &[]);
-    assert!(!processes.is_descendant_of(20, 1), "a loop of parents ends");
+    a_process(&root, 42, &[("cmdline", "ä".repeat(1000).as_bytes())], &[7]);
+    assert_eq!(describe(&processes, 7, 0).command.unwrap().chars().count(), 256);
 }
 
 #[test]
 fn the_real_proc_shows_our_own_socket() {
     let (socket, _peer) = UnixStream::pair().unwrap();
-    let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-    let inode = socket_inode(link.as_os_str()).unwrap();
+    let inode = u32::try_from(nix::sys::stat::fstat(&socket).unwrap().st_ino).unwrap();
     let pid = std::process::id();
     assert!(pid_owns(pid, inode));
     assert_eq!(owners(&BTreeSet::from([inode])).get(&inode), Some(&pid));

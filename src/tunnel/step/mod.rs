@@ -47,8 +47,10 @@ impl Step<'_> {
             Event::StartRequested => self.start(),
             Event::StopRequested => self.stop(Next::Stay),
             Event::RestartRequested => self.restart(),
+            Event::PolicyChanged => self.policy_changed(),
             Event::PortUnbound(generation) => self.port_unbound(generation),
             Event::PortHeld(generation, holders) => self.port_held(generation, holders),
+            Event::HoldersSpared(generation, failure) => self.holders_spared(generation, failure),
             Event::PortUnusable(_, failure) => self.port_unusable(failure),
             Event::ProcessReady(generation) => self.process_ready(generation),
             Event::ProcessEnded(generation, failure) => self.process_ended(generation, failure),
@@ -83,8 +85,10 @@ impl Step<'_> {
             Event::StartRequested
             | Event::StopRequested
             | Event::RestartRequested
+            | Event::PolicyChanged
             | Event::PortUnbound(_)
             | Event::PortHeld(..)
+            | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
             | Event::ProcessReady(_)
             | Event::ForwardListening(_)

@@ -3,7 +3,7 @@
 use super::Step;
 use crate::port::Holder;
 use crate::tunnel::state::{Eviction, Stage, State};
-use crate::tunnel::{Action, Failure, Generation};
+use crate::tunnel::{Action, Failure, Generation, OnConflict};
 
 impl Step<'_> {
     pub(super) fn port_unbound(&mut self, generation: Generation) {
@@ -52,6 +52,54 @@ impl Step<'_> {
             | State::Stopped
             | State::NeedsAuth
             | State::Connecting { .. }
+            | State::Up { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
+    /// `on_conflict` counts for the holders of today: who has just written `kill` means them, and who has taken it back
+    /// means them as well.
+    pub(super) fn policy_changed(&mut self) {
+        match &mut self.tunnel.state {
+            State::AwaitingPort { generation, connected, holders, eviction: Eviction::None } => {
+                let (generation, connected, holders) = (*generation, *connected, std::mem::take(holders));
+                self.await_port(generation, connected, holders, Eviction::None);
+            }
+            State::AwaitingPort { generation, eviction, .. } if self.policy.on_conflict == OnConflict::Wait => {
+                *eviction = Eviction::None;
+                self.tunnel.last_failure = None;
+                self.actions.push(Action::Disarm(*generation));
+            }
+            State::AwaitingPort { .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
+    pub(super) fn holders_spared(&mut self, generation: Generation, failure: Failure) {
+        match &mut self.tunnel.state {
+            State::AwaitingPort { eviction: eviction @ (Eviction::Terminated | Eviction::Killed), .. } => {
+                *eviction = Eviction::GivenUp;
+                self.tunnel.last_failure = Some(failure);
+                self.actions.push(Action::Disarm(generation));
+            }
+            State::AwaitingPort { eviction: Eviction::None | Eviction::GivenUp, .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
             | State::Up { .. }
             | State::Replacing { .. }
             | State::HandingOver { .. }

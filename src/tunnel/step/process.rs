@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Step;
 use super::moves::KILL_TIMEOUT;
+use crate::port::Holder;
 use crate::tunnel::state::{Ending, Eviction, Stage, State};
 use crate::tunnel::{Action, Failure, FailureKind, Generation, Kind, Policy};
 
@@ -162,13 +163,16 @@ impl Step<'_> {
                 self.actions.push(Action::KillHolders(generation));
                 self.arm(generation, KILL_TIMEOUT);
             }
-            State::AwaitingPort { eviction: Eviction::Killed, .. } => {
-                self.tunnel.last_failure = Some(Failure::new(
-                    FailureKind::LocalPortHeld,
-                    "the holder of the port survived on_conflict: kill, or may not be signalled; stop it by hand",
-                ));
+            State::AwaitingPort { connected, holders, eviction: Eviction::Killed, .. } => {
+                self.tunnel.last_failure = Some(survived(holders));
+                self.tunnel.state = State::AwaitingPort {
+                    generation,
+                    connected: *connected,
+                    holders: holders.clone(),
+                    eviction: Eviction::GivenUp,
+                };
             }
-            State::AwaitingPort { eviction: Eviction::None, .. }
+            State::AwaitingPort { eviction: Eviction::None | Eviction::GivenUp, .. }
             | State::Forwarding { .. }
             | State::Replacing { .. }
             | State::HandingOver { .. }
@@ -179,6 +183,18 @@ impl Step<'_> {
             | State::Failed => {}
         }
     }
+}
+
+fn survived(holders: &[Holder]) -> Failure {
+    let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    Failure::new(
+        FailureKind::LocalPortHeld,
+        format!(
+            "{} held the port through SIGTERM and SIGKILL of on_conflict: kill; see whether a process is stuck (state D in \
+             ps), or is being started again as soon as it ends",
+            holders.join(" and ")
+        ),
+    )
 }
 
 fn not_ready_in_time(policy: &Policy) -> Failure {

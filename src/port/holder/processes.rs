@@ -1,0 +1,144 @@
+//! Processes, as /proc shows them: what they are, and which sockets they have open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::mem::MaybeUninit;
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
+
+/// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
+const MAX_ANCESTORS: usize = 1024;
+/// Ticks a second in which /proc counts (USER_HZ), as milliseconds for one.
+const TICK_MILLISECONDS: i64 = 10;
+/// Room for some hundred entries of a directory at once.
+const ENTRIES_SIZE: usize = 16 * 1024;
+/// `socket:[4294967295]` is shorter, and longer texts are no sockets.
+const LINK_SIZE: usize = 32;
+
+/// The processes of a /proc, which tests bring themselves.
+#[derive(Debug)]
+pub(super) struct Processes {
+    pub(super) root: PathBuf,
+}
+
+impl Processes {
+    pub(super) fn system() -> Self {
+        Self { root: PathBuf::from("/proc") }
+    }
+
+    fn file(&self, pid: u32, name: &str) -> PathBuf {
+        self.root.join(pid.to_string()).join(name)
+    }
+
+    /// All pids, in ascending order.
+    fn pids(&self) -> Vec<u32> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut pids: Vec<u32> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// Whether `pid` has a socket open whose inode is `wanted`; asks until one is.
+    ///
+    /// A process may have tens of thousands of descriptors: one system call for each, and nothing is allocated.
+    pub(super) fn any_socket(&self, pid: u32, mut wanted: impl FnMut(u32) -> bool) -> bool {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = openat(CWD, self.file(pid, "fd"), flags, Mode::empty()) else { return false };
+        let mut space = [MaybeUninit::uninit(); ENTRIES_SIZE];
+        let mut descriptors = RawDir::new(&directory, &mut space);
+        while let Some(Ok(descriptor)) = descriptors.next() {
+            let mut space = [MaybeUninit::uninit(); LINK_SIZE];
+            let link = readlinkat_raw(&directory, descriptor.file_name(), &mut space);
+            if link.is_ok_and(|(link, _)| socket_inode(link).is_some_and(&mut wanted)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The pids that have each of `inodes` open, in ascending order, never none.
+    pub(super) fn owners(&self, inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<u32>> {
+        let mut owners: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        if inodes.is_empty() {
+            return owners;
+        }
+        for pid in self.pids() {
+            self.any_socket(pid, |inode| {
+                if inodes.contains(&inode) {
+                    let pids = owners.entry(inode).or_default();
+                    // A process may have several descriptors of one socket.
+                    if pids.last() != Some(&pid) {
+                        pids.push(pid);
+                    }
+                }
+                false
+            });
+        }
+        owners
+    }
+
+    /// The command line, or the name in brackets if the process has erased it.
+    pub(super) fn command(&self, pid: u32) -> Option<String> {
+        let arguments = fs::read(self.file(pid, "cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments);
+        let arguments = arguments.trim_end_matches('\0');
+        if !arguments.is_empty() {
+            return Some(arguments.replace('\0', " "));
+        }
+        let name = fs::read(self.file(pid, "comm")).ok()?;
+        Some(format!("[{}]", String::from_utf8_lossy(&name).trim_end_matches('\n')))
+    }
+
+    /// The path of its cgroup.
+    pub(super) fn cgroup(&self, pid: u32) -> Option<String> {
+        let text = fs::read(self.file(pid, "cgroup")).ok()?;
+        super::cgroup::path_in(&String::from_utf8_lossy(&text)).map(str::to_owned)
+    }
+
+    /// When the process began, to the second.
+    pub(super) fn started(&self, pid: u32) -> Option<Timestamp> {
+        /// The 22nd field.
+        const START: usize = 19;
+        let ticks: i64 = self.stat_field(pid, START)?.parse().ok()?;
+        let stat = fs::read_to_string(self.root.join("stat")).ok()?;
+        let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+        let boot = Timestamp::from_second(boot).ok()?;
+        boot.checked_add(SignedDuration::from_millis(ticks.checked_mul(TICK_MILLISECONDS)?)).ok()
+    }
+
+    /// Whether `pid` is `ancestor` or a descendant of it.
+    pub(super) fn is_descendant_of(&self, pid: u32, ancestor: u32) -> bool {
+        std::iter::successors(Some(pid), |pid| self.parent(*pid))
+            .take(MAX_ANCESTORS)
+            .any(|pid| pid == ancestor)
+    }
+
+    fn parent(&self, pid: u32) -> Option<u32> {
+        /// The fourth field.
+        const PARENT: usize = 1;
+        self.stat_field(pid, PARENT)?.parse().ok()
+    }
+
+    /// A field of the stat file, counted from the one behind the name; the name may hold spaces and parentheses itself.
+    fn stat_field(&self, pid: u32, index: usize) -> Option<String> {
+        let stat = fs::read(self.file(pid, "stat")).ok()?;
+        field_in(&String::from_utf8_lossy(&stat), index).map(str::to_owned)
+    }
+}
+
+/// The inode in `socket:[123]`.
+fn socket_inode(link: &[u8]) -> Option<u32> {
+    let inode = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    str::from_utf8(inode).ok()?.parse().ok()
+}
+
+fn field_in(stat: &str, index: usize) -> Option<&str> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(index)
+}
+
+#[cfg(test)]
+pub(super) mod tests;
