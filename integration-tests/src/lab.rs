@@ -20,7 +20,7 @@ pub const ORIGIN_PORT: u16 = 8000;
 pub const ECHO_PORT: u16 = 7000;
 
 /// In the environment of everything that the harness itself starts in the namespace.
-const MARK: (&str, &str) = ("PORTWARD_LAB", "helper");
+pub(crate) const MARK: (&str, &str) = ("PORTWARD_LAB", "helper");
 
 /// The world of one test. When it goes, it checks that the daemon has left no process in it.
 #[derive(Debug)]

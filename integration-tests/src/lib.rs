@@ -10,13 +10,15 @@
 //! - [`Squatter`]: a foreign process that holds a port.
 //! - [`Squat`]: a socket of any kind that can hold a port, made here or by the program `squatting-process`.
 //! - [`isolated`]: a network namespace alone, for what needs no daemon.
-//! - [`Trace`]: the system calls of a process, by strace.
+//! - [`Bystander`]: a process under the pid that another one had.
+//! - [`Trace`], [`Tripwire`]: strace, to see the system calls of a process, or to stop it at one.
 //! - [`Record`]: a list that only grows and that can be waited on; every wait in the harness is one on a record.
 
 // A harness fails by panicking: that is how a test hears of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod api;
+mod bystander;
 mod clients;
 mod daemon;
 mod lab;
@@ -32,6 +34,7 @@ mod sshd;
 mod strace;
 
 pub use api::{Answer, request};
+pub use bystander::Bystander;
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch};
 pub use daemon::{Daemon, Ended};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
@@ -43,4 +46,4 @@ pub use record::{DEADLINE, Record, within_deadline};
 pub use squat::{Held, Squat, Use};
 pub use squatter::Squatter;
 pub use sshd::Sshd;
-pub use strace::Trace;
+pub use strace::{Trace, Tripwire};

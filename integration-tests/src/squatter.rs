@@ -43,8 +43,13 @@ impl Squatter {
         self.child.id().expect("the squatter runs")
     }
 
+    /// Ends the process; its pid is free when this returns.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Frees the port by ending the process.
     pub async fn leave(mut self) {
-        self.child.kill().await.unwrap();
+        self.kill().await;
     }
 }

@@ -11,6 +11,7 @@ use tokio::process::Child;
 use crate::lab::Lab;
 use crate::log::lines_of;
 use crate::namespace::kill;
+use crate::record::Record;
 
 /// strace, attached to all threads of a process.
 #[derive(Debug)]
@@ -55,6 +56,46 @@ impl<'lab> Trace<'lab> {
             .filter(|line| moment(line).is_some_and(|at| from <= at && at < until))
             .map(str::to_owned)
             .collect()
+    }
+}
+
+/// strace, attached to a process so as to stop it in the middle of what it does, as if the scheduler had forgotten it there.
+#[derive(Debug)]
+pub struct Tripwire {
+    pid: u32,
+    strace: Child,
+    said: Record<String>,
+}
+
+impl Tripwire {
+    /// The process stops (SIGSTOP) when a thread of it makes this system call for the first time; with `path`, on that file.
+    pub async fn attach(lab: &Lab, pid: u32, call: &str, path: Option<&str>) -> Self {
+        let mut command = lab.command("strace");
+        command.args(["-f", "-p", &pid.to_string(), "-e", &format!("trace={call}")]);
+        command.args(["-e", &format!("inject={call}:signal=SIGSTOP:when=1")]);
+        command.args(path.into_iter().flat_map(|path| ["-P", path]));
+        let mut strace = command.stderr(Stdio::piped()).spawn().expect("starting strace (package strace)");
+        let said = lines_of(strace.stderr.take().unwrap());
+        let tripwire = Self { pid, strace, said };
+        tripwire.await_line("attached").await;
+        tripwire
+    }
+
+    /// Waits until the process has stopped.
+    pub async fn tripped(&self) {
+        self.await_line("stopped by SIGSTOP").await;
+    }
+
+    /// Lets the process go on.
+    pub async fn release(mut self) {
+        kill(self.strace.id().unwrap(), Signal::SIGINT);
+        self.strace.wait().await.unwrap();
+        kill(self.pid, Signal::SIGCONT);
+    }
+
+    async fn await_line(&self, text: &str) {
+        let line = self.said.find(0, |line| line.contains(text)).await;
+        assert!(line.is_some(), "strace does not say {text:?} of pid {}: {:?}", self.pid, self.said.all());
     }
 }
 
