@@ -55,24 +55,28 @@ pub fn run_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<(), Failed> {
+    let Arguments { socket, command } = arguments;
+    let client = || Client::new(socket.clone().unwrap_or_else(paths::default_socket));
+    match command {
+        Command::Run(arguments) => block_on(run::run(arguments, socket.clone())),
+        Command::Check(arguments) => check::check(arguments),
+        Command::Status(arguments) => block_on(status::status(&client(), &arguments)),
+        Command::Start(arguments) => block_on(act::act(&client(), "start", &arguments)),
+        Command::Stop(arguments) => block_on(act::act(&client(), "stop", &arguments)),
+        Command::Restart(arguments) => block_on(act::act(&client(), "restart", &arguments)),
+        Command::Reload(arguments) => block_on(reload::reload(&client(), &arguments)),
+        Command::Logs(arguments) => block_on(logs::logs(&client(), &arguments)),
+        Command::Events(arguments) => block_on(events::events(&client(), &arguments)),
+        Command::Who(arguments) => who::who(&arguments),
+        Command::Wait(arguments) => block_on(wait::wait(&arguments)),
+        Command::Completions(arguments) => completions::completions(&arguments),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::NotDone(format!("cannot start: {error}")))?;
-    let Arguments { socket, command } = arguments;
-    let client = || Client::new(socket.clone().unwrap_or_else(paths::default_socket));
-    match command {
-        Command::Run(arguments) => runtime.block_on(run::run(arguments, socket.clone())),
-        Command::Check(arguments) => check::check(arguments),
-        Command::Status(arguments) => runtime.block_on(status::status(&client(), &arguments)),
-        Command::Start(arguments) => runtime.block_on(act::act(&client(), "start", &arguments)),
-        Command::Stop(arguments) => runtime.block_on(act::act(&client(), "stop", &arguments)),
-        Command::Restart(arguments) => runtime.block_on(act::act(&client(), "restart", &arguments)),
-        Command::Reload(arguments) => runtime.block_on(reload::reload(&client(), &arguments)),
-        Command::Logs(arguments) => runtime.block_on(logs::logs(&client(), &arguments)),
-        Command::Events(arguments) => runtime.block_on(events::events(&client(), &arguments)),
-        Command::Who(arguments) => who::who(&arguments),
-        Command::Wait(arguments) => runtime.block_on(wait::wait(&arguments)),
-        Command::Completions(arguments) => completions::completions(&arguments),
-    }
+    runtime.block_on(command)
 }

@@ -74,6 +74,11 @@ impl Diag {
         Ok(rows.into_iter().find(|row| row.state == SocketState::Listening))
     }
 
+    /// The TCP sockets that listen on `port`, or on any port, and those that are merely bound to it.
+    pub fn serving(&mut self, family: Family, port: Option<u16>) -> Result<Vec<SocketRow>, PortError> {
+        self.with_bound(Protocol::Tcp, family, 1 << TCP_LISTEN, port)
+    }
+
     /// All sockets whose own port is `port`, whatever they are doing. For TCP 0.5 ms and more.
     pub fn everything(
         &mut self,
@@ -91,11 +96,22 @@ impl Diag {
         family: Family,
         port: Option<u16>,
     ) -> Result<Vec<SocketRow>, PortError> {
+        self.with_bound(protocol, family, ALL_STATES, port)
+    }
+
+    /// The sockets in `states`, and those that are merely bound.
+    fn with_bound(
+        &mut self,
+        protocol: Protocol,
+        family: Family,
+        states: u32,
+        port: Option<u16>,
+    ) -> Result<Vec<SocketRow>, PortError> {
         let dump =
             |states| Request::Dump { protocol, family, states: StateFlags::from_bits_retain(states), port };
-        let mut rows = match self.ask(&dump(ALL_STATES | self.bound_states)) {
+        let mut rows = match self.ask(&dump(states | self.bound_states)) {
             // Who filters system calls or emulates the kernel may refuse a state that it does not know.
-            Err(PortError::Refused(_)) => self.ask(&dump(ALL_STATES))?,
+            Err(PortError::Refused(_)) => self.ask(&dump(states))?,
             rows => rows?,
         };
         // The kernel ignores the port when it dumps sockets that are merely bound.

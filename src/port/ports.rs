@@ -273,6 +273,11 @@ impl Ports {
         Ok(tcp.flat_map(|endpoint| verdict::listeners_on(endpoint, &rows)).collect())
     }
 
+    /// The TCP sockets that listen on `port`, or on any port, or are bound to it.
+    pub(super) fn serving(&self, family: Family, port: Option<u16>) -> Result<Vec<SocketRow>, PortError> {
+        self.diag().serving(family, port)
+    }
+
     /// All sockets on `port`, or on any port.
     pub(super) fn everything(
         &self,

@@ -1,6 +1,6 @@
 //! Who holds these ports: the sockets on them, and the process behind each, as one answer for people and for programs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
@@ -86,54 +86,59 @@ type Found = (Occupant, Option<Owned>);
 impl Ports {
     /// The sockets that hold the ports asked for, by port and kind. Reads /proc and blocks: call it on a blocking thread.
     pub fn occupants(&self, question: &Question) -> Result<Vec<Occupant>, PortError> {
-        let mut by_port: BTreeMap<u16, Vec<SocketRow>> = BTreeMap::new();
-        for row in self.rows(question)? {
-            by_port.entry(row.local.port()).or_default().push(row);
+        let Question { protocol, connections, .. } = *question;
+        let asked: BTreeSet<u16> = question.ports.iter().cloned().flatten().collect();
+        let mut rows = self.rows(protocol, &asked, connections)?;
+        // A port that nobody serves, and that cannot be bound all the same, is held by something else.
+        let mut unserved = asked;
+        for row in &rows {
+            unserved.remove(&row.local.port());
         }
-        let mut found = Vec::new();
-        for port in asked(question) {
-            let rows = by_port.remove(&port).unwrap_or_default();
-            found.extend(self.on_port(question, port, &rows));
+        unserved.retain(|port| self.is_in_the_way(protocol, *port));
+        if !connections && !unserved.is_empty() {
+            rows.extend(self.rows(protocol, &unserved, true)?);
+        }
+        let mut found: Vec<Found> = rows.iter().filter_map(|row| from_row(protocol, row)).collect();
+        for (occupant, _) in &found {
+            unserved.remove(&occupant.port);
+        }
+        for port in unserved {
+            // The kernel tells of nothing and refuses all the same, or somebody came only now.
+            for endpoint in wildcards(protocol, port) {
+                let holders = self.holders(&[endpoint]).unwrap_or_default();
+                found.extend(holders.iter().map(from_holder));
+            }
         }
         found.sort_by_key(|(occupant, _)| (occupant.port, occupant.kind, occupant.address, occupant.peer));
         Ok(named(found))
     }
 
-    fn rows(&self, question: &Question) -> Result<Vec<SocketRow>, PortError> {
-        let mut ports = asked(question);
+    /// The sockets on `ports`: those that listen or are bound, and with `connections` the others as well.
+    fn rows(
+        &self,
+        protocol: Protocol,
+        ports: &BTreeSet<u16>,
+        connections: bool,
+    ) -> Result<Vec<SocketRow>, PortError> {
         // The kernel can look for one port; beyond that, one dump is cheaper than many.
-        let only = ports.next().filter(|_| ports.next().is_none());
+        let only = ports.first().copied().filter(|_| ports.len() == 1);
         let mut rows = Vec::new();
         for family in [Family::V4, Family::V6] {
-            rows.extend(self.everything(question.protocol, family, only)?);
+            rows.extend(match (protocol, connections) {
+                (Protocol::Tcp, false) => self.serving(family, only)?,
+                (Protocol::Tcp, true) | (Protocol::Udp, _) => self.everything(protocol, family, only)?,
+            });
         }
+        let serves = |row: &SocketRow| matches!(row.state, SocketState::Listening | SocketState::Bound);
+        rows.retain(|row| ports.contains(&row.local.port()) && (connections || serves(row)));
         Ok(rows)
     }
 
-    fn on_port(&self, question: &Question, port: u16, rows: &[SocketRow]) -> Vec<Found> {
-        let serves = |row: &SocketRow| matches!(row.state, SocketState::Listening | SocketState::Bound);
-        let is_served = rows.iter().any(serves);
-        if !is_served && !question.connections && !self.is_in_the_way(question.protocol, port, rows) {
-            return Vec::new();
-        }
-        let shown = rows.iter().filter(|row| !is_served || question.connections || serves(row));
-        let mut found: Vec<Found> = shown.filter_map(|row| from_row(question.protocol, row)).collect();
-        if found.is_empty() {
-            // The kernel tells of nothing and refuses all the same, or somebody came only now.
-            for endpoint in wildcards(question.protocol, port) {
-                let holders = self.holders(&[endpoint]).unwrap_or_default();
-                found.extend(holders.iter().map(from_holder));
-            }
-        }
-        found
-    }
-
-    /// Whether what is on `port`, where nothing listens or is merely bound, keeps others from binding it.
-    fn is_in_the_way(&self, protocol: Protocol, port: u16, rows: &[SocketRow]) -> bool {
+    /// Whether anything keeps others from binding `port`, on which nothing listens or is merely bound.
+    fn is_in_the_way(&self, protocol: Protocol, port: u16) -> bool {
         wildcards(protocol, port).iter().any(|endpoint| match self.try_bind(endpoint) {
-            Ok(Trial::InUse) => true,
             // A port under 1024 and no privilege to try: what can be seen is not kept secret.
-            Err(PortError::PermissionDenied(_)) => !rows.is_empty(),
+            Ok(Trial::InUse) | Err(PortError::PermissionDenied(_)) => true,
             // The machine may have no IPv6.
             Ok(Trial::Worked) | Err(_) => false,
         })
@@ -144,12 +149,6 @@ impl Ports {
 pub fn wildcards(protocol: Protocol, port: u16) -> [Endpoint; 2] {
     [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
         .map(|address| Endpoint::new(address, port).over(protocol))
-}
-
-/// The ports asked for, in ascending order, each once.
-fn asked(question: &Question) -> impl Iterator<Item = u16> {
-    let ports: BTreeSet<u16> = question.ports.iter().cloned().flatten().collect();
-    ports.into_iter()
 }
 
 fn from_row(protocol: Protocol, row: &SocketRow) -> Option<Found> {

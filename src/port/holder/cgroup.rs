@@ -13,14 +13,14 @@ const CONTAINER_ID: usize = 64;
 /// The tree of cgroups, version 2, which tests bring themselves.
 #[derive(Debug)]
 pub(super) struct Cgroups {
-    root: PathBuf,
+    /// `None` for this machine's.
+    root: Option<PathBuf>,
 }
 
 impl Cgroups {
-    /// That of this machine. Where cgroup v1 is in use as well, it is not in the usual place.
+    /// That of this machine.
     pub(super) fn system() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        Self { root: PathBuf::from(root_in(&mounts).unwrap_or(USUAL_ROOT)) }
+        Self { root: None }
     }
 
     /// The paths of the cgroups `ids`, as far as they still exist. The id of a cgroup is the inode number of its directory.
@@ -30,12 +30,13 @@ impl Cgroups {
         if ids.is_empty() {
             return found;
         }
-        if let Ok(root) = fs::metadata(&self.root)
-            && ids.contains(&root.ino())
+        let root = self.root.clone().unwrap_or_else(mounted);
+        if let Ok(top) = fs::metadata(&root)
+            && ids.contains(&top.ino())
         {
-            found.insert(root.ino(), "/".to_owned());
+            found.insert(top.ino(), "/".to_owned());
         }
-        let mut unread = vec![self.root.clone()];
+        let mut unread = vec![root.clone()];
         while let Some(directory) = unread.pop()
             && found.len() < ids.len()
         {
@@ -44,7 +45,7 @@ impl Cgroups {
                     continue;
                 }
                 if ids.contains(&entry.ino()) {
-                    found.insert(entry.ino(), self.name(&entry.path()));
+                    found.insert(entry.ino(), name(&root, &entry.path()));
                 }
                 unread.push(entry.path());
             }
@@ -52,15 +53,21 @@ impl Cgroups {
         found
     }
 
-    fn name(&self, directory: &Path) -> String {
-        let below = directory.strip_prefix(&self.root).unwrap_or(directory);
-        format!("/{}", below.to_string_lossy())
-    }
-
     #[cfg(test)]
     pub(super) fn at(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: Some(root.to_owned()) }
     }
+}
+
+/// Where this machine has cgroup v2. With cgroup v1 in use as well, that is not the usual place.
+fn mounted() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    PathBuf::from(root_in(&mounts).unwrap_or(USUAL_ROOT))
+}
+
+fn name(root: &Path, directory: &Path) -> String {
+    let below = directory.strip_prefix(root).unwrap_or(directory);
+    format!("/{}", below.to_string_lossy())
 }
 
 /// The place of cgroup v2 in the text of a mounts file.

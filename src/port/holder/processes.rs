@@ -50,6 +50,9 @@ impl Processes {
         let mut space = [MaybeUninit::uninit(); ENTRIES_SIZE];
         let mut descriptors = RawDir::new(&directory, &mut space);
         while let Some(Ok(descriptor)) = descriptors.next() {
+            if matches!(descriptor.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
             let mut space = [MaybeUninit::uninit(); LINK_SIZE];
             let link = readlinkat_raw(&directory, descriptor.file_name(), &mut space);
             if link.is_ok_and(|(link, _)| socket_inode(link).is_some_and(&mut wanted)) {
