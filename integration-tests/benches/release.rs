@@ -2,19 +2,24 @@
 //!
 //!     cargo bench -p integration-tests --bench release [-- KIND...]
 //!
-//! As root, in namespaces of its own; KIND is `ports`, `time-wait` or `daemon`, all by default. TIME_WAIT lasts for a minute:
-//! its hundred ports wait together. When it truly ends is seen on a hundred more, which are tried without pause.
+//! As root, in namespaces of its own; KIND is `ports`, `daemon`, `time-wait` or `daemon-time-wait`, all by default (7 minutes).
+//! `ports` ends when `Ports::unbound` resolves, `daemon` when the daemon tells the pid of the ssh, or the command, that it has
+//! started. TIME_WAIT lasts for a minute: its hundred ports wait together. When it truly ends is seen on a hundred twins, which
+//! are tried without pause.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Held, Lab, Squat, Sshd, Use, isolated, within_deadline};
 use portward::daemon::snapshot::TunnelStatus;
 use portward::port::{Endpoint, Ports, Protocol};
 use portward::tunnel::StateName;
+use rustix::process::setpriority_process;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -23,24 +28,31 @@ const ROUNDS: usize = 100;
 /// Below the ephemeral range.
 const PORT: u16 = 13306;
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const DUAL_STACK: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Time-outs of TIME_WAIT end together in slots of some seconds: so far apart they are in several.
 const BETWEEN_TIME_WAITS: Duration = Duration::from_millis(97);
-/// So long before the first TIME_WAIT may end, its end begins to be looked for.
-const LOOK_FROM: Duration = Duration::from_secs(58);
+/// And so far apart, no two are in one: tunnels that start at the same moment would wait for each other.
+const BETWEEN_TUNNELS: Duration = Duration::from_millis(2060);
+/// So long after its beginning, a TIME_WAIT's end begins to be looked for.
+const LOOK_FROM: Duration = Duration::from_secs(59);
 /// From a port to its twin.
 const TO_TWIN: u16 = 1000;
-const TUNNEL: &str = "
+const TUNNELS: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:13306'}
+  - {name: udp, command: [sleep, infinity], local_port: '127.0.0.1:13306', protocol: udp, stop_grace: 100ms}
 ";
-const KINDS: [(&str, Use, bool); 8] = [
-    ("listener", Use::Listening, false),
-    ("group of SO_REUSEPORT", Use::Listening, true),
-    ("inherited listener", Use::Inherited, false),
-    ("bound, not listening", Use::Bound, false),
-    ("outgoing connection", Use::Outgoing, false),
-    ("accepted connection", Use::Accepted, false),
-    ("UDP", Use::Datagrams, false),
-    ("UDP, connected", Use::ConnectedDatagrams, false),
+const KINDS: [(&str, Use, bool, IpAddr); 10] = [
+    ("listener", Use::Listening, false, LOCALHOST),
+    ("listener on 0.0.0.0", Use::Listening, false, EVERYWHERE),
+    ("listener on [::], dual-stack", Use::Listening, false, DUAL_STACK),
+    ("group of SO_REUSEPORT", Use::Listening, true, LOCALHOST),
+    ("inherited listener", Use::Inherited, false, LOCALHOST),
+    ("bound, not listening", Use::Bound, false, LOCALHOST),
+    ("outgoing connection", Use::Outgoing, false, LOCALHOST),
+    ("accepted connection", Use::Accepted, false, LOCALHOST),
+    ("UDP", Use::Datagrams, false, LOCALHOST),
+    ("UDP, connected", Use::ConnectedDatagrams, false, LOCALHOST),
 ];
 
 fn main() {
@@ -53,23 +65,33 @@ fn main() {
     if is_wanted("ports") {
         isolated(async || ports().await);
     }
+    let in_lab = |body: fn() -> LocalBoxFuture| {
+        // A lab is entered by its thread for good.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(body());
+        })
+        .join()
+        .unwrap();
+    };
     if is_wanted("daemon") {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(daemon());
+        in_lab(|| Box::pin(daemon()));
     }
     if is_wanted("time-wait") {
         isolated(async || time_wait().await);
     }
+    if is_wanted("daemon-time-wait") {
+        in_lab(|| Box::pin(daemon_time_wait()));
+    }
 }
 
-fn squat(r#use: Use, reuse_port: bool) -> Squat {
-    Squat { r#use, address: LOCALHOST, v6only: false, reuse_address: false, reuse_port }
-}
+type LocalBoxFuture = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 /// Two members for a group, else one.
-fn squatters(r#use: Use, is_group: bool) -> Vec<Held> {
-    let count = if is_group { 2 } else { 1 };
-    (0..count).map(|_| squat(r#use, is_group).make(PORT).unwrap()).collect()
+fn squatters(r#use: Use, reuse_port: bool, address: IpAddr) -> Vec<Held> {
+    let squat = Squat { r#use, address, v6only: false, reuse_address: false, reuse_port };
+    let count = if reuse_port { 2 } else { 1 };
+    (0..count).map(|_| squat.make(PORT).unwrap()).collect()
 }
 
 /// Resets connections, so that no TIME_WAIT is left.
@@ -80,13 +102,13 @@ fn release(held: Vec<Held>) {
 /// Until `Ports::unbound` resolves.
 async fn ports() {
     let ports = Ports::new().unwrap();
-    for (name, r#use, is_group) in KINDS {
+    for (name, r#use, is_group, address) in KINDS {
         let is_udp = Use::UDP.contains(&r#use);
         let protocol = if is_udp { Protocol::Udp } else { Protocol::Tcp };
         let wanted = [Endpoint::new(LOCALHOST, PORT).over(protocol)];
         let mut latencies = Vec::new();
         for _ in 0..ROUNDS {
-            let held = squatters(r#use, is_group);
+            let held = squatters(r#use, is_group, address);
             let waiting = Notify::new();
             let releasing = async {
                 waiting.notified().await;
@@ -105,39 +127,42 @@ async fn ports() {
     }
 }
 
-/// Until the daemon logs that it starts ssh.
+/// Until ssh runs, or for UDP the command.
 async fn daemon() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    let daemon = Daemon::start(&lab, TUNNEL).await;
-    daemon.wait_state("web", StateName::Up).await;
-    for (name, r#use, is_group) in KINDS {
-        if Use::UDP.contains(&r#use) {
-            continue;
-        }
+    let daemon = Daemon::start(&lab, TUNNELS).await;
+    for tunnel in ["web", "udp"] {
+        daemon.post(&format!("/stop/{tunnel}")).await;
+    }
+    for (name, r#use, is_group, address) in KINDS {
+        let tunnel = if Use::UDP.contains(&r#use) { "udp" } else { "web" };
         let mut latencies = Vec::new();
         for _ in 0..ROUNDS {
+            let held = squatters(r#use, is_group, address);
             let mark = daemon.mark();
-            daemon.post("/stop/web").await;
-            let stopped = |status: &TunnelStatus| status.state == StateName::Stopped;
-            daemon.wait_status(mark, "web", "stopped", stopped).await;
-            let held = squatters(r#use, is_group);
-            let (mark, log_mark) = (daemon.mark(), daemon.log().mark());
-            daemon.post("/start/web?timeout=1ms").await;
+            daemon.post(&format!("/start/{tunnel}?timeout=1ms")).await;
             let waits =
                 |status: &TunnelStatus| status.state == StateName::AwaitingPort && status.holder.is_some();
-            daemon.wait_status(mark, "web", "waiting for its port", waits).await;
+            daemon.wait_status(mark, tunnel, "waiting for its port", waits).await;
+            let mark = daemon.mark();
             let released = Instant::now();
             release(held);
-            daemon.wait_log(log_mark, "of a start", |line| line.has("event", "starting")).await;
+            daemon.wait_status(mark, tunnel, "started", started).await;
             latencies.push(milliseconds(released, Instant::now()));
             let mark = daemon.mark();
-            let up = |status: &TunnelStatus| status.state == StateName::Up;
-            daemon.wait_status(mark.saturating_sub(1), "web", "up", up).await;
+            daemon.post(&format!("/stop/{tunnel}")).await;
+            let stopped = |status: &TunnelStatus| status.state == StateName::Stopped;
+            daemon.wait_status(mark, tunnel, "stopped", stopped).await;
         }
-        print(&format!("ssh starting: {name}"), latencies);
+        print(&format!("started: {name}"), latencies);
     }
     within_deadline("the daemon's end", daemon.stop()).await;
+}
+
+/// Its process runs.
+fn started(status: &TunnelStatus) -> bool {
+    status.state != StateName::AwaitingPort && status.pid.is_some()
 }
 
 /// Until `Ports::unbound` resolves, from when TIME_WAIT ends on a twin: another port, in TIME_WAIT since the same moment, on which
@@ -145,10 +170,9 @@ async fn daemon() {
 async fn time_wait() {
     let ports = Ports::new().unwrap();
     let mut waiters = JoinSet::new();
-    let begun = Instant::now();
+    let twins = Twins::observe();
     for port in (PORT..).take(ROUNDS) {
-        let squat = squat(Use::OutgoingTimeWait, false);
-        drop((squat.make(port).unwrap(), squat.make(port + TO_TWIN).unwrap()));
+        twins.begin(port);
         let ports = ports.clone();
         waiters.spawn(async move {
             let wanted = [Endpoint::new(LOCALHOST, port)];
@@ -157,31 +181,121 @@ async fn time_wait() {
         });
         sleep(BETWEEN_TIME_WAITS).await;
     }
-    // Another thread looks, because this one must not be kept from waking.
-    let observer = std::thread::spawn(move || observe_twins(begun + LOOK_FROM));
     let mut unbound = BTreeMap::new();
     while let Some(waiter) = waiters.join_next().await {
         let (port, at) = waiter.unwrap();
         unbound.insert(port, at);
     }
-    let ended = observer.join().unwrap();
-    let latencies = unbound.iter().map(|(port, at)| milliseconds(ended[port], *at)).collect();
-    print("unbound: TIME_WAIT, of its end", latencies);
+    print("unbound: TIME_WAIT, of its end", twins.latencies(&unbound));
     let counters = ports.counters();
     println!("for {ROUNDS} ports: {} queries, {} trial binds", counters.queries, counters.trial_binds);
 }
 
-/// When each port's twin could be bound, tried without pause.
-fn observe_twins(from: Instant) -> BTreeMap<u16, Instant> {
-    std::thread::sleep(from - Instant::now());
-    let squat = Squat { reuse_address: true, ..squat(Use::Bound, false) };
-    let mut ended = BTreeMap::new();
-    while ended.len() < ROUNDS {
+/// Until ssh runs: a tunnel for each of a hundred ports.
+async fn daemon_time_wait() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    let tunnels: Vec<String> = (PORT..)
+        .take(ROUNDS)
+        .map(|port| {
+            format!(
+                "  - {{name: t{port}, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:{port}', \
+                 enabled: false}}\n"
+            )
+        })
+        .collect();
+    let daemon = Daemon::start(&lab, &tunnels.concat()).await;
+    let mark = daemon.mark();
+    let twins = Twins::observe();
+    let begin = async {
         for port in (PORT..).take(ROUNDS) {
-            if !ended.contains_key(&port) && squat.make(port + TO_TWIN).is_ok() {
-                ended.insert(port, Instant::now());
+            twins.begin(port);
+            daemon.post(&format!("/start/t{port}?timeout=1ms")).await;
+            sleep(BETWEEN_TUNNELS).await;
+        }
+    };
+    let starts = async {
+        let mut starts = BTreeMap::new();
+        let mut from = mark;
+        while starts.len() < ROUNDS {
+            let next = daemon.next_status(from).await;
+            from += 1;
+            let port = next.name[1..].parse().unwrap();
+            if started(&next) {
+                starts.entry(port).or_insert_with(Instant::now);
             }
         }
+        starts
+    };
+    let ((), starts) = tokio::join!(begin, starts);
+    print("started: TIME_WAIT, of its end", twins.latencies(&starts));
+    within_deadline("the daemon's end", daemon.stop()).await;
+}
+
+/// Ports in TIME_WAIT, each with a twin on which a thread sees the end of it. It is another thread, because this one must not be
+/// kept from waking.
+struct Twins {
+    begun: mpsc::Sender<(u16, Instant)>,
+    observer: std::thread::JoinHandle<BTreeMap<u16, Instant>>,
+}
+
+impl Twins {
+    fn observe() -> Self {
+        let (begun, beginnings) = mpsc::channel();
+        Self { begun, observer: std::thread::spawn(move || observe(&beginnings)) }
+    }
+
+    /// Brings a port and its twin into TIME_WAIT, on one CPU: there its timers are, and each CPU has its own time.
+    fn begin(&self, port: u16) {
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        sched_setaffinity(None, &one).unwrap();
+        let squat = Squat {
+            r#use: Use::OutgoingTimeWait,
+            address: LOCALHOST,
+            v6only: false,
+            reuse_address: false,
+            reuse_port: false,
+        };
+        drop((squat.make(port).unwrap(), squat.make(port + TO_TWIN).unwrap()));
+        sched_setaffinity(None, &all).unwrap();
+        self.begun.send((port, Instant::now())).unwrap();
+    }
+
+    /// From the end of TIME_WAIT to what was seen of each port.
+    fn latencies(self, seen: &BTreeMap<u16, Instant>) -> Vec<f64> {
+        drop(self.begun);
+        let ended = self.observer.join().unwrap();
+        seen.iter().map(|(port, at)| milliseconds(ended[port], *at)).collect()
+    }
+}
+
+/// When each port's twin could be bound, tried without pause; but whoever else has something to do comes first.
+fn observe(beginnings: &mpsc::Receiver<(u16, Instant)>) -> BTreeMap<u16, Instant> {
+    let squat = Squat {
+        r#use: Use::Bound,
+        address: LOCALHOST,
+        v6only: false,
+        reuse_address: true,
+        reuse_port: false,
+    };
+    setpriority_process(None, 19).unwrap();
+    let mut waiting: BTreeMap<u16, Instant> = BTreeMap::new();
+    let mut ended = BTreeMap::new();
+    while ended.len() < ROUNDS {
+        let due = waiting.values().any(|begun| begun.elapsed() >= LOOK_FROM);
+        // Sleeps only while nothing is due.
+        let next =
+            if due { beginnings.try_recv().ok() } else { beginnings.recv_timeout(BETWEEN_TIME_WAITS).ok() };
+        waiting.extend(next);
+        waiting.retain(|port, begun| {
+            let is_over = begun.elapsed() >= LOOK_FROM && squat.make(port + TO_TWIN).is_ok();
+            if is_over {
+                ended.insert(*port, Instant::now());
+            }
+            !is_over
+        });
     }
     ended
 }

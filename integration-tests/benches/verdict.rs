@@ -74,7 +74,8 @@ fn in_process() {
 }
 
 fn as_commands() {
-    let installed = |program: &str| Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    let installed =
+        |program: &str| Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     let present = COMMANDS.map(|(_, words)| installed(words[0]));
     let mut times = COMMANDS.map(|_| Vec::new());
     // Taken in turns, so that a busy moment of the machine meets all of them.

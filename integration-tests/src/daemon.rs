@@ -139,6 +139,12 @@ impl<'lab> Daemon<'lab> {
         })
     }
 
+    /// Waits for the status at `position` of all that `/events` has told and will tell.
+    pub async fn next_status(&self, position: usize) -> TunnelStatus {
+        let found = self.statuses.find(position, |_| true).await;
+        found.unwrap_or_else(|| panic!("no status was told within {DEADLINE:?}\n{}", self.report()))
+    }
+
     /// Waits until the tunnel `name` is in `state`; returns at once if the last status told so.
     pub async fn wait_state(&self, name: &str, state: StateName) -> TunnelStatus {
         let latest = self.statuses.last_position(|status| status.name == name).unwrap_or(0);

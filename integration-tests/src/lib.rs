@@ -12,6 +12,7 @@
 //! - [`isolated`]: a network namespace alone, for what needs no daemon.
 //! - [`Bystander`]: a process under the pid that another one had.
 //! - [`Trace`], [`Tripwire`]: strace, to see the system calls of a process, or to stop it at one.
+//! - [`Choices`]: choices at random that can be repeated.
 //! - [`Record`]: a list that only grows and that can be waited on; every wait in the harness is one on a record.
 
 // A harness fails by panicking: that is how a test hears of it.
@@ -19,6 +20,7 @@
 
 mod api;
 mod bystander;
+mod choices;
 mod clients;
 mod daemon;
 mod lab;
@@ -35,6 +37,7 @@ mod strace;
 
 pub use api::{Answer, request};
 pub use bystander::Bystander;
+pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch};
 pub use daemon::{Daemon, Ended};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};

@@ -5,9 +5,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
-use integration_tests::{
-    Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, within_deadline,
-};
+use integration_tests::{Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, within_deadline};
 use portward::tunnel::{FailureKind, StateName};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -162,7 +160,9 @@ async fn a_client_whose_own_port_it_is_is_never_ended() {
     let waiting = daemon.wait_failure(0, "web", FailureKind::LocalPortHeld).await;
     assert_eq!(waiting.state, StateName::AwaitingPort);
     let reason = waiting.last_error.unwrap().message;
-    for words in [&format!("pid {}", client.id().unwrap()), "client is never ended", "ip_local_reserved_ports=9443"] {
+    for words in
+        [&format!("pid {}", client.id().unwrap()), "client is never ended", "ip_local_reserved_ports=9443"]
+    {
         assert!(reason.contains(words), "{words} in {reason}");
     }
     assert_eq!(client.try_wait().unwrap(), None, "the client lives");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use integration_tests::{Held, NOBODY, Squat, Use, become_nobody, isolated};
+use integration_tests::{Choices, Held, NOBODY, Squat, Use, become_nobody, isolated};
 use portward::port::diag::Diag;
 use portward::port::{Endpoint, HeldBy, HoldKind, Holder, Ports, Protocol, Verdict, holder};
 use socket2::{Domain, Socket, Type};
@@ -35,42 +35,14 @@ const FIRST_PORT: u16 = 2000;
 /// To find a process takes ten milliseconds: it is done for one held endpoint in so many.
 const NAMED: usize = 25;
 
-/// A reproducible source of choices (xorshift).
-struct Choices(u64);
-
-impl Choices {
-    fn new() -> Self {
-        let from_clock = || u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());
-        let seed = std::env::var("PORTWARD_SEED").map_or_else(|_| from_clock(), |seed| seed.parse().unwrap());
-        println!("PORTWARD_SEED={seed}");
-        // The generator would stay at zero.
-        Self(seed.max(1))
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-
-    fn yes(&mut self) -> bool {
-        self.below(2) == 1
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-
-    fn squat(&mut self, uses: &[Use]) -> Squat {
-        let (address, v6only) = self.one_of(&ADDRESSES);
-        Squat {
-            r#use: self.one_of(uses),
-            address: address.parse().unwrap(),
-            v6only,
-            reuse_address: self.yes(),
-            reuse_port: self.yes(),
-        }
+fn squatter(choices: &mut Choices, uses: &[Use]) -> Squat {
+    let (address, v6only) = choices.one_of(&ADDRESSES);
+    Squat {
+        r#use: choices.one_of(uses),
+        address: address.parse().unwrap(),
+        v6only,
+        reuse_address: choices.yes(),
+        reuse_port: choices.yes(),
     }
 }
 
@@ -172,7 +144,7 @@ impl Test {
         let mut port = port;
         let mut made: Vec<Made> = Vec::new();
         for turn in 0..=self.choices.below(3) {
-            let squat = self.choices.squat(uses);
+            let squat = squatter(&mut self.choices, uses);
             // Its port is not chosen, so it comes first or not at all.
             if squat.r#use == Use::Ephemeral && turn > 0 {
                 continue;
@@ -307,7 +279,7 @@ fn run(run: Run) {
         let diag = Diag::new().unwrap();
         let diag = if run.hide_bound_sockets { diag.without_bound_sockets() } else { diag };
         let mut test = Test {
-            choices: Choices::new(),
+            choices: Choices::of_test(),
             processes,
             ports: Ports::with(diag),
             judge_holders: !run.hide_bound_sockets,

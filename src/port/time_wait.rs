@@ -3,7 +3,9 @@
 //! A row tells when TIME_WAIT is due to end. It ends later: the wheel keeps timers in slots, which grow with the time that a
 //! timer has to run, and a timer fires at the end of its slot. With 250 ticks a second, a timer of 60 s is in a slot of 2.048 s.
 //! The slots begin at multiples of their length, counted in ticks since the kernel's counter of them, the jiffies, was 0. So
-//! the end is known exactly by one who knows the jiffies; and times(2) tells these, rounded to 10 ms.
+//! the end is known exactly by one who knows the jiffies; and times(2) tells these, rounded to 10 ms. Only one CPU counts the
+//! jiffies: on another one, which may look at its timers just before that, the timer fires a tick later (half of the times,
+//! measured on two CPUs that are both awake).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,15 +67,19 @@ impl Jiffies {
     }
 
     /// When a TIME_WAIT may end that at the moment `read` was to last for `left`: in ascending order, and each as late as
-    /// what is known allows. One for each level of the wheel, because it is not known how long the timer had to run at first;
-    /// and rarely one more, when what is not known makes a difference.
+    /// what is known allows. Two ticks for each level of the wheel, because it is not known how long the timer had to run at
+    /// first; and rarely more, when what is not known makes a difference.
     pub(super) fn ends(&self, read: Instant, left: Duration) -> Vec<Instant> {
-        let read = nanoseconds(read.saturating_duration_since(self.origin));
+        let read = nanoseconds(read.saturating_duration_since(self.origin))
+            - nanoseconds(self.origin.saturating_duration_since(read));
         // The kernel counts what is left in whole ticks, and tells it in milliseconds.
         let left = (nanoseconds(left) + self.tick / 2) / self.tick;
-        let now = [self.zero_at_most, self.zero_at_least].map(|zero| (read - zero).div_euclid(self.tick));
+        let mut now = [self.zero_at_most, self.zero_at_least].map(|zero| (read - zero).div_euclid(self.tick));
+        // A tick that came late has made it look as if the count had begun later than it did.
+        now.sort_unstable();
         let ends: BTreeSet<i64> = (now[0]..=now[1])
             .flat_map(|now| levels(self.tick).map(move |level| slot_end(now + left, level)))
+            .flat_map(|end| [end, end + 1])
             .collect();
         let ends = ends.into_iter().map(|end| end * self.tick + self.zero_at_most);
         ends.filter(|end| *end > read)

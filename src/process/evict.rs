@@ -114,7 +114,10 @@ fn examine(holder: Holder, pid: u32, inode: u32) -> Result<Option<Evictee>, Spar
         ));
     }
     if holder::is_descendant_of(std::process::id(), pid) {
-        return Err(spared(holder, "that is portward itself or a process that started portward: end it by hand"));
+        return Err(spared(
+            holder,
+            "that is portward itself or a process that started portward: end it by hand",
+        ));
     }
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
@@ -130,7 +133,9 @@ fn examine(holder: Holder, pid: u32, inode: u32) -> Result<Option<Evictee>, Spar
     if test_kill_process(number) == Err(Errno::PERM) {
         return Err(spared(
             evictee.holder,
-            &format!("this user may not signal it: `sudo kill {pid}` ends it, and CAP_KILL lets portward do so"),
+            &format!(
+                "this user may not signal it: `sudo kill {pid}` ends it, and CAP_KILL lets portward do so"
+            ),
         ));
     }
     Ok(Some(evictee))

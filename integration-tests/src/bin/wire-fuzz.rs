@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use integration_tests::Choices;
 use portward::port::wire::messages;
 
 const MESSAGES: u64 = 10_000_000;
@@ -48,12 +49,12 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse().expect("a number"));
     let (count, seed) = (arguments.next().unwrap_or(MESSAGES), arguments.next().unwrap_or(SEED));
     println!("{count} messages, seed {seed}");
-    let mut choices = Choices(seed.max(1));
+    let mut choices = Choices::new(seed);
     let (mut rows, mut malformed) = (0_u64, 0_u64);
     let mut datagram = Vec::with_capacity(2 * ORIGINAL.len());
     let mut read = 0;
     while read < count {
-        choices.damage(&mut datagram);
+        damage(&mut choices, &mut datagram);
         for message in messages(&datagram) {
             read += 1;
             if message.is_ok() { rows += 1 } else { malformed += 1 }
@@ -62,38 +63,23 @@ fn main() {
     println!("no panic: {rows} were read, {malformed} refused");
 }
 
-/// A reproducible source of choices (xorshift).
-struct Choices(u64);
+fn byte(choices: &mut Choices) -> u8 {
+    // Lengths and types are small numbers: damage of that kind gets furthest.
+    let all = choices.below(256);
+    u8::try_from(if choices.yes() { all } else { all % 32 }).expect("below 256")
+}
 
-impl Choices {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).expect("31 bits") % bound
+fn damage(choices: &mut Choices, datagram: &mut Vec<u8>) {
+    datagram.clear();
+    datagram.extend(ORIGINAL);
+    for _ in 0..=choices.below(8) {
+        let at = choices.below(datagram.len());
+        datagram[at] = byte(choices);
     }
-
-    fn byte(&mut self) -> u8 {
-        // Lengths and types are small numbers: damage of that kind gets furthest.
-        let all = self.below(256);
-        u8::try_from(if self.below(2) == 0 { all % 32 } else { all }).expect("below 256")
-    }
-
-    fn damage(&mut self, datagram: &mut Vec<u8>) {
-        datagram.clear();
-        datagram.extend(ORIGINAL);
-        for _ in 0..=self.below(8) {
-            let at = self.below(datagram.len());
-            datagram[at] = self.byte();
-        }
-        match self.below(4) {
-            0 => datagram.truncate(self.below(ORIGINAL.len())),
-            1 => datagram.extend_from_within(self.below(ORIGINAL.len())..),
-            2 => {
-                let byte = self.byte();
-                datagram.insert(0, byte);
-            }
-            _ => {}
-        }
+    match choices.below(4) {
+        0 => datagram.truncate(choices.below(ORIGINAL.len())),
+        1 => datagram.extend_from_within(choices.below(ORIGINAL.len())..),
+        2 => datagram.insert(0, byte(choices)),
+        _ => {}
     }
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use integration_tests::SEED;
+
 /// Set on the machine.
 const MARK: &str = "PORTWARD_TEST_MACHINE";
 
@@ -36,7 +38,9 @@ pub(crate) fn on_a_machine(test: &str, scenario: impl FnOnce()) {
 
     let output = Command::new(package.join("systemd-in-namespace"))
         .arg(shared.path())
-        .args(["env", &format!("{MARK}=yes"), &format!("{SHARED}/tests")])
+        .args(["env", &format!("{MARK}=yes")])
+        .args(env::var(SEED).map(|seed| format!("{SEED}={seed}")))
+        .arg(format!("{SHARED}/tests"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .output()
         .expect("starting systemd-in-namespace");

@@ -9,3 +9,4 @@ mod machine;
 mod service;
 mod site;
 mod units;
+mod who;

@@ -31,7 +31,7 @@ fn time_wait_may_end_with_the_slot_of_each_level() {
     let jiffies = exact(4 * MILLISECOND, 4000 * MILLISECOND);
     let ends = jiffies.ends(jiffies.origin, Duration::from_secs(60));
     let after: Vec<_> = ends.iter().map(|end| (*end - jiffies.origin).as_millis() / 4 + 1000).collect();
-    assert_eq!(after, [16_001, 16_008, 16_064, 16_384]);
+    assert_eq!(after, [16_001, 16_002, 16_008, 16_009, 16_064, 16_065, 16_384, 16_385]);
 }
 
 #[test]
@@ -39,7 +39,16 @@ fn a_time_wait_that_is_overdue_ends_with_the_slot_that_is_running() {
     let jiffies = exact(4 * MILLISECOND, 4 * 16_100 * MILLISECOND);
     let ends = jiffies.ends(jiffies.origin, Duration::ZERO);
     let last = *ends.last().unwrap() - jiffies.origin;
-    assert_eq!(last.as_millis(), 4 * (16_384 - 16_100));
+    assert_eq!(last.as_millis(), 4 * (16_385 - 16_100));
+}
+
+#[test]
+fn a_tick_that_came_late_hides_no_end() {
+    let exact = exact(4 * MILLISECOND, 4000 * MILLISECOND);
+    let misled = Jiffies { zero_at_least: exact.zero_at_least + 3 * MILLISECOND, ..exact };
+    assert_eq!(misled.uncertainty(), Duration::ZERO);
+    let ends = |jiffies: &Jiffies| jiffies.ends(jiffies.origin, Duration::from_secs(60));
+    assert!(ends(&exact).iter().all(|end| ends(&misled).contains(end)));
 }
 
 #[test]
@@ -72,23 +81,26 @@ proptest! {
     #[test]
     fn the_true_end_is_among_the_ends_whatever_is_not_known(
         tick in prop::sample::select(&TICKS[..]),
-        zero in 0..20_000_000_000_000_000_i64,
+        zero in 1_000_000_000..20_000_000_000_000_000_i64,
         below in 0..3 * MILLISECOND,
         above in 0..3 * MILLISECOND,
         left in 0..15_000_i64,
+        // The row was read so long before the clock.
+        before in 0..50 * MILLISECOND,
     ) {
         let known = Jiffies { zero_at_least: -zero - below, zero_at_most: -zero + above, ..exact(tick, zero) };
         let left = left.min(LONGEST / tick);
-        let due = zero / tick + left;
+        let due = (zero - before) / tick + left;
         let told = Duration::from_millis(u64::try_from(left * tick / MILLISECOND).unwrap());
-        let ends = known.ends(known.origin, told);
+        let read = known.origin - Duration::from_nanos(before.try_into().unwrap());
+        let ends = known.ends(read, told);
         for level in levels(tick) {
             let end = slot_end(due, level) * tick - zero;
             let is_it = |looked: &Instant| {
                 let late = nanoseconds(*looked - known.origin) - end;
                 (0..=above).contains(&late)
             };
-            prop_assert!(end <= 0 || ends.iter().any(is_it), "level {level} ends at {end}: {ends:?}");
+            prop_assert!(end <= -before || ends.iter().any(is_it), "level {level} ends at {end}: {ends:?}");
         }
     }
 }

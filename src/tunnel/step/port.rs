@@ -69,7 +69,9 @@ impl Step<'_> {
                 let (generation, connected, holders) = (*generation, *connected, std::mem::take(holders));
                 self.await_port(generation, connected, holders, Eviction::None);
             }
-            State::AwaitingPort { generation, eviction, .. } if self.policy.on_conflict == OnConflict::Wait => {
+            State::AwaitingPort { generation, eviction, .. }
+                if self.policy.on_conflict == OnConflict::Wait =>
+            {
                 *eviction = Eviction::None;
                 self.tunnel.last_failure = None;
                 self.actions.push(Action::Disarm(*generation));
@@ -90,7 +92,9 @@ impl Step<'_> {
 
     pub(super) fn holders_spared(&mut self, generation: Generation, failure: Failure) {
         match &mut self.tunnel.state {
-            State::AwaitingPort { eviction: eviction @ (Eviction::Terminated | Eviction::Killed), .. } => {
+            State::AwaitingPort {
+                eviction: eviction @ (Eviction::Terminated | Eviction::Killed), ..
+            } => {
                 *eviction = Eviction::GivenUp;
                 self.tunnel.last_failure = Some(failure);
                 self.actions.push(Action::Disarm(generation));
