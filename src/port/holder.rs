@@ -2,7 +2,7 @@
 //!
 //! Whatever /proc does not show, because the process is gone or belongs to somebody else, is left out: that is no error.
 
-mod cgroup;
+pub(crate) mod cgroup;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -222,7 +222,8 @@ fn field_in(stat: &str, index: usize) -> Option<&str> {
     after_name.split_ascii_whitespace().nth(index)
 }
 
-fn user(uid: u32) -> Option<String> {
+/// Name of the user `uid`.
+pub(crate) fn user(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
