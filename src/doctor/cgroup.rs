@@ -48,7 +48,7 @@ mod tests {
     use super::super::systemd::tests::unit;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: false };
+    const MEND: Mend = Mend { uid: 1000 };
 
     #[test]
     fn without_cgroup_v2_a_warning_is_all() {

@@ -107,7 +107,7 @@ mod tests {
     use super::super::judged::tests::judged;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: true };
+    const MEND: Mend = Mend { uid: 0 };
 
     /// A directory of ours with a configuration.
     fn site() -> (tempfile::TempDir, PathBuf) {

@@ -51,9 +51,8 @@ fn written(ports: &BTreeSet<u16>) -> String {
             _ => ranges.push((*port, *port)),
         }
     }
-    let written = |(first, last): &(u16, u16)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let written = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.iter().map(written).collect::<Vec<_>>().join(",")
 }
@@ -94,7 +93,7 @@ mod tests {
     use super::super::machine::tests::machine;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: false };
+    const MEND: Mend = Mend { uid: 1000 };
 
     fn judged(reserved: &str, ports: &[u16]) -> Finding {
         let (_root, machine) = machine(&[

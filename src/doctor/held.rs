@@ -203,7 +203,7 @@ mod tests {
     use super::super::judged::tests::judged;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: false };
+    const MEND: Mend = Mend { uid: 1000 };
 
     fn holder(pid: Option<u32>, cgroup: &str) -> Holder {
         Holder {

@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_journal_is_missed_only_where_systemd_runs() {
-        let mend = Mend { is_root: true };
+        let mend = Mend { uid: 0 };
         let (_root, machine) = machine(&[]);
         assert_eq!(judge(&machine, mend).level, Level::Ok);
         fs::create_dir_all(machine.path("/run/systemd/system")).unwrap();

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::port::diag::Diag;
 
-    const MEND: Mend = Mend { is_root: true };
+    const MEND: Mend = Mend { uid: 0 };
 
     fn levels(findings: &[Finding]) -> Vec<(Check, Level)> {
         findings.iter().map(|finding| (finding.check, finding.level)).collect()

@@ -5,38 +5,34 @@ use std::path::Path;
 /// Writes lines for whoever has called doctor. Root needs no sudo, and may not have it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mend {
-    /// Whether that is root.
-    pub(super) is_root: bool,
+    /// Who that is.
+    pub(super) uid: u32,
 }
 
 impl Mend {
     /// For the user of this process.
     pub(super) fn for_us() -> Self {
-        Self { is_root: nix::unistd::geteuid().is_root() }
+        Self { uid: nix::unistd::geteuid().as_raw() }
     }
 
     /// A line that root must run.
     pub(super) fn as_root(self, line: &str) -> String {
-        if self.is_root { line.to_owned() } else { format!("sudo {line}") }
+        self.as_owner(0, line)
     }
 
-    /// A line that the user `user` must run.
+    /// A line that the user `owner` may run, or root.
+    pub(super) fn as_owner(self, owner: u32, line: &str) -> String {
+        if self.uid == 0 || self.uid == owner { line.to_owned() } else { format!("sudo {line}") }
+    }
+
+    /// A line that the user `uid`, called `user`, and nobody else must run.
     pub(super) fn as_user(self, uid: u32, user: &str, line: &str) -> String {
-        if nix::unistd::geteuid().as_raw() == uid {
+        if self.uid == uid {
             line.to_owned()
-        } else if uid == 0 {
-            format!("sudo {line}")
+        } else if self.uid == 0 {
+            format!("runuser -u {} -- {line}", word(user))
         } else {
             format!("sudo -u {} {line}", word(user))
-        }
-    }
-
-    /// A line that the owner of `path` may run, or root.
-    pub(super) fn as_owner(self, owner: u32, line: &str) -> String {
-        if self.is_root || nix::unistd::geteuid().as_raw() == owner {
-            line.to_owned()
-        } else {
-            format!("sudo {line}")
         }
     }
 
@@ -55,12 +51,12 @@ impl Mend {
         let settings = ["CapabilityBoundingSet", "AmbientCapabilities"];
         self.drop_in(unit, file, &settings.map(|setting| format!("{setting}={names}")))
     }
+}
 
-    /// Opens the configuration; a comment says what to change.
-    pub(super) fn edit(self, config: &Path, change: &str) -> String {
-        let editor = if is_writable(config) { "${EDITOR:-vi}" } else { "sudoedit" };
-        format!("{editor} {}  # {change}", path(config))
-    }
+/// Opens the configuration; a comment says what to change.
+pub(super) fn edit(config: &Path, change: &str) -> String {
+    let editor = if is_writable(config) { "${EDITOR:-vi}" } else { "sudoedit" };
+    format!("{editor} {}  # {change}", path(config))
 }
 
 fn is_writable(path: &Path) -> bool {
@@ -108,13 +104,20 @@ mod tests {
 
     #[test]
     fn only_others_than_root_need_sudo() {
-        assert_eq!(Mend { is_root: true }.as_root("true"), "true");
-        assert_eq!(Mend { is_root: false }.as_root("true"), "sudo true");
+        let (root, alice) = (Mend { uid: 0 }, Mend { uid: 1000 });
+        assert_eq!((root.as_root("id"), alice.as_root("id")), ("id".to_owned(), "sudo id".to_owned()));
+        assert_eq!(
+            (root.as_owner(1000, "id"), alice.as_owner(1000, "id")),
+            ("id".to_owned(), "id".to_owned())
+        );
+        assert_eq!(alice.as_user(1000, "alice", "id"), "id");
+        assert_eq!(alice.as_user(0, "root", "id"), "sudo -u root id");
+        assert_eq!(root.as_user(1000, "alice", "id"), "runuser -u alice -- id");
     }
 
     #[test]
     fn a_drop_in_is_written_as_systemd_reads_it() {
-        let line = Mend { is_root: true }.capabilities("portward.service", "kill", "CAP_KILL");
+        let line = Mend { uid: 0 }.capabilities("portward.service", "kill", "CAP_KILL");
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path().display().to_string();
         let line = line.replace("/etc/systemd/system", &here).replace("systemctl", ": systemctl");

@@ -147,7 +147,7 @@ impl Examination<'_> {
         let versions = programs::versions(desired, judged).await;
         let resolved = settings::resolve(desired, &programs::usable(&versions), judged).await;
         let mut findings = programs::judge(&versions, config, *mend);
-        findings.extend(programs::judge_commands(desired, judged, config, *mend));
+        findings.extend(programs::judge_commands(desired, judged, config));
         findings.extend(keys::judge(&resolved, judged, *mend));
         findings.extend(host_keys::judge(&resolved, judged, *mend).await);
         findings

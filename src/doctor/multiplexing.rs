@@ -110,7 +110,7 @@ mod tests {
     use super::super::judged::tests::judged;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: true };
+    const MEND: Mend = Mend { uid: 0 };
 
     fn judge_in(socket: &Path) -> Finding {
         let owner = nix::unistd::geteuid().as_raw();

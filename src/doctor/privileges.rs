@@ -92,7 +92,7 @@ mod tests {
     use super::super::machine::tests::machine;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: true };
+    const MEND: Mend = Mend { uid: 0 };
 
     fn killing(name: &str, port: u16) -> Claim {
         Claim { on_conflict: OnConflict::Kill, ..claim(name, port) }

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::ask::{AskError, ask};
 use super::finding::{Check, Finding, or_ok};
 use super::judged::Judged;
-use super::mend::{Mend, path};
+use super::mend::{Mend, edit, path};
 use crate::config::desired::{CommandTunnel, Desired, Work};
 
 /// The first version that closes a forward over its control socket (`-O cancel`).
@@ -56,7 +56,7 @@ pub(super) fn judge(versions: &[Version], config: &Path, mend: Mend) -> Vec<Find
         let line = if program == Path::new("ssh") {
             mend.as_root("apt-get install openssh-client  # or what your system calls it")
         } else {
-            mend.edit(config, &change)
+            edit(config, &change)
         };
         let error = |what| {
             let why =
@@ -98,7 +98,7 @@ fn parse(lines: &[String]) -> Option<(u32, u32)> {
 }
 
 /// Judges the programs of `command` tunnels.
-pub(super) fn judge_commands(desired: &Desired, judged: &Judged, config: &Path, mend: Mend) -> Vec<Finding> {
+pub(super) fn judge_commands(desired: &Desired, judged: &Judged, config: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut fine = Vec::new();
     for tunnel in desired.tunnels.iter().filter(|tunnel| tunnel.enabled) {
@@ -117,10 +117,7 @@ pub(super) fn judge_commands(desired: &Desired, judged: &Judged, config: &Path, 
                             |search| search.to_string_lossy().into_owned()
                         )
                     ),
-                    mend.edit(
-                        config,
-                        &format!("tunnel `{}`: write the whole path of the program", tunnel.name),
-                    ),
+                    edit(config, &format!("tunnel `{}`: write the whole path of the program", tunnel.name)),
                 )
                 .of([tunnel.name.clone()]),
             ),
@@ -143,7 +140,7 @@ mod tests {
     use super::*;
 
     const CONFIG: &str = "/etc/portward/config.yaml";
-    const MEND: Mend = Mend { is_root: true };
+    const MEND: Mend = Mend { uid: 0 };
 
     fn said(program: &str, line: &str) -> Finding {
         let version = Version {
@@ -190,7 +187,7 @@ mod tests {
         assert!(findings[0].what.contains("`/bin/echo` is not OpenSSH"), "{findings:?}");
         assert!(findings[1].what.contains("/nonexistent/ssh"), "{findings:?}");
 
-        let findings = judge_commands(&desired, &judged, Path::new(CONFIG), MEND);
+        let findings = judge_commands(&desired, &judged, Path::new(CONFIG));
         assert_eq!(findings.len(), 1);
         assert_eq!((findings[0].level, &findings[0].tunnels[..]), (Level::Error, &["d".to_owned()][..]));
         assert!(findings[0].why.as_ref().unwrap().contains("looked for in /bin"), "{findings:?}");

@@ -139,7 +139,7 @@ mod tests {
     use super::super::systemd::tests::unit;
     use super::*;
 
-    const MEND: Mend = Mend { is_root: false };
+    const MEND: Mend = Mend { uid: 1000 };
     const PROGRAM: &str = "ExecStart={ path=/usr/local/bin/portward ; argv[]=/usr/local/bin/portward run }";
 
     fn units(system: Option<Unit>) -> Units {
