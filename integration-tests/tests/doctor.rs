@@ -140,6 +140,42 @@ async fn a_key_that_others_may_read_is_found_and_mended() {
 }
 
 #[tokio::test]
+async fn a_key_with_a_passphrase_is_found_and_mended() {
+    let lab = Lab::new();
+    lab.write_config(WEB);
+    let locked = lab
+        .command("ssh-keygen")
+        .args(["-q", "-p", "-P", "", "-N", "correct horse", "-f", "client_key"])
+        .output();
+    let locked = locked.await.unwrap();
+    assert!(locked.status.success(), "{locked:?}");
+    let mut error = only(&findings(&mut doctor(&lab, &[]), 1).await, Check::Keys);
+    assert!(error.what.contains("needs a passphrase"), "{}", error.what);
+    // Only its owner knows the old one.
+    error.mend = error.mend.map(|line| line.replace(" -p ", " -p -P 'correct horse' "));
+    mend(&lab, &error).await;
+    assert_eq!(only(&findings(&mut doctor(&lab, &[]), 0).await, Check::Keys).level, Level::Ok);
+}
+
+#[tokio::test]
+async fn no_program_of_a_configuration_that_others_can_write_is_run_as_root() {
+    let lab = Lab::new();
+    let ran = lab.path("ran");
+    let program = lab.path("bin/evil");
+    fs::write(&program, format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let ssh = format!("name: web, ssh: {{program: {}}}", program.display());
+    lab.write_config(&WEB.replace("name: web", &ssh));
+    fs::set_permissions(lab.config_path(), fs::Permissions::from_mode(0o666)).unwrap();
+    let told = findings(&mut doctor(&lab, &[]), 0).await;
+    assert!(!ran.exists(), "it was run");
+    assert!(only(&told, Check::Ssh).what.starts_with("no ssh was asked"));
+    mend(&lab, &only(&told, Check::Directories)).await;
+    assert!(only(&findings(&mut doctor(&lab, &[]), 1).await, Check::Ssh).what.contains("is not OpenSSH"));
+    assert!(ran.exists());
+}
+
+#[tokio::test]
 async fn an_unknown_host_key_is_found_and_accepted_by_the_line() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;

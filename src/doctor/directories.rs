@@ -31,6 +31,11 @@ pub(super) fn judge(
     or_ok(findings, Check::Directories, "only their owner can write what the daemon reads")
 }
 
+/// Whether somebody else than root and the daemon's user decides what `config` says. Then nothing that it names may be run.
+pub(super) fn is_foreign(config: &Path, judged: &Judged) -> bool {
+    trusted(config).iter().any(|path| shared(path, judged, "", Mend::for_us()).is_some())
+}
+
 /// The configuration, its directory, and where a symlink leads.
 fn trusted(config: &Path) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::from([config.to_owned()]);

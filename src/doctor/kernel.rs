@@ -1,6 +1,7 @@
 //! What the kernel tells about sockets: proven by asking it about one of our own.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::time::timeout;
 
 use super::finding::{Check, Finding};
+use super::machine::Machine;
 use super::mend::Mend;
 use crate::port::{Endpoint, OccupantKind, PortError, Ports, Protocol, Question};
 
@@ -79,6 +81,26 @@ pub(super) fn silent(error: &PortError, mend: Mend) -> Finding {
     judge_dump(Protocol::Tcp, Some(error), mend)
 }
 
+/// Judges whether the daemon's ports are those that doctor sees; nothing is told if they are.
+pub(super) fn judge_namespace(machine: &Machine, daemon: Option<u32>, mend: Mend) -> Option<Finding> {
+    let namespace = |process: &str| fs::read_link(machine.path(format!("/proc/{process}/ns/net"))).ok();
+    let pid = daemon?;
+    // What cannot be read is not known to be another one.
+    let (theirs, ours) = (namespace(&pid.to_string())?, namespace("self")?);
+    (theirs != ours).then(|| {
+        Finding::warning(
+            Check::SockDiag,
+            format!(
+                "the daemon (pid {pid}) has a network of its own ({}, here {})",
+                theirs.display(),
+                ours.display()
+            ),
+            "its ports are not those that were looked at here",
+            mend.as_root(&format!("nsenter --net --target {pid} portward doctor")),
+        )
+    })
+}
+
 fn judge_dump(protocol: Protocol, refused: Option<&PortError>, mend: Mend) -> Finding {
     match refused {
         None => Finding::ok(Check::SockDiag, format!("the kernel tells who has a {} port", protocol.name())),
@@ -128,7 +150,10 @@ fn modprobe(mend: Mend) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::super::finding::Level;
+    use super::super::machine::tests::machine;
     use super::*;
     use crate::port::diag::Diag;
 
@@ -156,6 +181,18 @@ mod tests {
         let finding = judge(&proof, MEND).swap_remove(2);
         assert_eq!((finding.check, finding.level), (Check::BoundSockets, Level::Warning));
         assert!(finding.what.contains("6.8"), "{finding:?}");
+    }
+
+    #[test]
+    fn a_daemon_in_another_network_is_told_of() {
+        let (_root, machine) =
+            machine(&[("/proc/self/ns/x", ""), ("/proc/7/ns/x", ""), ("/proc/8/ns/x", "")]);
+        for (process, namespace) in [("self", "net:[1]"), ("7", "net:[1]"), ("8", "net:[2]")] {
+            symlink(namespace, machine.path(format!("/proc/{process}/ns/net"))).unwrap();
+        }
+        let told = |daemon| judge_namespace(&machine, daemon, MEND).map(|finding| finding.mend.unwrap());
+        assert_eq!([told(None), told(Some(7)), told(Some(9))], [None, None, None]);
+        assert_eq!(told(Some(8)).unwrap(), "nsenter --net --target 8 portward doctor");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Whether ssh takes its configuration, and the keys that it would use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use super::ask::{Answer, ask};
 use super::finding::{Check, Finding, Level, or_ok};
 use super::judged::{By, Judged};
 use super::mend::{Mend, path};
@@ -12,6 +14,9 @@ use super::settings::{Resolved, Settings, expand};
 
 /// What ssh says when it refuses a file, before the file's path (readconf.c).
 const BAD_OWNER: &str = "Bad owner or permissions on ";
+
+/// What ssh-keygen says of a key that needs a passphrase, when it is given an empty one (ssherr.c).
+const WRONG_PASSPHRASE: &str = "incorrect passphrase";
 
 /// What keeps ssh from using a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,8 @@ enum Trouble {
     },
     /// The daemon may not read it.
     Unreadable,
+    /// It needs a passphrase, and there is no agent that could hold it.
+    Locked,
 }
 
 /// A key that is of no use, and to whom.
@@ -36,14 +43,15 @@ struct Useless {
 }
 
 /// Judges what ssh said of each tunnel.
-pub(super) fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) -> Vec<Finding> {
+pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut useless: BTreeMap<PathBuf, Useless> = BTreeMap::new();
     let home = judged.home();
+    let locked = locked(resolved, home.as_deref(), judged).await;
     for tunnel in resolved {
         match tunnel.settings() {
             Some(settings) if settings.is_on("pubkeyauthentication") => {
-                match identities(&settings, home.as_deref(), judged) {
+                match identities(&settings, home.as_deref(), judged, &locked) {
                     Some(keys) => note(keys, tunnel, &mut useless),
                     None => findings.push(no_key(tunnel, judged, mend)),
                 }
@@ -66,11 +74,30 @@ fn are_default(files: &[&str]) -> bool {
     files.len() > 1 && files.iter().all(|file| file.starts_with("~/.ssh/id_"))
 }
 
+/// The keys of all tunnels that need a passphrase.
+async fn locked(resolved: &[Resolved], home: Option<&Path>, judged: &Judged) -> BTreeSet<PathBuf> {
+    let settings: Vec<Settings> = resolved.iter().filter_map(Resolved::settings).collect();
+    let files = settings.iter().flat_map(|settings| settings.all("identityfile"));
+    let keys: BTreeSet<PathBuf> =
+        files.filter_map(|file| expand(file, home)).filter(|key| key.exists()).collect();
+    let mut locked = BTreeSet::new();
+    for key in keys {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-y", "-P", "", "-f"]).arg(&key);
+        let says = |answer: Answer| answer.complaints.iter().any(|line| line.contains(WRONG_PASSPHRASE));
+        if ask(judged.dress(command)).await.is_ok_and(says) {
+            locked.insert(key);
+        }
+    }
+    locked
+}
+
 /// The keys that are of no use, each with how much that matters; `None` if there is no key at all.
 fn identities(
     settings: &Settings,
     home: Option<&Path>,
     judged: &Judged,
+    locked: &BTreeSet<PathBuf>,
 ) -> Option<Vec<(PathBuf, Trouble, Level)>> {
     let files = settings.all("identityfile");
     let are_default = are_default(&files);
@@ -81,6 +108,7 @@ fn identities(
         match expand(file, home).map(|key| (trouble(&key, judged), key)) {
             Some((Some(Trouble::Missing), _)) if are_default => {}
             Some((Some(trouble), key)) => troubled.push((key, trouble)),
+            Some((None, key)) if locked.contains(&key) && !has_agent => troubled.push((key, Trouble::Locked)),
             // It is fine, or nothing is known against it.
             Some((None, _)) | None => others = true,
         }
@@ -148,6 +176,15 @@ fn tell(key: &Path, useless: Useless, judged: &Judged, mend: Mend) -> Finding {
             format!("{judged} cannot read the key {name} {of}"),
             "ssh goes on without it",
             mend.as_root(&format!("chown {user} {word}")),
+        ),
+        Trouble::Locked => (
+            format!("the key {name} {of} needs a passphrase, and there is no agent"),
+            "nobody is there to type it, so ssh goes on without the key",
+            mend.as_user(
+                judged.uid,
+                &user,
+                &format!("ssh-keygen -p -N '' -f {word}  # or make a key for portward alone"),
+            ),
         ),
     };
     let finding = match level {
@@ -234,7 +271,7 @@ mod tests {
     fn troubles(files: &[&Path], judged: &Judged) -> Vec<(Trouble, Level)> {
         let lines: Vec<String> =
             files.iter().map(|file| format!("identityfile {}", file.display())).collect();
-        let found = identities(&settings(&lines), None, judged).unwrap();
+        let found = identities(&settings(&lines), None, judged, &BTreeSet::new()).unwrap();
         found.into_iter().map(|(_, trouble, level)| (trouble, level)).collect()
     }
 
@@ -274,9 +311,22 @@ mod tests {
         agent.has_agent = true;
         let lines = ["pubkeyauthentication true", "identitiesonly no", "identityfile /nonexistent/key"];
         let settings = Settings::from_lines(&lines.map(str::to_owned));
-        let found = identities(&settings, None, &agent).unwrap();
+        let found = identities(&settings, None, &agent, &BTreeSet::new()).unwrap();
         assert_eq!((found[0].1.clone(), found[0].2), (Trouble::Missing, Level::Warning));
-        assert_eq!(identities(&settings, None, &ours()).unwrap()[0].2, Level::Error);
+        assert_eq!(identities(&settings, None, &ours(), &BTreeSet::new()).unwrap()[0].2, Level::Error);
+    }
+
+    #[test]
+    fn a_locked_key_takes_an_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = key(directory.path(), "key", 0o600);
+        let settings = settings(&[format!("identityfile {}", key.display())]);
+        let locked = BTreeSet::from([key.clone()]);
+        let found = |judged: &Judged| identities(&settings, None, judged, &locked).unwrap();
+        assert_eq!(found(&ours()), [(key, Trouble::Locked, Level::Error)]);
+        let mut agent = ours();
+        agent.has_agent = true;
+        assert_eq!(found(&agent), []);
     }
 
     #[test]
@@ -285,10 +335,13 @@ mod tests {
         fs::create_dir(home.path().join(".ssh")).unwrap();
         let lines = ["id_rsa", "id_ed25519"].map(|name| format!("identityfile ~/.ssh/{name}"));
         let settings = settings(&lines);
-        assert_eq!(identities(&settings, Some(home.path()), &ours()), None);
+        assert_eq!(identities(&settings, Some(home.path()), &ours(), &BTreeSet::new()), None);
         key(&home.path().join(".ssh"), "id_ed25519", 0o600);
-        assert_eq!(identities(&settings, Some(home.path()), &ours()), Some(Vec::new()));
+        assert_eq!(identities(&settings, Some(home.path()), &ours(), &BTreeSet::new()), Some(Vec::new()));
         key(&home.path().join(".ssh"), "id_rsa", 0o640);
-        assert_eq!(identities(&settings, Some(home.path()), &ours()).unwrap()[0].2, Level::Warning);
+        assert_eq!(
+            identities(&settings, Some(home.path()), &ours(), &BTreeSet::new()).unwrap()[0].2,
+            Level::Warning
+        );
     }
 }

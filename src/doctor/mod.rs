@@ -122,6 +122,7 @@ impl Examination<'_> {
             Ok(ports) => findings.extend(self.kernel(ports, claims.as_deref()).await),
             Err(error) => findings.push(kernel::silent(error, *mend)),
         }
+        findings.extend(kernel::judge_namespace(machine, judged.pid(), *mend));
         findings.extend(privileges::judge(judged, claims.as_deref().unwrap_or_default(), *mend));
         if let (Some(claims), Ok(ports)) = (&claims, &ports) {
             findings.extend(privileges::judge_ports(machine, judged, claims, *mend));
@@ -144,11 +145,19 @@ impl Examination<'_> {
     /// What only makes sense with a configuration.
     async fn tunnels(&self, desired: &Desired) -> Vec<Finding> {
         let Self { mend, judged, config, .. } = self;
+        if nix::unistd::geteuid().is_root() && directories::is_foreign(config, judged) {
+            return vec![Finding::warning(
+                Check::Ssh,
+                format!("no ssh was asked: others than root can write {} or its directory", config.display()),
+                "the configuration names programs, and to ask them is to run them as root",
+                format!("portward check {}  # and mend what is said under `directories`", mend::path(config)),
+            )];
+        }
         let versions = programs::versions(desired, judged).await;
         let resolved = settings::resolve(desired, &programs::usable(&versions), judged).await;
         let mut findings = programs::judge(&versions, config, *mend);
         findings.extend(programs::judge_commands(desired, judged, config));
-        findings.extend(keys::judge(&resolved, judged, *mend));
+        findings.extend(keys::judge(&resolved, judged, *mend).await);
         findings.extend(host_keys::judge(&resolved, judged, *mend).await);
         findings
     }
