@@ -127,7 +127,7 @@ fn about(claim: &Claim, held: &Held, judged: &Judged, mend: Mend) -> Finding {
     let finding = match (held.kind, &held.holder) {
         (HoldKind::TimeWait(left), _) => {
             let seconds = left.as_millis().div_ceil(1000);
-            let free = mend.as_root(&format!("ss -K state time-wait 'sport = :{port}'"));
+            let free = mend.as_root(&format!("ss -K --tcp state time-wait 'sport = :{port}'"));
             Finding::warning(
                 Check::TimeWait,
                 format!(
@@ -175,7 +175,9 @@ fn is_udp(claim: &Claim) -> bool {
 /// Whether the daemon sees that process and may signal it.
 fn may_kill(judged: &Judged, holder: &Holder) -> bool {
     let is_own = holder.uid == judged.uid;
-    is_own || judged.may(CapabilitySet::KILL) && judged.may(CapabilitySet::SYS_PTRACE)
+    // The kernel hides a process that has more capabilities, and most of root's have all.
+    let sees = judged.may(CapabilitySet::SYS_PTRACE) || is_own && judged.uid != 0;
+    sees && (is_own || judged.may(CapabilitySet::KILL))
 }
 
 /// Ends the holder, by whoever started it.
@@ -223,9 +225,13 @@ mod tests {
     }
 
     fn judge_one(on_conflict: OnConflict, held: Held) -> Finding {
+        judge_for(&judged(1000, CapabilitySet::empty(), false), on_conflict, held)
+    }
+
+    fn judge_for(judged: &Judged, on_conflict: OnConflict, held: Held) -> Finding {
         let claim = Claim { on_conflict, ..claim("web", 9443) };
         let answers = [Answer { claim, result: Ok(vec![held]) }];
-        let findings = judge(&answers, &judged(1000, CapabilitySet::empty(), false), MEND);
+        let findings = judge(&answers, judged, MEND);
         findings.into_iter().find(|finding| finding.level != Level::Ok).unwrap()
     }
 
@@ -259,6 +265,9 @@ mod tests {
         assert_eq!(judge_one(OnConflict::Kill, of(0)).level, Level::Error);
         assert_eq!(judge_one(OnConflict::Kill, of(1000)).level, Level::Warning);
         assert_eq!(judge_one(OnConflict::Wait, of(1000)).level, Level::Error);
+        let root = |capabilities| judge_for(&judged(0, capabilities, true), OnConflict::Kill, of(0)).level;
+        assert_eq!(root(CapabilitySet::empty()), Level::Error);
+        assert_eq!(root(CapabilitySet::SYS_PTRACE), Level::Warning);
     }
 
     #[test]

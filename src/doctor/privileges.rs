@@ -12,50 +12,40 @@ use crate::tunnel::OnConflict;
 /// The first port that anybody may bind, unless the kernel says otherwise.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// Judges whether the holders of ports can be named, and ended.
+/// Judges whether the holders of ports can be named, and ended where a tunnel says so.
 pub(super) fn judge(judged: &Judged, claims: &[Claim], mend: Mend) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if !judged.may(CapabilitySet::SYS_PTRACE) {
-        let port =
-            claims.first().map_or_else(|| "PORT".to_owned(), |claim| claim.endpoint.port().to_string());
-        findings.push(Finding::warning(
+    let sees = judged.may(CapabilitySet::SYS_PTRACE);
+    let killing: Vec<Claim> =
+        claims.iter().filter(|claim| claim.on_conflict == OnConflict::Kill).cloned().collect();
+    let finding = match Group::of(&killing, |_| true) {
+        Some(group) if !(sees && judged.may(CapabilitySet::KILL)) => Some(group.tell(Finding::warning(
             Check::Privileges,
-            format!("{judged} has no CAP_SYS_PTRACE"),
-            "of a process of another user that holds a tunnel's port it knows the user and the unit, but neither the \
-             pid nor the command line",
-            match &judged.unit {
-                Some(unit) => mend.capabilities(unit, "see-holders", "CAP_SYS_PTRACE"),
-                None => format!("sudo portward who {port}  # shows both"),
-            },
-        ));
-    }
-    let killing: Vec<String> = claims
-        .iter()
-        .filter(|claim| claim.on_conflict == OnConflict::Kill)
-        .filter_map(|claim| claim.tunnel.clone())
-        .collect();
-    let has = judged.may(CapabilitySet::KILL) && judged.may(CapabilitySet::SYS_PTRACE);
-    if !killing.is_empty() && !has {
-        let finding = Finding::warning(
-            Check::Privileges,
-            format!("{judged} can end its own user's processes only, and `on_conflict: kill` is set"),
-            "when a process of another user holds the port, the tunnel waits until that goes by itself: to end it takes \
-             CAP_KILL, and to find it CAP_SYS_PTRACE",
+            format!("{judged} cannot end every process, and `on_conflict: kill` is set for {}", group.words()),
+            "a process of another user, or one with capabilities, is found by CAP_SYS_PTRACE only and ended by CAP_KILL \
+             only: when it holds the port, the tunnel waits until that goes by itself",
             match &judged.unit {
                 Some(unit) => mend.capabilities(unit, "end-holders", "CAP_KILL CAP_SYS_PTRACE"),
-                None => {
-                    "sudo systemctl enable --now portward  # the system's unit can be given both".to_owned()
-                }
+                None => "sudo systemctl enable --now portward  # the system's unit can be given both".to_owned(),
             },
-        );
-        let ports = claims.iter().filter(|claim| claim.on_conflict == OnConflict::Kill);
-        let mut ports: Vec<u16> = ports.map(|claim| claim.endpoint.port()).collect();
-        ports.dedup();
-        let mut killing = killing;
-        killing.dedup();
-        findings.push(finding.of(killing).on(ports));
-    }
-    or_ok(findings, Check::Privileges, format!("{judged} sees whose process holds a port"))
+        ))),
+        Some(_) | None if sees => None,
+        Some(_) | None => Some(Finding::warning(
+            Check::Privileges,
+            format!("{judged} has no CAP_SYS_PTRACE"),
+            "of a process of another user, or one with capabilities, that holds a tunnel's port it knows the user and \
+             the unit, but neither the pid nor the command line",
+            match (&judged.unit, claims.first()) {
+                (Some(unit), _) => mend.capabilities(unit, "see-holders", "CAP_SYS_PTRACE"),
+                (None, Some(claim)) => format!("sudo portward who {}  # shows both", claim.endpoint.port()),
+                (None, None) => "sudo portward who 1-65535  # shows both".to_owned(),
+            },
+        )),
+    };
+    or_ok(
+        finding.into_iter().collect(),
+        Check::Privileges,
+        format!("{judged} sees whose process holds a port"),
+    )
 }
 
 /// Judges the local ports under 1024.
@@ -102,14 +92,23 @@ mod tests {
     fn root_without_a_capability_is_told_the_drop_in() {
         let root = judged(0, CapabilitySet::empty(), true);
         let findings = judge(&root, &[claim("web", 9443), killing("db", 3306), killing("db", 3306)], MEND);
-        assert_eq!(findings.len(), 2);
-        assert!(findings.iter().all(|finding| finding.level == Level::Warning), "{findings:?}");
+        assert_eq!((findings.len(), findings[0].level), (1, Level::Warning), "{findings:?}");
         assert!(findings[0].what.contains("the daemon (pid 812, user root)"), "{findings:?}");
-        assert_eq!((&findings[1].tunnels[..], &findings[1].ports[..]), (&["db".to_owned()][..], &[3306][..]));
-        let mend = findings[1].mend.as_ref().unwrap();
+        assert_eq!((&findings[0].tunnels[..], &findings[0].ports[..]), (&["db".to_owned()][..], &[3306][..]));
+        let mend = findings[0].mend.as_ref().unwrap();
         for setting in ["CapabilityBoundingSet=CAP_KILL", "AmbientCapabilities=CAP_KILL", "daemon-reload"] {
             assert!(mend.contains(setting), "{setting} in {mend}");
         }
+    }
+
+    #[test]
+    fn to_see_is_enough_where_nobody_is_to_be_ended() {
+        let blind = judged(1000, CapabilitySet::empty(), false);
+        let finding = judge(&blind, &[claim("web", 9443)], MEND).swap_remove(0);
+        assert_eq!(finding.mend.as_deref(), Some("sudo portward who 9443  # shows both"));
+        let seeing = judged(0, CapabilitySet::SYS_PTRACE, true);
+        assert_eq!(judge(&seeing, &[claim("web", 9443)], MEND)[0].level, Level::Ok);
+        assert_eq!(judge(&seeing, &[killing("web", 9443)], MEND)[0].level, Level::Warning);
     }
 
     #[test]
