@@ -8,6 +8,7 @@
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
+//! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`clock`]: the only place that reads a clock.
 
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod observe;
 pub mod port;
 pub mod process;

@@ -30,6 +30,12 @@ const INHERITED: &str = "import os, signal, socket\n\
                          \x20   print(os.getpid(), flush=True)\n\
                          signal.pause()\n";
 
+/// Is connected to the port. `lsof -ti :9443 | xargs kill -9` would kill it as well.
+const CLIENT: &str = "import signal, socket\n\
+                      client = socket.create_connection(('127.0.0.1', 9443))\n\
+                      print('ready', flush=True)\n\
+                      signal.pause()\n";
+
 /// A python process, once it has said a line, and that line.
 async fn python(lab: &Lab, program: &str) -> (Child, String) {
     let mut command = lab.command("/usr/bin/python3");
@@ -44,12 +50,7 @@ async fn the_holder_is_terminated_and_a_client_of_the_port_survives() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     let squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
-    // `lsof -ti :9443 | xargs kill -9` would kill this one as well.
-    let connects = "import signal, socket\n\
-                    client = socket.create_connection(('127.0.0.1', 9443))\n\
-                    print('ready', flush=True)\n\
-                    signal.pause()\n";
-    let (mut client, _) = python(&lab, connects).await;
+    let (mut client, _) = python(&lab, CLIENT).await;
     let holder = squatter.pid();
     let daemon = Daemon::start(&lab, WEB).await;
 
@@ -74,11 +75,14 @@ async fn a_holder_that_ignores_sigterm_is_killed_after_the_grace_time() {
                    print('ready', flush=True)\n\
                    signal.pause()\n";
     let (mut squatter, _) = python(&lab, ignores).await;
+    let (mut client, _) = python(&lab, CLIENT).await;
     let daemon = Daemon::start(&lab, WEB).await;
     daemon.wait_state("web", StateName::Up).await;
     let status = squatter.wait().await.unwrap();
     assert_eq!(status.signal(), Some(9));
+    assert_eq!(client.try_wait().unwrap(), None, "the client lives");
     daemon.stop().await;
+    client.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -102,8 +106,7 @@ async fn every_process_that_has_the_socket_is_ended_each_with_a_line_of_its_own(
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     let (mut parent, child) = python(&lab, INHERITED).await;
-    let child: u32 = child.parse().unwrap();
-    let mark = parent.id().unwrap();
+    let (parent_pid, child): (u32, u32) = (parent.id().unwrap(), child.parse().unwrap());
     let daemon = Daemon::start(&lab, WEB).await;
     daemon.wait_state("web", StateName::Up).await;
     assert_eq!(parent.wait().await.unwrap().signal(), Some(15));
@@ -113,8 +116,12 @@ async fn every_process_that_has_the_socket_is_ended_each_with_a_line_of_its_own(
         let lines: Vec<_> = lines.iter().filter(|line| line.has("event", "evict")).collect();
         lines.iter().any(|line| line.field("holder_pid").unwrap() == pid && line.raw.contains(signal))
     };
-    assert!(told(mark, "SIGTERM") && told(child, "SIGTERM") && told(child, "SIGKILL"), "{}", daemon.report());
-    assert!(!told(mark, "SIGKILL"), "{}", daemon.report());
+    assert!(
+        told(parent_pid, "SIGTERM") && told(child, "SIGTERM") && told(child, "SIGKILL"),
+        "{}",
+        daemon.report()
+    );
+    assert!(!told(parent_pid, "SIGKILL"), "{}", daemon.report());
     daemon.stop().await;
 }
 

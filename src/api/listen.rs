@@ -117,7 +117,7 @@ impl Listeners {
     /// Must be called within a tokio runtime. The socket's directory must exist, and only we or root may write in it. A socket
     /// that a dead daemon left behind is replaced; beside it, `portward.lock` keeps a second daemon out.
     pub fn bind(socket: &Path, tcp: Option<&ApiTcp>) -> Result<Self, ApiError> {
-        check_directory(socket)?;
+        check_directory(socket, Uid::effective())?;
         let lock = lock(socket)?;
         remove_stale(socket)?;
         let unix =
@@ -128,7 +128,8 @@ impl Listeners {
     }
 }
 
-fn check_directory(socket: &Path) -> Result<(), ApiError> {
+/// Whether only `owner` and root may write in the directory of `socket`.
+pub(crate) fn check_directory(socket: &Path, owner: Uid) -> Result<(), ApiError> {
     let path = match socket.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -136,7 +137,7 @@ fn check_directory(socket: &Path) -> Result<(), ApiError> {
     let metadata =
         fs::metadata(path).map_err(|source| ApiError::Directory { path: path.to_owned(), source })?;
     let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let is_ours = uid == Uid::effective().as_raw() || uid == 0;
+    let is_ours = uid == owner.as_raw() || uid == 0;
     if !is_ours || mode & 0o022 != 0 {
         return Err(ApiError::SharedDirectory { path: path.to_owned(), uid, mode });
     }

@@ -27,6 +27,8 @@ pub(crate) mod timeout;
 mod token;
 pub(crate) mod wording;
 
+pub(crate) use listen::check_directory;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;
 pub use token::TokenError;
+pub(crate) use token::check_token;

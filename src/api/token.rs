@@ -93,6 +93,11 @@ impl Token {
     }
 }
 
+/// Whether `path` gives a token.
+pub(crate) fn check_token(path: &Path) -> Result<(), TokenError> {
+    Token::read(path).map(drop)
+}
+
 /// Middleware: lets through who has the token.
 pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
     if token.is_in(&request) { next.run(request).await } else { Refusal::unauthorized().into_response() }

@@ -75,6 +75,9 @@ pub(super) enum Command {
     ///
     /// Exits with 0 when it is so, with 1 when the time is over (then standard error names the holder), and with 2 on errors.
     Wait(WaitArguments),
+    /// Say what on this machine would make a tunnel fail, and the line that mends it
+    #[command(long_about = help::DOCTOR)]
+    Doctor(DoctorArguments),
     /// Print the completions for a shell
     Completions(CompletionsArguments),
 }
@@ -188,6 +191,16 @@ pub(super) struct WaitArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// The configuration [default: the one that `portward run` would read]
+    #[arg(env = "PORTWARD_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Print all findings as one JSON array: {check, level: "ok" | "warning" | "error", tunnels, ports, what, why, mend}
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
     /// The shell
     #[arg(value_enum)]
@@ -234,6 +247,15 @@ mod tests {
     fn the_socket_may_stand_on_either_side_of_the_command() {
         for line in ["portward --socket /s status", "portward status --socket /s"] {
             assert_eq!(parse(line).unwrap().socket, Some(PathBuf::from("/s")), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_of_doctor_names_every_check() {
+        let mut command = Arguments::command();
+        let help = command.find_subcommand_mut("doctor").unwrap().render_long_help().to_string();
+        for check in crate::doctor::Check::ALL {
+            assert!(help.contains(&format!("  {check} ")), "{check} in\n{help}");
         }
     }
 

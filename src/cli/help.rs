@@ -6,7 +6,7 @@ Keeps SSH tunnels up, and any other command that binds a port.
 
 portward starts a tunnel only once the kernel says that its port is unbound, and replaces a connection by making the new one \
 before it lets go of the old one. `portward run` is the daemon; the other commands ask it over its socket. \
-`portward who` and `portward wait` ask the kernel, and need no daemon.
+`portward who` and `portward wait` ask the kernel, and need no daemon, nor does `portward doctor`.
 
 TUNNEL is a name, a hash, or a prefix of a hash of 8 digits or more, as `portward status --json` shows them.";
 
@@ -16,7 +16,8 @@ EXIT CODES
   0  done
   1  not done; standard error says why, and what to do about it
   2  wrong usage, or no daemon answers on the socket
-  `who` exits with 1 when nobody holds the ports, `wait` when its time is over, both with 2 on any error
+  `who` exits with 1 when nobody holds the ports, `wait` when its time is over, both with 2 on any error;
+  `doctor` exits with 1 when it finds what would make a tunnel fail
 
 ENVIRONMENT
   PORTWARD_CONFIG    configuration, as --config
@@ -33,6 +34,7 @@ FILES
 
 EXAMPLES
   portward check                          is the configuration valid?
+  portward doctor                         would anything on this machine make a tunnel fail?
   portward run                            run the daemon, with the default configuration
   portward status --watch                 see the tunnels change
   portward restart database --timeout 10s
@@ -41,3 +43,37 @@ EXAMPLES
   portward wait 3306 --timeout 10s        go on once the port is unbound
   portward reload --dry-run               what would the edited file change?
   portward status --json | jq '.[] | select(.state != \"up\") | .name'";
+
+/// What `portward doctor --help` says.
+pub(super) const DOCTOR: &str = "\
+Say what on this machine would make a tunnel fail, and the line that mends it
+
+Needs no daemon and no privilege. Tunnels run as the daemon does: if one runs, doctor judges by its user and its capabilities; \
+else, for root, by what the system's unit would give it; and else by who calls.
+
+What is looked at:
+  configuration     the file is there and valid
+  sock_diag         the kernel tells who has a port
+  destroy_events    the kernel tells when a port is let go
+  bound_sockets     the kernel shows sockets that do not listen (Linux 6.8)
+  privileges        other users' processes can be named, and ended for `on_conflict: kill`
+  ssh               the ssh programs are OpenSSH, and recent enough
+  commands          the programs of `command` tunnels are there
+  multiplexing      ssh's control sockets have a place
+  keys              ssh takes its configuration, and can use its keys
+  host_keys         the servers' host keys are known
+  directories       nobody else can change what the daemon reads
+  addresses         this machine has the addresses to listen on
+  ephemeral_ports   no local port is one that the kernel gives away
+  privileged_ports  the daemon may bind the low ports
+  held_ports        nobody else has a local port
+  time_wait         no closed connection keeps a local port
+  cgroup            cgroups tell whose a process is
+  unit              systemd starts portward
+  journal           the journal takes log lines
+
+Of what is not well it says why that matters, and a line for a shell that mends it; further lines make that last, or are \
+another way.
+
+Exits with 1 if a tunnel fails of something, now or when it is next started (an error); with 0 if nothing worse than a warning \
+was found; and with 2 on wrong usage.";

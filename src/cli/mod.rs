@@ -1,6 +1,6 @@
 //! The command line: arguments to a request, its answer to a person or a program, and that to an exit code.
 //!
-//! `run`, `check`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its socket (`client`). What comes
+//! `run`, `check`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its socket (`client`). What comes
 //! from ssh, from a remote host or from another process is never written to a terminal as it is (`escape`).
 
 mod act;
@@ -8,6 +8,7 @@ mod arguments;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod escape;
 mod events;
 mod failure;
@@ -69,6 +70,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Command::Events(arguments) => block_on(events::events(&client(), &arguments)),
         Command::Who(arguments) => who::who(&arguments),
         Command::Wait(arguments) => block_on(wait::wait(&arguments)),
+        Command::Doctor(arguments) => block_on(doctor::doctor(arguments, socket.clone())),
         Command::Completions(arguments) => completions::completions(&arguments),
     }
 }

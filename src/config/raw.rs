@@ -172,7 +172,7 @@ pub(super) enum Protocol {
 pub(super) enum OnConflict {
     /// Wait for the kernel's word that it is free.
     Wait,
-    /// Terminate exactly the processes that hold it.
+    /// End exactly the processes that hold it: all of them, or where one may not be ended, none.
     Kill,
 }
 

@@ -112,7 +112,7 @@ impl Effects {
     /// Reports `PortUnbound` as soon as the kernel confirms it.
     pub(super) fn confirm_port(&self, outside: &mut Outside, generation: Generation, work: &Work) {
         let teller = outside.teller.clone();
-        let endpoints = self.usable(work);
+        let endpoints = self.ports.usable(work.endpoints());
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&endpoints) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
@@ -140,7 +140,7 @@ impl Effects {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
-            endpoints: self.usable(work),
+            endpoints: self.ports.usable(work.endpoints()),
             listening: listening.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
@@ -187,7 +187,8 @@ impl Effects {
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
     pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, work: &Work) {
         let Some(wait) = outside.waits.get(&generation) else { return };
-        let (ports, endpoints, teller) = (self.ports.clone(), self.usable(work), outside.teller.clone());
+        let (ports, endpoints, teller) =
+            (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
         let evictees = wait.evictees.clone();
         spawn_blocking(move || {
             let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,17 +218,6 @@ impl Effects {
             let evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
             log_signalled(&teller, "SIGKILL", process::signal(&evictees, Signal::KILL));
         });
-    }
-
-    /// The endpoints to listen on. A machine without IPv6 has no `::1`: then IPv4 alone will do.
-    fn usable(&self, work: &Work) -> Vec<Endpoint> {
-        let endpoints = work.endpoints();
-        let has_v4 = endpoints.iter().any(|endpoint| endpoint.address.is_ipv4());
-        let needed = |endpoint: &&Endpoint| {
-            let optional = has_v4 && endpoint.address.is_ipv6();
-            !optional || self.ports.is_available(endpoint.address.ip())
-        };
-        endpoints.iter().filter(needed).copied().collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Whatever /proc does not show, because the process is gone or belongs to somebody else, is left out: that is no error.
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod processes;
 
 use std::collections::{BTreeSet, HashMap};
@@ -134,7 +134,8 @@ fn is_harmful(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn user(uid: u32) -> Option<String> {
+/// Name of the user `uid`.
+pub(crate) fn user(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 

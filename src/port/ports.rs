@@ -149,6 +149,16 @@ impl Ports {
         trial::is_available(address)
     }
 
+    /// Those of a tunnel's `endpoints` that it listens on. A machine without IPv6 has no `::1`: then IPv4 alone will do.
+    pub fn usable(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+        let has_v4 = endpoints.iter().any(|endpoint| endpoint.address.is_ipv4());
+        let needed = |endpoint: &&Endpoint| {
+            let optional = has_v4 && endpoint.address.is_ipv6();
+            !optional || self.is_available(endpoint.address.ip())
+        };
+        endpoints.iter().filter(needed).copied().collect()
+    }
+
     /// What has been asked and heard so far.
     pub fn counters(&self) -> Counters {
         let (events, overruns) = self.shared.events.counts();

@@ -75,9 +75,13 @@ pub fn evictees(held: &[HeldBy]) -> Result<Vec<Evictee>, Vec<Spared>> {
                 known.inodes.insert(held.inode);
                 continue;
             }
-            match examine(holder, pid, held.inode) {
-                Ok(evictee) => evictees.extend(evictee.map(|evictee| (pid, evictee))),
-                Err(refused) => spared.push(refused),
+            match examine(pid, held.inode) {
+                Ok(Some(pidfd)) => {
+                    let inodes = BTreeSet::from([held.inode]);
+                    evictees.insert(pid, Evictee { holder, pid, pidfd, inodes });
+                }
+                Ok(None) => {}
+                Err(reason) => spared.push(Spared { holder, reason }),
             }
         }
     }
@@ -103,42 +107,33 @@ impl Evictee {
     }
 }
 
-/// `None` if the process does not hold the socket any more.
-fn examine(holder: Holder, pid: u32, inode: u32) -> Result<Option<Evictee>, Spared> {
-    let spared = |holder: Holder, reason: &str| Spared { holder, reason: reason.to_owned() };
+/// A pidfd of the process, or why it may not be ended; `None` if it does not hold the socket any more.
+fn examine(pid: u32, inode: u32) -> Result<Option<OwnedFd>, String> {
     if pid == 1 {
-        return Err(spared(
-            holder,
-            "that is the first process of this machine or container: stop what it holds the port for, such as a socket unit \
-             (`systemctl list-sockets`)",
-        ));
+        return Err("that is the first process of this machine or container: stop what it holds the port for, such as a \
+                    socket unit (`systemctl list-sockets`)"
+            .to_owned());
     }
     if holder::is_descendant_of(std::process::id(), pid) {
-        return Err(spared(
-            holder,
-            "that is portward itself or a process that started portward: end it by hand",
-        ));
+        return Err("that is portward itself or a process that started portward: end it by hand".to_owned());
     }
     let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(Errno::SRCH) => return Ok(None),
-        Err(error) => return Err(spared(holder, &format!("the kernel gives no pidfd of it: {error}"))),
+        Err(error) => return Err(format!("the kernel gives no pidfd of it: {error}")),
     };
-    let evictee = Evictee { holder, pid, pidfd, inodes: BTreeSet::from([inode]) };
-    if !evictee.holds() {
+    // Only now, for from here on the pidfd cannot come to mean another process.
+    if !holder::pid_owns(pid, inode) {
         return Ok(None);
     }
     // Only asks, so that it is known before anybody is signalled.
     if test_kill_process(number) == Err(Errno::PERM) {
-        return Err(spared(
-            evictee.holder,
-            &format!(
-                "this user may not signal it: `sudo kill {pid}` ends it, and CAP_KILL lets portward do so"
-            ),
+        return Err(format!(
+            "this user may not signal it: `sudo kill {pid}` ends it, and CAP_KILL lets portward do so"
         ));
     }
-    Ok(Some(evictee))
+    Ok(Some(pidfd))
 }
 
 fn client(held: &HeldBy) -> Spared {

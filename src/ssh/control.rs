@@ -83,21 +83,13 @@ impl ControlDirectory {
     /// Makes the directory, or takes over one that is safe; sockets that an earlier run left in it are removed.
     pub fn open(path: &Path) -> Result<Self, ControlError> {
         let failed = |operation| move |source| ControlError::Io { operation, path: path.to_owned(), source };
-        let max = MAX_PATH - NAME_ROOM - 1;
-        let length = path.as_os_str().len();
-        if length > max {
-            return Err(ControlError::TooLong { path: path.to_owned(), length, max });
-        }
+        Self::check_length(path)?;
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed("make")(error)),
         }
-        let metadata = fs::symlink_metadata(path).map_err(failed("examine"))?;
-        let (uid, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
-        if !metadata.is_dir() || uid != nix::unistd::geteuid().as_raw() || mode & 0o077 != 0 {
-            return Err(ControlError::Unsafe { path: path.to_owned(), uid, mode });
-        }
+        Self::check_safety(path, nix::unistd::geteuid().as_raw())?;
         for entry in fs::read_dir(path).map_err(failed("read"))? {
             let stale = entry.map_err(failed("read"))?.path();
             fs::remove_file(stale).map_err(failed("clear"))?;
@@ -110,6 +102,30 @@ impl ControlDirectory {
             notify::recommended_watcher(move |event| announce(event, &announced)).map_err(watch_failed)?;
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(watch_failed)?;
         Ok(Self { path: path.to_owned(), expected, _watcher: watcher })
+    }
+
+    /// Whether the sockets in a directory `path` can have their names: a unix socket's path is short.
+    pub fn check_length(path: &Path) -> Result<(), ControlError> {
+        let max = MAX_PATH - NAME_ROOM - 1;
+        let length = path.as_os_str().len();
+        if length > max {
+            return Err(ControlError::TooLong { path: path.to_owned(), length, max });
+        }
+        Ok(())
+    }
+
+    /// Whether `path` is a directory that belongs to `owner`, and that nobody else may enter.
+    pub fn check_safety(path: &Path, owner: u32) -> Result<(), ControlError> {
+        let metadata = fs::symlink_metadata(path).map_err(|source| ControlError::Io {
+            operation: "examine",
+            path: path.to_owned(),
+            source,
+        })?;
+        let (uid, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
+        if !metadata.is_dir() || uid != owner || mode & 0o077 != 0 {
+            return Err(ControlError::Unsafe { path: path.to_owned(), uid, mode });
+        }
+        Ok(())
     }
 
     /// A place for a control socket; the receiver hears when ssh has made it. `name` has at most 20 bytes.

@@ -44,7 +44,7 @@ pub enum FailureKind {
     Network,
     /// The server could not listen on the remote port.
     RemotePortHeld,
-    /// The local port was taken between its confirmation and the request.
+    /// The local port was taken between its confirmation and the request, or `on_conflict: kill` could not free it.
     LocalPortHeld,
     /// ssh, its options or the command cannot work as configured: retrying does not help.
     Config,

@@ -36,6 +36,6 @@ pub enum OnConflict {
     /// Wait for the kernel's word that it is free.
     #[default]
     Wait,
-    /// Terminate exactly the processes that hold it.
+    /// End exactly the processes that hold it: all of them, or where one may not be ended, none.
     Kill,
 }

@@ -30,7 +30,7 @@ use super::recent::RecentLogs;
 pub const FILTER_VARIABLE: &str = "PORTWARD_LOG";
 
 /// Where the journal takes native entries.
-const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+pub(crate) const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
 /// Lines that wait for the writer at most: some seconds of a tunnel that says a lot.
 const LINES_QUEUED: usize = 1024;

@@ -71,7 +71,7 @@ fn name(root: &Path, directory: &Path) -> String {
 }
 
 /// The place of cgroup v2 in the text of a mounts file.
-fn root_in(mounts: &str) -> Option<&str> {
+pub(crate) fn root_in(mounts: &str) -> Option<&str> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let place = fields.next()?;
@@ -81,7 +81,7 @@ fn root_in(mounts: &str) -> Option<&str> {
 
 /// The path in the text of a process's cgroup file: `0::/system.slice/nginx.service` on cgroup v2, and a line with
 /// `name=systemd` on v1. Where both are in use, one of them may not be, and tell the root.
-pub(super) fn path_in(cgroups: &str) -> Option<&str> {
+pub(crate) fn path_in(cgroups: &str) -> Option<&str> {
     let path = |hierarchy: &str| {
         cgroups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -94,7 +94,7 @@ pub(super) fn path_in(cgroups: &str) -> Option<&str> {
 }
 
 /// The innermost unit in a path.
-pub(super) fn unit_in(path: &str) -> Option<&str> {
+pub(crate) fn unit_in(path: &str) -> Option<&str> {
     let is_unit = |name: &&str| {
         [".service", ".scope"]
             .iter()
@@ -105,7 +105,7 @@ pub(super) fn unit_in(path: &str) -> Option<&str> {
 
 /// The id of the innermost container in a path: `/docker/ID`, `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`,
 /// `crio-ID`, or `/kubepods/.../ID`.
-pub(super) fn container_in(path: &str) -> Option<&str> {
+pub(crate) fn container_in(path: &str) -> Option<&str> {
     path.rsplit('/').find_map(|name| {
         let name = name.strip_suffix(".scope").unwrap_or(name);
         let (runtime, id) = name.rsplit_once('-').unwrap_or(("", name));

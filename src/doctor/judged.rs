@@ -1,0 +1,305 @@
+//! Whom to judge: tunnels run as the daemon does, and that may be somebody else than who calls doctor.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::unistd::{Uid, User};
+use rustix::thread::CapabilitySet;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::machine::Machine;
+use super::systemd::Unit;
+use crate::port::holder;
+use crate::port::holder::cgroup;
+
+/// A daemon that lives takes a connection within microseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where systemd's own services look for programs.
+const PATH_OF_SERVICES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where ssh looks for an agent.
+const AGENT: &str = "SSH_AUTH_SOCK";
+
+/// How it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A daemon answers on the socket.
+    Daemon {
+        /// Its pid.
+        pid: u32,
+    },
+    /// No daemon runs; the system's unit would start one.
+    Unit,
+    /// Neither: a daemon would run as this process does.
+    Ourselves,
+}
+
+/// The user and the capabilities of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) by: By,
+    pub(super) uid: u32,
+    /// Its group, and the others that it is in.
+    pub(super) groups: BTreeSet<u32>,
+    pub(super) capabilities: CapabilitySet,
+    /// The system's unit that it runs in: a drop-in changes what it may do.
+    pub(super) unit: Option<String>,
+    /// Where it looks for programs; `None`: where this process does.
+    pub(super) search: Option<OsString>,
+    /// Whether its ssh finds an agent.
+    pub(super) has_agent: bool,
+}
+
+impl Judged {
+    /// Finds out. `unit` is the system's unit, if it is loaded.
+    pub(super) async fn find(machine: &Machine, socket: &Path, unit: Option<&Unit>) -> Option<Self> {
+        if let Some(pid) = daemon(socket).await
+            && let Some(status) = machine.text(&format!("/proc/{pid}/status"))
+        {
+            let daemon = Self::from_status(By::Daemon { pid }, &status)?;
+            let cgroup = machine.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            return Some(Self {
+                unit: system_unit(&cgroup),
+                search: environment(machine, pid, "PATH"),
+                has_agent: environment(machine, pid, AGENT).is_some(),
+                ..daemon
+            });
+        }
+        match unit {
+            Some(unit) if nix::unistd::geteuid().is_root() && !unit.is_running() => Self::from_unit(unit),
+            _ => {
+                let ourselves = Self::from_status(By::Ourselves, &machine.text("/proc/self/status")?)?;
+                Some(Self { has_agent: std::env::var_os(AGENT).is_some(), ..ourselves })
+            }
+        }
+    }
+
+    /// From the text of a status file in /proc.
+    fn from_status(by: By, status: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            Some(value.split_ascii_whitespace())
+        };
+        // Real, effective, saved, and that for files.
+        let effective = |name: &str| field(name)?.nth(1)?.parse::<u32>().ok();
+        let supplementary = field("Groups")?.filter_map(|group| group.parse().ok());
+        let bits = u64::from_str_radix(field("CapEff")?.next()?, 16).ok()?;
+        Some(Self {
+            by,
+            uid: effective("Uid")?,
+            groups: supplementary.chain(effective("Gid")).collect(),
+            capabilities: CapabilitySet::from_bits_retain(bits),
+            unit: None,
+            search: None,
+            has_agent: false,
+        })
+    }
+
+    /// As systemd would start it.
+    fn from_unit(unit: &Unit) -> Option<Self> {
+        let user = match unit.property("User") {
+            "" => User::from_uid(Uid::from_raw(0)),
+            name => User::from_name(name),
+        };
+        let user = user.ok().flatten()?;
+        let bounding = capabilities(unit.property("CapabilityBoundingSet"));
+        // Root has all that it may have; others have only what they are given.
+        let capabilities = if user.uid.is_root() {
+            bounding
+        } else {
+            bounding & capabilities(unit.property("AmbientCapabilities"))
+        };
+        Some(Self {
+            by: By::Unit,
+            uid: user.uid.as_raw(),
+            groups: BTreeSet::from([user.gid.as_raw()]),
+            capabilities,
+            unit: Some(unit.name.clone()),
+            search: Some(PATH_OF_SERVICES.into()),
+            has_agent: false,
+        })
+    }
+
+    /// Whether it has this capability.
+    pub(super) fn may(&self, capability: CapabilitySet) -> bool {
+        self.capabilities.contains(capability)
+    }
+
+    /// Its pid, if it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self.by {
+            By::Daemon { pid } => Some(pid),
+            By::Unit | By::Ourselves => None,
+        }
+    }
+
+    /// Name of its user.
+    pub(super) fn user(&self) -> String {
+        holder::user(self.uid).unwrap_or_else(|| self.uid.to_string())
+    }
+
+    /// Home directory of its user, which is where ssh looks, whatever HOME says.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.dir)
+    }
+
+    /// Where it finds the program `name`.
+    pub(super) fn find_program(&self, name: &Path) -> Option<PathBuf> {
+        let is_program = |path: &PathBuf| {
+            path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+        };
+        if name.components().count() > 1 {
+            return Some(name.to_owned()).filter(is_program);
+        }
+        let search = self.search.clone().or_else(|| std::env::var_os("PATH"))?;
+        std::env::split_paths(&search).map(|directory| directory.join(name)).find(is_program)
+    }
+
+    /// Makes `command` look for programs as it does, and if we are root, run as its user.
+    pub(super) fn dress(&self, mut command: Command) -> Command {
+        if let Some(search) = &self.search {
+            command.env("PATH", search);
+        }
+        if nix::unistd::geteuid().is_root()
+            && self.uid != 0
+            && let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid))
+        {
+            use std::os::unix::process::CommandExt;
+
+            // Without a directory of its own, it may stand where it may not be.
+            command.uid(self.uid).gid(user.gid.as_raw()).env("HOME", &user.dir).current_dir("/");
+        }
+        command
+    }
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user();
+        match (self.by, &self.unit) {
+            (By::Daemon { pid }, _) => write!(formatter, "the daemon (pid {pid}, user {user})"),
+            (By::Unit, Some(unit)) => write!(formatter, "{unit} (not running, user {user})"),
+            (By::Unit | By::Ourselves, _) => write!(formatter, "`portward run` by {user}"),
+        }
+    }
+}
+
+/// The pid of who listens on the socket.
+async fn daemon(socket: &Path) -> Option<u32> {
+    let stream = timeout(PATIENCE, UnixStream::connect(socket)).await.ok()?.ok()?;
+    // None, or 0, when it is in another pid namespace.
+    u32::try_from(stream.peer_cred().ok()?.pid()?).ok().filter(|pid| *pid != 0)
+}
+
+/// A variable of a process's environment, as far as this user may see it.
+fn environment(machine: &Machine, pid: u32, name: &str) -> Option<OsString> {
+    let variables = fs::read(machine.path(format!("/proc/{pid}/environ"))).ok()?;
+    let prefix = [name.as_bytes(), b"="].concat();
+    let value = variables.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(&prefix[..]))?;
+    Some(OsString::from_vec(value.to_vec()))
+}
+
+/// The system's unit in the text of a cgroup file. What is below `user.slice` is a user's own.
+fn system_unit(cgroups: &str) -> Option<String> {
+    let path = cgroup::path_in(cgroups)?;
+    let unit = cgroup::unit_in(path).filter(|unit| unit.ends_with(".service"))?;
+    (!path.starts_with("/user.slice/")).then(|| unit.to_owned())
+}
+
+/// `cap_kill cap_net_bind_service`, as systemd writes it.
+fn capabilities(words: &str) -> CapabilitySet {
+    let names = words.split_ascii_whitespace().filter_map(|word| word.strip_prefix("cap_"));
+    names.filter_map(|name| CapabilitySet::from_name(&name.to_ascii_uppercase())).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::machine::tests::machine;
+    use super::super::systemd::Manager;
+    use super::super::systemd::tests::unit;
+    use super::*;
+
+    /// A daemon of `uid` with these capabilities, in the system's unit if `unit`.
+    pub(in crate::doctor) fn judged(uid: u32, capabilities: CapabilitySet, unit: bool) -> Judged {
+        Judged {
+            by: By::Daemon { pid: 812 },
+            uid,
+            groups: BTreeSet::from([uid]),
+            capabilities,
+            unit: unit.then(|| "portward.service".to_owned()),
+            search: None,
+            has_agent: false,
+        }
+    }
+
+    const STATUS: &str = "Name:\tportward\nUid:\t1000\t1001\t1000\t1000\nGid:\t100\t101\t100\t100\n\
+                          Groups:\t4 24 \nCapPrm:\t0000000000000000\nCapEff:\t0000000000000420\n";
+
+    #[test]
+    fn the_effective_user_and_capabilities_count() {
+        let judged = Judged::from_status(By::Ourselves, STATUS).unwrap();
+        assert_eq!((judged.uid, judged.groups.clone()), (1001, BTreeSet::from([4, 24, 101])));
+        assert!(judged.may(CapabilitySet::KILL | CapabilitySet::NET_BIND_SERVICE));
+        assert!(!judged.may(CapabilitySet::SYS_PTRACE));
+        assert_eq!(Judged::from_status(By::Ourselves, "Name:\tportward\n"), None);
+    }
+
+    #[test]
+    fn root_in_a_unit_has_what_the_bounding_set_leaves() {
+        let hardened = Judged::from_unit(&unit(Manager::System, &["CapabilityBoundingSet="])).unwrap();
+        assert_eq!((hardened.uid, hardened.capabilities), (0, CapabilitySet::empty()));
+        let given = "CapabilityBoundingSet=cap_kill cap_net_bind_service cap_unheard_of";
+        let given = Judged::from_unit(&unit(Manager::System, &[given])).unwrap();
+        assert_eq!(given.capabilities, CapabilitySet::KILL | CapabilitySet::NET_BIND_SERVICE);
+    }
+
+    #[test]
+    fn another_user_in_a_unit_has_what_it_is_given() {
+        let set = "CapabilityBoundingSet=cap_kill cap_net_bind_service";
+        let lines = ["User=nobody", "AmbientCapabilities=cap_net_bind_service cap_sys_ptrace", set];
+        let judged = Judged::from_unit(&unit(Manager::System, &lines)).unwrap();
+        assert_eq!(judged.capabilities, CapabilitySet::NET_BIND_SERVICE);
+        assert_ne!(judged.uid, 0);
+        assert_eq!(Judged::from_unit(&unit(Manager::System, &["User=no-such-user-here"])), None);
+    }
+
+    #[test]
+    fn only_a_unit_of_the_system_takes_a_drop_in_of_the_system() {
+        let unit = |path: &str| system_unit(&format!("0::{path}\n"));
+        assert_eq!(unit("/system.slice/portward.service").as_deref(), Some("portward.service"));
+        assert_eq!(
+            unit("/system.slice/system-portward.slice/portward@alice.service").as_deref(),
+            Some("portward@alice.service")
+        );
+        assert_eq!(unit("/user.slice/user-1000.slice/user@1000.service/app.slice/portward.service"), None);
+        assert_eq!(unit("/user.slice/user-1000.slice/session-1.scope"), None);
+    }
+
+    #[test]
+    fn a_variable_of_the_daemon_is_found() {
+        let (_root, machine) = machine(&[("/proc/7/environ", "XPATH=/no\0PATH=/opt/bin:/bin\0")]);
+        assert_eq!(environment(&machine, 7, "PATH").unwrap(), "/opt/bin:/bin");
+        assert_eq!(environment(&machine, 7, "HOME"), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_listens_on_the_socket_is_judged() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("portward.sock");
+        let _daemon = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let ours = std::process::id();
+        let judged = Judged::find(&Machine::this(), &socket, None).await.unwrap();
+        assert_eq!(judged.by, By::Daemon { pid: ours });
+        let nobody = directory.path().join("missing.sock");
+        let judged = Judged::find(&Machine::this(), &nobody, None).await.unwrap();
+        assert_eq!(judged.by, By::Ourselves);
+    }
+}

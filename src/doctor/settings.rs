@@ -1,0 +1,137 @@
+//! What ssh itself makes of a tunnel's arguments and of its configuration files: `ssh -G`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::ask::{Answer, AskError, ask};
+use super::judged::Judged;
+use super::mend::{path, word};
+use crate::config::desired::{Desired, SshTunnel, Work};
+use crate::ssh;
+
+/// A tunnel, and what its ssh said.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) tunnel: String,
+    pub(super) ssh: SshTunnel,
+    pub(super) said: Result<Answer, AskError>,
+}
+
+/// ssh's settings for one destination, as it prints them: a word and its value on each line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    /// From the lines of `ssh -G`.
+    pub(super) fn from_lines(lines: &[String]) -> Self {
+        let pair = |line: &String| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_ascii_lowercase(), value.to_owned()))
+        };
+        Self(lines.iter().filter_map(pair).collect())
+    }
+
+    /// All values of a setting.
+    pub(super) fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The value of a setting; empty if ssh does not tell one.
+    pub(super) fn one(&self, name: &str) -> &str {
+        self.all(name).first().copied().unwrap_or_default()
+    }
+
+    /// Whether a setting is there and is not switched off.
+    pub(super) fn is_on(&self, name: &str) -> bool {
+        !["", "no", "none", "false"].contains(&self.one(name))
+    }
+}
+
+/// Asks ssh about all tunnels that start by themselves and whose program is among `programs`.
+pub(super) async fn resolve(desired: &Desired, programs: &BTreeSet<&Path>, judged: &Judged) -> Vec<Resolved> {
+    let mut resolved = Vec::new();
+    for tunnel in desired.tunnels.iter().filter(|tunnel| tunnel.enabled && !tunnel.interactive) {
+        let Work::Ssh(ssh) = &tunnel.work else { continue };
+        if !programs.contains(ssh.program.as_path()) {
+            continue;
+        }
+        // The very arguments of the tunnel; with -G ssh prints what it would do, and connects to nobody.
+        let real = ssh::command(ssh, Path::new("none"));
+        let mut command = Command::new(real.get_program());
+        command.arg("-G").args(real.get_args());
+        let said = ask(judged.dress(command)).await;
+        resolved.push(Resolved { tunnel: tunnel.name.clone(), ssh: ssh.clone(), said });
+    }
+    resolved
+}
+
+impl Resolved {
+    /// The settings; `None` if ssh refuses.
+    pub(super) fn settings(&self) -> Option<Settings> {
+        let answer = self.said.as_ref().ok()?;
+        answer.status.success().then(|| Settings::from_lines(&answer.output))
+    }
+
+    /// The line by which a person calls the same ssh, with `first` before all other arguments.
+    pub(super) fn line(&self, first: &[&str]) -> String {
+        let SshTunnel { program, config_file, identity_file, options, destination, .. } = &self.ssh;
+        let mut words = vec![path(program)];
+        words.extend(first.iter().map(|argument| word(argument)));
+        for (option, file) in [("-F", config_file), ("-i", identity_file)] {
+            words.extend(file.iter().flat_map(|file| [option.to_owned(), path(file)]));
+        }
+        words.extend(
+            options.iter().flat_map(|(name, value)| ["-o".to_owned(), word(&format!("{name}={value}"))]),
+        );
+        words.push(word(destination));
+        words.join(" ")
+    }
+}
+
+/// A path as ssh prints it, with the home directory filled in; `None` if it holds what only ssh can fill in.
+pub(super) fn expand(text: &str, home: Option<&Path>) -> Option<PathBuf> {
+    if text.contains('%') || text.contains("${") {
+        return None;
+    }
+    match text.strip_prefix("~/") {
+        Some(rest) => Some(home?.join(rest)),
+        None => Some(PathBuf::from(text)).filter(|path| path.is_absolute()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_may_be_there_several_times() {
+        let lines = ["host db", "identityfile ~/.ssh/a", "identityfile ~/.ssh/b", "proxycommand none"];
+        let settings = Settings::from_lines(&lines.map(str::to_owned));
+        assert_eq!(settings.all("identityfile"), ["~/.ssh/a", "~/.ssh/b"]);
+        assert_eq!((settings.one("host"), settings.one("missing")), ("db", ""));
+        assert!(!settings.is_on("proxycommand") && !settings.is_on("missing") && settings.is_on("host"));
+    }
+
+    #[test]
+    fn what_only_ssh_can_fill_in_is_left_alone() {
+        let home = Path::new("/home/alice");
+        assert_eq!(expand("~/.ssh/id", Some(home)), Some("/home/alice/.ssh/id".into()));
+        assert_eq!(expand("/etc/key", None), Some("/etc/key".into()));
+        for unknown in ["%d/.ssh/id", "${KEYS}/id", "key", "~bob/key"] {
+            assert_eq!(expand(unknown, Some(home)), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn the_line_for_a_person_is_one_that_a_shell_takes() {
+        let text = "tunnels: [{remote_host: u@db, remote_port: 1, local_port: 2, ssh: {identity_file: '/my key', \
+                    options: {ProxyJump: b}}}]";
+        let desired = crate::config::parse(text, Path::new("/etc/c.yaml")).unwrap();
+        let Work::Ssh(ssh) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
+        let said = Err(AskError::Silent { program: "ssh".into() });
+        let resolved = Resolved { tunnel: "db".to_owned(), ssh: ssh.clone(), said };
+        assert_eq!(resolved.line(&["-G"]), "ssh -G -i '/my key' -o ProxyJump=b u@db");
+        assert_eq!(resolved.settings(), None);
+    }
+}
