@@ -185,7 +185,13 @@ impl Effects {
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, work: &Work) {
+    pub(super) fn terminate_holders(
+        &self,
+        outside: &Outside,
+        generation: Generation,
+        work: &Work,
+        holders: Vec<Holder>,
+    ) {
         let Some(wait) = outside.waits.get(&generation) else { return };
         let (ports, endpoints, teller) =
             (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
@@ -206,7 +212,7 @@ impl Effects {
             };
             let message = format!("on_conflict: kill ended nobody, for the port would stay held by {spared}");
             let failure = Failure::new(FailureKind::LocalPortHeld, message);
-            teller.report(Event::HoldersSpared(generation, failure));
+            teller.report(Event::HoldersSpared(generation, holders, failure));
         });
     }
 

@@ -150,7 +150,8 @@ impl EventLoop {
             Action::Terminate(generation) => entry.outside.terminate(generation),
             Action::Kill(generation) => entry.outside.kill(generation),
             Action::TerminateHolders(generation) => {
-                self.effects.terminate_holders(&entry.outside, generation, work);
+                let holders = entry.tunnel.holders().to_vec();
+                self.effects.terminate_holders(&entry.outside, generation, work, holders);
             }
             Action::KillHolders(generation) => Effects::kill_holders(&entry.outside, generation),
             Action::Arm(generation, at) => {

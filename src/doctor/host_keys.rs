@@ -39,7 +39,7 @@ pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) ->
             findings.extend(unknown(&wanted, &tunnels, judged, mend));
         }
     }
-    or_ok(findings, Check::HostKeys, "no tunnel's server is known to be a stranger")
+    or_ok(findings, Check::HostKeys, "no server was found whose host key is unknown")
 }
 
 /// What must be known; `None` when ssh would take a new key, or finds keys in a way that cannot be told from here.

@@ -18,8 +18,8 @@ pub enum Event {
     PortUnbound(Generation),
     /// The kernel says that the port is held; the wait goes on.
     PortHeld(Generation, Vec<Holder>),
-    /// `on_conflict: kill` has ended nobody, because a holder may not be ended; the wait goes on.
-    HoldersSpared(Generation, Failure),
+    /// `on_conflict: kill` has ended nobody, because one of these holders may not be ended; the wait goes on.
+    HoldersSpared(Generation, Vec<Holder>, Failure),
     /// Whether the port is unbound cannot be found out, and waiting for it would not help.
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
@@ -45,7 +45,7 @@ impl Event {
             Self::StartRequested | Self::StopRequested | Self::RestartRequested | Self::PolicyChanged => None,
             Self::PortUnbound(generation)
             | Self::PortHeld(generation, _)
-            | Self::HoldersSpared(generation, _)
+            | Self::HoldersSpared(generation, ..)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
             | Self::ProcessEnded(generation, _)

@@ -139,7 +139,12 @@ fn a_spared_holder_leaves_the_tunnel_waiting_with_the_reason_until_the_holder_ch
     assert!(!held(&mut world).is_empty());
     let generation = world.tunnel.latest();
     let reason = Failure::new(FailureKind::LocalPortHeld, "hidden");
-    world.hear(Event::HoldersSpared(generation, reason.clone()));
+    let spared =
+        |pid| Event::HoldersSpared(generation, vec![Holder { pid, ..Holder::default() }], reason.clone());
+    let before = world.tunnel.clone();
+    world.hear(spared(Some(12)));
+    assert_eq!(world.tunnel, before, "that was about somebody who is gone");
+    world.hear(spared(stranger()[0].pid));
     assert_eq!(world.tunnel.name(), StateName::AwaitingPort);
     assert_eq!(world.tunnel.last_failure(), Some(&reason));
     assert!(world.deadlines.is_empty(), "no SIGKILL follows");

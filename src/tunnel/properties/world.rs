@@ -206,7 +206,7 @@ impl World {
         match order {
             Action::TerminateHolders(_) if self.spared => {
                 let failure = Failure::new(FailureKind::LocalPortHeld, "may not be ended");
-                return self.hear(Event::HoldersSpared(generation, failure));
+                return self.hear(Event::HoldersSpared(generation, stranger(), failure));
             }
             Action::TerminateHolders(_) => self.squatted = false,
             Action::KillHolders(_) if !self.spared => self.squatted = false,
@@ -372,7 +372,7 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::PolicyChanged,
         Event::PortUnbound(generation),
         Event::PortHeld(generation, stranger()),
-        Event::HoldersSpared(generation, failure()),
+        Event::HoldersSpared(generation, stranger(), failure()),
         Event::PortUnusable(generation, failure()),
         Event::ProcessReady(generation),
         Event::ProcessEnded(generation, failure()),

@@ -50,7 +50,9 @@ impl Step<'_> {
             Event::PolicyChanged => self.policy_changed(),
             Event::PortUnbound(generation) => self.port_unbound(generation),
             Event::PortHeld(generation, holders) => self.port_held(generation, holders),
-            Event::HoldersSpared(generation, failure) => self.holders_spared(generation, failure),
+            Event::HoldersSpared(generation, holders, failure) => {
+                self.holders_spared(generation, &holders, failure);
+            }
             Event::PortUnusable(_, failure) => self.port_unusable(failure),
             Event::ProcessReady(generation) => self.process_ready(generation),
             Event::ProcessEnded(generation, failure) => self.process_ended(generation, failure),

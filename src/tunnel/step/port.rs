@@ -90,16 +90,19 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn holders_spared(&mut self, generation: Generation, failure: Failure) {
+    /// News of earlier holders is no news of those of today.
+    pub(super) fn holders_spared(&mut self, generation: Generation, spared: &[Holder], failure: Failure) {
         match &mut self.tunnel.state {
             State::AwaitingPort {
-                eviction: eviction @ (Eviction::Terminated | Eviction::Killed), ..
-            } => {
+                holders,
+                eviction: eviction @ (Eviction::Terminated | Eviction::Killed),
+                ..
+            } if holders == spared => {
                 *eviction = Eviction::GivenUp;
                 self.tunnel.last_failure = Some(failure);
                 self.actions.push(Action::Disarm(generation));
             }
-            State::AwaitingPort { eviction: Eviction::None | Eviction::GivenUp, .. }
+            State::AwaitingPort { .. }
             | State::Stopped
             | State::NeedsAuth
             | State::Connecting { .. }
