@@ -61,7 +61,7 @@ fn main() {
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
     println!("From the release of the port, in milliseconds, {ROUNDS} times each:");
-    println!("{:<34}{:>10}{:>10}{:>10}", "", "median", "min", "max");
+    println!("{:<40}{:>10}{:>10}{:>10}", "", "median", "min", "max");
     if is_wanted("ports") {
         isolated(async || ports().await);
     }
@@ -311,5 +311,5 @@ fn print(what: &str, mut latencies: Vec<f64>) {
     latencies.sort_unstable_by(f64::total_cmp);
     let (least, median, most) =
         (latencies[0], latencies[latencies.len() / 2], latencies[latencies.len() - 1]);
-    println!("{what:<34}{median:>10.2}{least:>10.2}{most:>10.2}");
+    println!("{what:<40}{median:>10.2}{least:>10.2}{most:>10.2}");
 }

@@ -70,9 +70,9 @@ mod tests {
         insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by pid 4711 (python3 -m http.server) of user ada. It starts by itself once the port is unbound: end pid 4711, or set `on_conflict: kill`.");
         waiting.holder = Some(Holder { uid: 0, user: Some("root".to_owned()), ..Holder::default() });
         insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by a process of user root; this user may not see its pid and command line, root may (`sudo portward who`). It starts by itself once the port is unbound: root can end that process.");
-        let spared = "on_conflict: kill ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1";
+        let spared = "on_conflict: kill has ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1";
         waiting.last_error = Some(Failure::new(FailureKind::LocalPortHeld, spared));
-        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306: on_conflict: kill ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1. It starts by itself once the port is unbound.");
+        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306: on_conflict: kill has ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1. It starts by itself once the port is unbound.");
     }
 
     #[test]

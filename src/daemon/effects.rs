@@ -199,18 +199,18 @@ impl Effects {
         spawn_blocking(move || {
             let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
             evictees.clear();
-            let spared = match ports.holders(&endpoints).map(|held| process::evictees(&held)) {
+            let reason = match ports.holders(&endpoints).map(|held| process::evictees(&held)) {
                 Ok(Ok(found)) => {
                     *evictees = found;
                     return log_signalled(&teller, "SIGTERM", process::signal(&evictees, Signal::TERM));
                 }
                 Ok(Err(spared)) => {
                     let spared: Vec<_> = spared.iter().map(ToString::to_string).collect();
-                    spared.join("; and ")
+                    format!("the port would stay held by {}", spared.join("; and by "))
                 }
-                Err(error) => error.to_string(),
+                Err(error) => format!("the holders cannot be found out: {error}"),
             };
-            let message = format!("on_conflict: kill ended nobody, for the port would stay held by {spared}");
+            let message = format!("on_conflict: kill has ended nobody, for {reason}");
             let failure = Failure::new(FailureKind::LocalPortHeld, message);
             teller.report(Event::HoldersSpared(generation, holders, failure));
         });
