@@ -86,12 +86,11 @@ impl NetworkNamespace {
 fn inspect(pid: u32, mark: &str) -> Option<ProcessInfo> {
     let words = |file: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned();
-    Some(ProcessInfo {
-        pid,
-        executable: fs::read_link(format!("/proc/{pid}/exe")).ok()?,
-        command: text(words("cmdline")?),
-        is_marked: words("environ")?.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes()),
-    })
+    let is_marked = words("environ")?.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes());
+    let command = text(words("cmdline")?);
+    // Last: of a process that is just ending the others are empty, and this is an error.
+    let executable = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(ProcessInfo { pid, executable, command, is_marked })
 }
 
 /// Sends `signal`; a process that has ended already is no error.
