@@ -116,6 +116,21 @@ impl Lab {
         fs::copy(self.path("other_key.pub"), self.path("authorized_keys")).unwrap();
     }
 
+    /// Puts a script for /bin/sh into the daemon's PATH, in place of a program of this name.
+    pub fn install_script(&self, name: &str, script: &str) {
+        let source = self.path("script");
+        fs::write(&source, format!("#!/bin/sh\n{script}")).unwrap();
+        install(&source, &self.path("bin").join(name));
+    }
+
+    /// A directory that any user may enter, with `portward` in it: they may not go where that lies otherwise.
+    pub fn portward_for_all(&self) -> TempDir {
+        let directory = tempfile::Builder::new().prefix("pw").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        install(&self.path("bin/portward"), &directory.path().join("portward"));
+        directory
+    }
+
     /// What in the namespace is neither the test's own nor sshd's: the daemon and what it has started.
     pub fn daemon_processes(&self) -> Vec<ProcessInfo> {
         self.processes().into_iter().filter(|process| !process.is_marked && !is_sshd(process)).collect()
@@ -175,13 +190,23 @@ impl Lab {
 
     /// `ssh`, first in the daemon's PATH: appends a line to `ssh_starts` and becomes the real one, under the same pid.
     fn install_recording_ssh(&self) {
-        let script = format!(
-            "#!/bin/sh\necho \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n",
-            self.path("ssh_starts").display()
+        let starts = self.path("ssh_starts");
+        self.install_script(
+            "ssh",
+            &format!("echo \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n", starts.display()),
         );
-        fs::write(self.path("bin/ssh"), script).unwrap();
-        fs::set_permissions(self.path("bin/ssh"), fs::Permissions::from_mode(0o755)).unwrap();
     }
+}
+
+/// Copies a program to `target`, in place of what is there, so that everybody may execute it.
+///
+/// Another process does it. What this one has open for writing is open as well in a child that a test on another thread has just
+/// forked, until that executes its program; and a file that is open for writing cannot be executed (ETXTBSY).
+fn install(source: &Path, target: &Path) {
+    let installed =
+        std::process::Command::new("install").args(["-m755", "-T"]).args([source, target]).status();
+    let installed = installed.expect("starting install (package coreutils)");
+    assert!(installed.success(), "installing {}: {installed}", target.display());
 }
 
 impl Default for Lab {

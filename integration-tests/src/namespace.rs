@@ -123,5 +123,6 @@ pub(crate) fn open_process(pid: u32) -> rustix::io::Result<OwnedFd> {
 /// Blocks until the process has ended, or [`DEADLINE`] is over.
 pub(crate) fn ends_in_time(pidfd: &OwnedFd) -> bool {
     let patience = Timespec { tv_sec: DEADLINE.as_secs().try_into().unwrap(), tv_nsec: 0 };
-    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience)).unwrap() > 0
+    let poll = || poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience));
+    rustix::io::retry_on_intr(poll).unwrap() > 0
 }

@@ -162,8 +162,7 @@ async fn no_program_of_a_configuration_that_others_can_write_is_run_as_root() {
     let lab = Lab::new();
     let ran = lab.path("ran");
     let program = lab.path("bin/evil");
-    fs::write(&program, format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    lab.install_script("evil", &format!("touch {}\n", ran.display()));
     let ssh = format!("name: web, ssh: {{program: {}}}", program.display());
     lab.write_config(&WEB.replace("name: web", &ssh));
     fs::set_permissions(lab.config_path(), fs::Permissions::from_mode(0o666)).unwrap();
@@ -272,10 +271,7 @@ async fn a_socket_with_a_name_too_long_has_no_place() {
 #[tokio::test]
 async fn an_ordinary_user_is_told_what_root_must_do() {
     let lab = Lab::new();
-    // An ordinary user may not go where the binary and the lab lie.
-    let own = tempfile::Builder::new().prefix("pw").tempdir_in("/tmp").unwrap();
-    fs::copy(fs::read_link(lab.path("bin/portward")).unwrap(), own.path().join("portward")).unwrap();
-    fs::set_permissions(own.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let own = lab.portward_for_all();
     let config = own.path().join("config.yaml");
     let tunnel = "{name: web, command: [sleep, '1'], local_port: '127.0.0.1:80', on_conflict: kill}";
     fs::write(&config, format!("tunnels:\n  - {tunnel}\n")).unwrap();

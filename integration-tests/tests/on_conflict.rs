@@ -183,14 +183,8 @@ async fn a_holder_that_may_not_be_signalled_is_named_with_the_way_to_end_it() {
     let _sshd = Sshd::start(&lab).await;
     // Root without the capability may not signal the processes of others.
     let daemon_itself = std::fs::read_link(lab.path("bin/portward")).unwrap();
-    std::fs::remove_file(lab.path("bin/portward")).unwrap();
-    let script = format!(
-        "#!/bin/sh\nexec setpriv --bounding-set -kill --inh-caps -kill {} \"$@\"\n",
-        daemon_itself.display()
-    );
-    std::fs::write(lab.path("bin/portward"), script).unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(lab.path("bin/portward"), executable).unwrap();
+    let bounded = format!("exec setpriv --bounding-set -kill --inh-caps -kill {}", daemon_itself.display());
+    lab.install_script("portward", &format!("{bounded} \"$@\"\n"));
     let listens = "import os, signal, socket\n\
                    squatter = socket.create_server(('127.0.0.1', 9443))\n\
                    os.setresuid(65534, 65534, 65534)\n\

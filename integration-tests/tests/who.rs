@@ -54,12 +54,7 @@ async fn an_ordinary_user_sees_the_uid_and_never_that_a_held_port_is_free() {
     let lab = Lab::new();
     let _squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
     let low = TcpListener::bind(("127.0.0.1", 443)).unwrap();
-    // An ordinary user may not go where the binary lies.
-    let binary = std::fs::read_link(lab.path("bin/portward")).unwrap();
-    let copy = tempfile::Builder::new().prefix("pw").tempdir_in("/tmp").unwrap();
-    std::fs::copy(binary, copy.path().join("portward")).unwrap();
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(copy.path(), readable).unwrap();
+    let copy = lab.portward_for_all();
     let as_nobody = |arguments: &[&str]| {
         let mut command = lab.command(copy.path().join("portward"));
         command.args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/");
