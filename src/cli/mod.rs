@@ -1,7 +1,8 @@
 //! The command line: arguments to a request, its answer to a person or a program, and that to an exit code.
 //!
-//! `run`, `check`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its socket (`client`). What comes
-//! from ssh, from a remote host or from another process is never written to a terminal as it is (`escape`).
+//! `run`, `check`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its
+//! socket (`client`). What comes from ssh, from a remote host or from another process is never written to a terminal as it is
+//! (`escape`).
 
 mod act;
 mod arguments;

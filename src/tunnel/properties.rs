@@ -157,3 +157,21 @@ fn a_spared_holder_leaves_the_tunnel_waiting_with_the_reason_until_the_holder_ch
     let (_, actions) = step(world.tunnel, changed, world.now, &world.policy);
     assert!(actions.contains(&Action::TerminateHolders(generation)), "{actions:?}");
 }
+
+#[test]
+fn a_holder_that_survives_is_named_and_the_tunnel_goes_on_waiting() {
+    let mut world = World::new(policy(Kind::Ssh, OnConflict::Kill));
+    let actions = held(&mut world);
+    let generation = world.tunnel.latest();
+    assert_eq!(actions[0], Action::TerminateHolders(generation));
+    let grace_over = Event::DeadlinePassed(generation);
+    let (tunnel, actions) = step(world.tunnel, grace_over.clone(), world.now, &world.policy);
+    assert_eq!(actions[0], Action::KillHolders(generation));
+    assert_eq!(tunnel.last_failure(), None);
+    let (tunnel, actions) = step(tunnel, grace_over, world.now, &world.policy);
+    assert_eq!(actions, [], "nothing is tried again");
+    assert_eq!((tunnel.name(), tunnel.holders()), (StateName::AwaitingPort, &stranger()[..]));
+    let failure = tunnel.last_failure().unwrap();
+    assert_eq!(failure.kind, FailureKind::LocalPortHeld);
+    assert!(failure.message.contains("pid 4711"), "{failure}");
+}
