@@ -3,9 +3,9 @@
 //! A row tells when TIME_WAIT is due to end. It ends later: the wheel keeps timers in slots, which grow with the time that a
 //! timer has to run, and a timer fires at the end of its slot. With 250 ticks a second, a timer of 60 s is in a slot of 2.048 s.
 //! The slots begin at multiples of their length, counted in ticks since the kernel's counter of them, the jiffies, was 0. So
-//! the end is known exactly by one who knows the jiffies; and times(2) tells these, rounded to 10 ms. Only one CPU counts the
-//! jiffies: on another one, which may look at its timers just before that, the timer fires a tick later (half of the times,
-//! measured on two CPUs that are both awake).
+//! the end is known exactly by one who knows the jiffies; and times(2) tells these, rounded to 10 ms. About half of the
+//! times it was seen to fire a tick later than that, on two CPUs; presumably because only one CPU counts the jiffies, and the
+//! other may look at its timers just before. So both ticks are told.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
