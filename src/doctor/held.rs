@@ -141,7 +141,8 @@ fn about(claim: &Claim, held: &Held, judged: &Judged, mend: Mend) -> Finding {
             let what = format!("{endpoint} of {claimant} is held by {holder}");
             let line = end(holder, port, mend);
             if claim.on_conflict == OnConflict::Kill && may_kill(judged, holder) {
-                let why = "`on_conflict: kill` is set: portward ends that process when the tunnel starts";
+                let why = "`on_conflict: kill` is set: portward ends that process when the tunnel starts, unless it is pid 1 \
+                           or has started portward";
                 Finding::warning(Check::HeldPorts, what, why, line)
             } else {
                 let why = "the tunnel waits until the port is let go, and comes up by itself then";
