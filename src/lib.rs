@@ -10,6 +10,7 @@
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
 //! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
 //! - [`observe`]: log lines, the journal, systemd.
+//! - [`text`]: texts of others made safe to show.
 //! - [`clock`]: the only place that reads a clock.
 
 pub mod api;
@@ -22,4 +23,5 @@ pub mod observe;
 pub mod port;
 pub mod process;
 pub mod ssh;
+pub mod text;
 pub mod tunnel;

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use super::arguments::ActArguments;
 use super::client::{Answer, Client, ClientError, segment};
 use super::failure::Failed;
-use super::{escape, output};
+use super::output;
+use crate::text;
 
 /// What of the API's answer is for people.
 #[derive(Debug, Deserialize)]
@@ -44,17 +45,17 @@ pub(super) async fn act(client: &Client, verb: &'static str, arguments: &ActArgu
 fn show(client: &Client, answer: &Answer, as_json: bool) -> Result<bool, Failed> {
     let done = answer.status == StatusCode::OK;
     if as_json {
-        output::print(&escape::json(&answer.body))?;
+        output::print(&text::json(&answer.body))?;
         return Ok(done);
     }
     match serde_json::from_str::<Acted>(&answer.body) {
-        Ok(acted) if done => output::print(&escape::lines(&acted.output))?,
-        Ok(acted) => output::complain(&escape::lines(&acted.output)),
+        Ok(acted) if done => output::print(&text::lines(&acted.output))?,
+        Ok(acted) => output::complain(&text::lines(&acted.output)),
         Err(_) => {
             // The request itself was refused; the other tunnels' answers are still to be shown.
             let refusal = client.refusal(answer);
             let Failed::NotDone(reason) = refusal else { return Err(refusal) };
-            output::complain(&format!("portward: {}", escape::lines(&reason)));
+            output::complain(&format!("portward: {}", text::lines(&reason)));
         }
     }
     Ok(done)

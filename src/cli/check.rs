@@ -2,9 +2,10 @@
 
 use super::arguments::CheckArguments;
 use super::failure::Failed;
-use super::{escape, output};
+use super::output;
 use crate::config::{self, ConfigError};
 use crate::daemon::paths;
+use crate::text;
 
 /// Says whether a configuration is valid, and if not, why.
 pub(super) fn check(arguments: CheckArguments) -> Result<(), Failed> {
@@ -16,7 +17,7 @@ pub(super) fn check(arguments: CheckArguments) -> Result<(), Failed> {
                 count => format!("{count} tunnels"),
             };
             let path = path.display().to_string();
-            Ok(output::print(&format!("{} is valid: {count}", escape::line(&path)))?)
+            Ok(output::print(&format!("{} is valid: {count}", text::line(&path)))?)
         }
         Err(error) => Err(refused(&error)),
     }

@@ -7,9 +7,10 @@ use owo_colors::{OwoColorize, Style};
 
 use super::arguments::DoctorArguments;
 use super::failure::Failed;
-use super::{escape, output};
+use super::output;
 use crate::daemon::paths;
 use crate::doctor::{self, Finding, Level, Report};
+use crate::text;
 
 /// Letters of the longest word of a check, and two more.
 const CHECK_WIDTH: usize = 18;
@@ -21,7 +22,7 @@ pub(super) async fn doctor(arguments: DoctorArguments, socket: Option<PathBuf>) 
         doctor::examine(&config, socket).await.map_err(|error| Failed::NotDone(error.to_string()))?;
     let text = if arguments.json {
         let json = serde_json::to_string(&report.findings);
-        escape::json(&json.map_err(|error| Failed::NotDone(error.to_string()))?)
+        text::json(&json.map_err(|error| Failed::NotDone(error.to_string()))?)
     } else {
         render(&report)
     };
@@ -48,7 +49,7 @@ const fn style(level: Level) -> Style {
 
 /// What is well in a line each; then what is not, the worst last, where it is seen. Ends without a line end.
 fn render(report: &Report) -> String {
-    let judged = escape::line(&report.judged).into_owned();
+    let judged = text::line(&report.judged).into_owned();
     let mut text = format!("Judged: {judged}.\n\n");
     let mut findings: Vec<&Finding> = report.findings.iter().collect();
     findings.sort_by_key(|finding| finding.level);
@@ -62,12 +63,12 @@ fn render(report: &Report) -> String {
             "{:<7}  {:<CHECK_WIDTH$}{}",
             word(finding.level).style(style(finding.level)),
             finding.check,
-            escape::line(&finding.what)
+            text::line(&finding.what)
         );
         for (name, lines) in [("why", &finding.why), ("mend", &finding.mend)] {
             for (index, line) in lines.iter().flat_map(|lines| lines.lines()).enumerate() {
                 let name = if index == 0 { name } else { "" };
-                let _ = writeln!(text, "         {:<CHECK_WIDTH$}{}", name.dimmed(), escape::line(line));
+                let _ = writeln!(text, "         {:<CHECK_WIDTH$}{}", name.dimmed(), text::line(line));
             }
         }
     }

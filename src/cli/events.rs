@@ -7,10 +7,11 @@ use serde::Deserialize;
 use super::arguments::EventsArguments;
 use super::client::{Client, ClientError};
 use super::failure::Failed;
+use super::output;
 use super::sse::Event;
-use super::{escape, output};
 use crate::api::wording::explain;
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::text;
 
 /// What the daemon tells.
 #[derive(Debug)]
@@ -74,12 +75,12 @@ pub(super) async fn events(client: &Client, arguments: &EventsArguments) -> Resu
         let event = stream.next().await?;
         if arguments.json {
             let Event { name, data } = event;
-            output::print(&escape::json(&format!("{{\"event\":\"{name}\",\"data\":{data}}}")))?;
+            output::print(&text::json(&format!("{{\"event\":\"{name}\",\"data\":{data}}}")))?;
             continue;
         }
         let told = Told::read(client, &event)?;
         for line in describe(&told, &picture, &TimeZone::system()) {
-            output::print(&escape::lines(&line))?;
+            output::print(&text::lines(&line))?;
         }
         told.apply(&mut picture);
     }

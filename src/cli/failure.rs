@@ -4,9 +4,10 @@ use std::io;
 use std::process::ExitCode;
 
 use super::client::ClientError;
-use super::{escape, output};
+use super::output;
 use crate::api::lookup::LookupError;
 use crate::port::PortError;
+use crate::text;
 
 /// Why a command did not do what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ impl Failed {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Said => {}
             Self::NotDone(_) | Self::Client(_) | Self::Ports(_) | Self::Output(_) => {
-                output::complain(&format!("portward: {}", escape::lines(&self.to_string())));
+                output::complain(&format!("portward: {}", text::lines(&self.to_string())));
             }
         }
         match self {

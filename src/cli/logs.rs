@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::arguments::LogsArguments;
 use super::client::{Client, segment};
 use super::failure::Failed;
-use super::{escape, output};
+use super::output;
+use crate::text;
 
 #[derive(Debug, Deserialize)]
 struct Log {
@@ -19,12 +20,12 @@ pub(super) async fn logs(client: &Client, arguments: &LogsArguments) -> Result<(
     if *follow {
         let mut stream = client.follow(&path).await?;
         loop {
-            output::print(&escape::line(&stream.next().await?.data))?;
+            output::print(&text::line(&stream.next().await?.data))?;
         }
     }
     let log: Log = client.parse(&client.get(&path).await?.body)?;
     for line in log.lines {
-        output::print(&escape::line(&line))?;
+        output::print(&text::line(&line))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! `run`, `check`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its
 //! socket (`client`). What comes from ssh, from a remote host or from another process is never written to a terminal as it is
-//! (`escape`).
+//! ([`crate::text`]).
 
 mod act;
 mod arguments;
@@ -10,7 +10,6 @@ mod check;
 mod client;
 mod completions;
 mod doctor;
-mod escape;
 mod events;
 mod failure;
 mod help;

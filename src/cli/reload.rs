@@ -7,8 +7,9 @@ use hyper::StatusCode;
 use super::arguments::ReloadArguments;
 use super::client::Client;
 use super::failure::Failed;
-use super::{escape, output};
+use super::output;
 use crate::daemon::handle::ReloadReport;
+use crate::text;
 
 /// Prints what the reload did, or would do.
 pub(super) async fn reload(client: &Client, arguments: &ReloadArguments) -> Result<(), Failed> {
@@ -28,7 +29,7 @@ fn render(report: &ReloadReport) -> String {
     ];
     let line = |(word, names): (&str, &Vec<String>)| {
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        format!("{:<11}{}", format!("{word}:"), escape::line(&names))
+        format!("{:<11}{}", format!("{word}:"), text::line(&names))
     };
     lists.map(line).join("\n")
 }

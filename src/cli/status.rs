@@ -7,9 +7,10 @@ use super::arguments::StatusArguments;
 use super::client::Client;
 use super::events::Told;
 use super::failure::Failed;
-use super::{escape, output, table};
+use super::{output, table};
 use crate::api::lookup::{self, LookupError};
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::text;
 
 /// What `/health` tells beyond `/status`.
 #[derive(Debug, Deserialize)]
@@ -25,7 +26,7 @@ pub(super) async fn status(client: &Client, arguments: &StatusArguments) -> Resu
     }
     let answer = client.get("/status").await?;
     if arguments.json && arguments.tunnels.is_empty() {
-        return Ok(output::print(&escape::json(&answer.body))?);
+        return Ok(output::print(&text::json(&answer.body))?);
     }
     let tunnels = client.parse(&answer.body)?;
     let Health { config_path, config_error } = client.parse(&client.get("/health").await?.body)?;
@@ -46,7 +47,7 @@ fn show(picture: &Snapshot, arguments: &StatusArguments) -> Result<String, Faile
     let tunnels = select(&picture.tunnels, &arguments.tunnels)?;
     if arguments.json {
         let json = serde_json::to_string(&tunnels).map_err(|error| Failed::NotDone(error.to_string()))?;
-        return Ok(escape::json(&json));
+        return Ok(text::json(&json));
     }
     Ok(table::render(picture, &tunnels, Timestamp::now(), output::width()))
 }

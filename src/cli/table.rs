@@ -6,9 +6,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
-use super::escape;
 use crate::api::wording::explain;
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::text;
 use crate::tunnel::StateName;
 
 /// The sign at the beginning of a row; it tells without colour as well.
@@ -63,7 +63,7 @@ pub(super) fn render(
     width: Option<u16>,
 ) -> String {
     let mut text = if tunnels.is_empty() {
-        let path = escape::line(&picture.config_path);
+        let path = text::line(&picture.config_path);
         format!("No tunnels: {path} names none.")
     } else {
         coloured(&table(tunnels, now, width))
@@ -71,15 +71,15 @@ pub(super) fn render(
     for tunnel in tunnels {
         if let Some(why) = explain(tunnel) {
             // Writing to a String cannot fail.
-            let _ = write!(text, "\n\n{} {}", escape::line(&tunnel.name).bold(), escape::line(&why));
+            let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&why));
         }
     }
     if let Some(error) = &picture.config_error {
-        let path = escape::line(&picture.config_path);
+        let path = text::line(&picture.config_path);
         let head = format!(
             "{path} is not in force, and what ran before goes on. Mend it, and portward takes it up:"
         );
-        let _ = write!(text, "\n\n{}\n{}", head.bold(), escape::lines(error));
+        let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
     }
     text
 }
@@ -106,7 +106,7 @@ fn table(tunnels: &[&TunnelStatus], now: Timestamp, width: Option<u16>) -> Strin
 }
 
 fn row(tunnel: &TunnelStatus, now: Timestamp) -> [String; 8] {
-    let text = |text: &str| escape::line(text).into_owned();
+    let text = |text: &str| text::line(text).into_owned();
     let since = tunnel.since.parse().map_or_else(|_| tunnel.since.clone(), |since| elapsed(since, now));
     let local =
         if tunnel.listeners.is_empty() { tunnel.local_port.clone() } else { tunnel.listeners.join(" ") };

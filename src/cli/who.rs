@@ -7,9 +7,10 @@ use owo_colors::OwoColorize;
 
 use super::arguments::WhoArguments;
 use super::failure::Failed;
+use super::output;
 use super::ranges::PortRange;
-use super::{escape, output};
 use crate::port::{Holder, Occupant, Ports, Protocol, Question};
+use crate::text;
 
 /// Digits by which people and their tools tell containers apart.
 const SHORT_CONTAINER_ID: usize = 12;
@@ -23,7 +24,7 @@ pub(super) fn who(arguments: &WhoArguments) -> Result<(), Failed> {
     };
     let occupants = Ports::new()?.occupants(&question)?;
     let text = if arguments.json {
-        escape::json(&serde_json::to_string(&occupants).map_err(|error| Failed::NotDone(error.to_string()))?)
+        text::json(&serde_json::to_string(&occupants).map_err(|error| Failed::NotDone(error.to_string()))?)
     } else {
         render(&occupants, &arguments.ports, question.protocol, output::width())
     };
@@ -70,7 +71,7 @@ fn table(occupants: &[Occupant], width: Option<u16>) -> String {
 }
 
 fn row(occupant: &Occupant) -> [String; 6] {
-    let text = |text: &str| escape::line(text).into_owned();
+    let text = |text: &str| text::line(text).into_owned();
     let nothing = || "-".to_owned();
     let mut address = occupant.address.to_string();
     if occupant.dual_stack {
@@ -105,7 +106,7 @@ fn pids(holder: &Holder) -> Option<String> {
 
 fn user(holder: &Holder) -> String {
     match &holder.user {
-        Some(user) => format!("{} ({})", escape::line(user), holder.uid),
+        Some(user) => format!("{} ({})", text::line(user), holder.uid),
         None => holder.uid.to_string(),
     }
 }

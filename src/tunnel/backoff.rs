@@ -2,45 +2,18 @@
 
 use std::time::Duration;
 
-use super::{FailureKind, Policy};
-
-/// What a class of failure asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Retrying does not help.
-    Never,
-    /// The first retry at once, then exponential.
-    Prompt,
-    /// Exponential from 16 times `min_delay`: servers lock out who knocks too often with the wrong key.
-    Patient,
-}
-
-/// What `kind` asks for.
-pub(super) const fn wait_of(kind: FailureKind) -> Wait {
-    match kind {
-        FailureKind::Config => Wait::Never,
-        FailureKind::Auth | FailureKind::HostKey => Wait::Patient,
-        FailureKind::Dns
-        | FailureKind::Refused
-        | FailureKind::Timeout
-        | FailureKind::Network
-        | FailureKind::RemotePortHeld
-        | FailureKind::LocalPortHeld
-        | FailureKind::Killed
-        | FailureKind::Exited => Wait::Prompt,
-    }
-}
+use super::{Policy, Retry};
 
 /// The wait after the `failures`th failure in a row (from 1); `None`: do not retry.
 ///
 /// `min_delay` doubled at each failure, at most `max_delay`, of which a share between a half and the whole is taken, so
 /// that tunnels which failed together do not come back together.
-pub(super) fn delay(kind: FailureKind, failures: u32, policy: &Policy, seed: u64) -> Option<Duration> {
-    let doublings = match wait_of(kind) {
-        Wait::Never => return None,
-        Wait::Prompt if failures <= 1 => return Some(Duration::ZERO),
-        Wait::Prompt => failures - 2,
-        Wait::Patient => failures.saturating_add(3),
+pub(super) fn delay(retry: Retry, failures: u32, policy: &Policy, seed: u64) -> Option<Duration> {
+    let doublings = match retry {
+        Retry::Never => return None,
+        Retry::Prompt if failures <= 1 => return Some(Duration::ZERO),
+        Retry::Prompt => failures - 2,
+        Retry::Slow => failures.saturating_add(3),
     };
     let factor = 1u32.checked_shl(doublings).filter(|factor| *factor != 0).unwrap_or(u32::MAX);
     let whole = policy.min_delay.saturating_mul(factor).min(policy.max_delay);
@@ -81,10 +54,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_retried_at_once_and_config_never() {
-        assert_eq!(delay(FailureKind::Killed, 1, &policy(250, 60_000), 7), Some(Duration::ZERO));
-        assert_eq!(delay(FailureKind::Config, 1, &policy(250, 60_000), 7), None);
-        assert!(delay(FailureKind::Auth, 1, &policy(250, 60_000), 7) >= Some(Duration::from_secs(2)));
+    fn the_first_failure_is_retried_at_once_or_slowly_or_never() {
+        assert_eq!(delay(Retry::Prompt, 1, &policy(250, 60_000), 7), Some(Duration::ZERO));
+        assert_eq!(delay(Retry::Never, 1, &policy(250, 60_000), 7), None);
+        assert!(delay(Retry::Slow, 1, &policy(250, 60_000), 7) >= Some(Duration::from_secs(2)));
     }
 
     proptest! {
@@ -93,10 +66,10 @@ mod tests {
             failures in 2u32.., min in 1u64..5_000, more in 0u64..100_000, seed: u64,
         ) {
             let policy = policy(min, min + more);
-            let wait = delay(FailureKind::Network, failures, &policy, seed).unwrap();
+            let wait = delay(Retry::Prompt, failures, &policy, seed).unwrap();
             prop_assert!(wait <= policy.max_delay);
             prop_assert!(wait >= policy.min_delay / 2);
-            let later = delay(FailureKind::Network, failures.saturating_add(2), &policy, seed).unwrap();
+            let later = delay(Retry::Prompt, failures.saturating_add(2), &policy, seed).unwrap();
             prop_assert!(later >= wait.min(policy.max_delay / 2));
         }
     }

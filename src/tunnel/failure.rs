@@ -1,4 +1,4 @@
-//! What can go wrong with a tunnel, as classes that choose how long to wait.
+//! What can go wrong with a tunnel: its class, and when to try again.
 
 use std::fmt;
 
@@ -11,13 +11,35 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One line for a person: what happened and the next step.
     pub message: String,
+    /// When to try again.
+    #[serde(skip)]
+    pub retry: Retry,
 }
 
 impl Failure {
-    /// A failure of class `kind`.
+    /// A failure of class `kind`, to be retried as its class asks.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), retry: kind.retry() }
     }
+
+    /// The same failure, retried slowly: what can pass by itself is never given up, whatever its class.
+    #[must_use]
+    pub fn retried_slowly(self) -> Self {
+        Self { retry: Retry::Slow, ..self }
+    }
+}
+
+/// When to try again after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// At once after the first failure, then after waits that double from `min_delay`.
+    #[default]
+    Prompt,
+    /// After waits that double from 16 times `min_delay`: servers lock out clients that try too often with a wrong key, and
+    /// what needs a person does not pass within a second.
+    Slow,
+    /// Not before the configuration or the ssh configuration is edited: the tunnel is `failed`.
+    Never,
 }
 
 impl fmt::Display for Failure {
@@ -55,6 +77,22 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// When a failure of this class is retried, unless it says otherwise.
+    pub(super) const fn retry(self) -> Retry {
+        match self {
+            Self::Config => Retry::Never,
+            Self::Auth | Self::HostKey => Retry::Slow,
+            Self::Dns
+            | Self::Refused
+            | Self::Timeout
+            | Self::Network
+            | Self::RemotePortHeld
+            | Self::LocalPortHeld
+            | Self::Killed
+            | Self::Exited => Retry::Prompt,
+        }
+    }
+
     /// The word used in JSON and in the journal.
     pub const fn as_str(self) -> &'static str {
         match self {

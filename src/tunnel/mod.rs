@@ -25,7 +25,7 @@ mod step;
 
 pub use action::Action;
 pub use event::Event;
-pub use failure::{Failure, FailureKind};
+pub use failure::{Failure, FailureKind, Retry};
 pub use policy::{Kind, OnConflict, Policy};
 pub use reconcile::{Plan, Slot, reconcile};
 pub use state::{Generation, StateName, Tunnel};

@@ -98,7 +98,7 @@ impl Step<'_> {
 
     pub(super) fn back_off(&mut self, failure: Failure, connected: Option<Generation>) {
         self.tunnel.failures = self.tunnel.failures.saturating_add(1);
-        let wait = delay(failure.kind, self.tunnel.failures, self.policy, self.tunnel.seed);
+        let wait = delay(failure.retry, self.tunnel.failures, self.policy, self.tunnel.seed);
         self.tunnel.last_failure = Some(failure);
         match (wait, connected) {
             (None, None) => self.tunnel.state = State::Failed,

@@ -1,21 +1,33 @@
-//! Makes texts of others safe to show: what ssh, a remote host or another process says must not steer the terminal.
+//! Makes texts of others safe to show: what ssh, a remote host or another process says must not steer a terminal, nor hide
+//! in a log line. The one place that knows which characters do.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Control characters, and those that change the direction of the text around them.
-fn is_unsafe(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Control characters, characters that change the direction of the text around them, line and paragraph separators, and
+/// characters without a width.
+pub fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// The text with everything escaped that is not plain text; a line stays one line.
-pub(super) fn line(text: &str) -> Cow<'_, str> {
+pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, |letter| letter == '\t')
 }
 
 /// As [`line`](line()), for a text of several lines.
-pub(super) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |letter| matches!(letter, '\t' | '\n'))
 }
 
@@ -32,13 +44,15 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// JSON that means the same. Its writer has escaped what JSON must have escaped, but not DEL and the C1 controls.
-pub(super) fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
-        // All unsafe characters are below U+10000: one \u is enough. White space between values is no string's.
+        // White space between values is no string's.
         if is_unsafe(letter) && !letter.is_ascii_whitespace() {
-            // Writing to a String cannot fail.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
         } else {
             escaped.push(letter);
         }
@@ -68,7 +82,7 @@ mod tests {
 
     #[test]
     fn json_means_the_same_afterwards() {
-        let value = serde_json::json!({"message": "a\u{9b}b\u{7f}\u{1b}\n\u{202e}"});
+        let value = serde_json::json!({"message": "a\u{9b}b\u{7f}\u{1b}\n\u{202e}\u{e0041}"});
         let escaped = json(&value.to_string());
         assert!(escaped.chars().all(|letter| !is_unsafe(letter)), "{escaped}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
