@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::desired::HostPort;
 use super::diagnose::{Refusal, quote};
 use crate::port::Endpoint;
+use crate::text::is_unsafe;
 
 /// What a port without an address means for a listener of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,11 @@ pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Re
                 Refusal::new(format!("{} is not an address of this machine", quote(host)))
                     .hint("write an IP address, `localhost:` for both loopback addresses, or `*:` for all addresses")
             })?;
-            vec![address]
+            if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+                return Err(of_one_interface(host));
+            }
+            // An IPv4 address in IPv6's clothes is an IPv4 address to the kernel, and ssh could not bind it.
+            vec![address.to_canonical()]
         }
     };
     let v6only = |address: &IpAddr| address.is_ipv6() && listener == Listener::Ssh;
@@ -69,6 +74,7 @@ fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {
             Ok(_) => Ok((Some(address), port)),
+            Err(_) if address.contains('%') => Err(of_one_interface(address)),
             Err(_) => Err(Refusal::new(format!("{} is not an IPv6 address", quote(address)))),
         };
     }
@@ -82,6 +88,12 @@ fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
     }
     check_host(host)?;
     Ok((Some(host), port))
+}
+
+/// What is bound to a link-local address needs the name of the interface as well, which has no place here.
+fn of_one_interface(address: &str) -> Refusal {
+    Refusal::new(format!("{} is an address of one interface alone, which is not supported", quote(address)))
+        .hint("write another address, or the port alone")
 }
 
 fn port(digits: &str) -> Result<u16, Refusal> {
@@ -108,7 +120,7 @@ pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
         )));
     }
     let bad =
-        |letter: &char| letter.is_whitespace() || letter.is_control() || "'`\"$\\;&<>|(){}".contains(*letter);
+        |letter: &char| letter.is_whitespace() || is_unsafe(*letter) || "'`\"$\\;&<>|(){}".contains(*letter);
     match host.chars().find(bad) {
         Some(letter) => Err(Refusal::new(format!("{} is not a host", quote(host)))
             .hint(format!("take out the character {letter:?}"))),
@@ -145,6 +157,7 @@ mod tests {
         assert_eq!(listens("0.0.0.0:80", Listener::Ssh), ["0.0.0.0:80"]);
         assert_eq!(listens("[::1]:80", Listener::Ssh), ["[::1]:80 v6only"]);
         assert_eq!(listens("*:80", Listener::Ssh), ["0.0.0.0:80", "[::]:80 v6only"]);
+        assert_eq!(listens("[::ffff:127.0.0.1]:80", Listener::Ssh), ["127.0.0.1:80"]);
         assert_eq!(listens("08080", Listener::Ssh), ["127.0.0.1:8080", "[::1]:8080 v6only"]);
     }
 

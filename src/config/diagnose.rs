@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
+use crate::text::is_unsafe;
+
 /// Texts of the file are shown up to this many characters in a message.
 const QUOTED_AT_MOST: usize = 80;
 
@@ -50,7 +52,7 @@ pub(super) fn quote(text: &str) -> String {
             quoted.push('…');
             break;
         }
-        if letter.is_control() {
+        if is_unsafe(letter) {
             quoted.extend(letter.escape_default());
         } else {
             quoted.push(letter);

@@ -9,7 +9,7 @@ pub mod desired;
 mod diagnose;
 mod entry;
 mod file;
-mod identity;
+pub(crate) mod identity;
 mod located;
 mod merge;
 mod node;

@@ -53,7 +53,7 @@ impl Listener {
 
     /// Whether it serves `endpoint`, be it through a wildcard address.
     pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
-        verdict::endpoints_overlap(endpoint, &self.endpoint())
+        endpoint.overlaps(&self.endpoint())
     }
 }
 
