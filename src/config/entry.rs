@@ -73,7 +73,8 @@ fn runner(work: &Work) -> String {
         Work::Ssh(ssh) => ssh.destination.clone(),
         Work::Command(command) => {
             let program = command.argv.first().map(Path::new).and_then(Path::file_name);
-            program.map_or_else(|| "command".to_owned(), |name| text::line(&name.to_string_lossy()).into_owned())
+            program
+                .map_or_else(|| "command".to_owned(), |name| text::line(&name.to_string_lossy()).into_owned())
         }
     }
 }
@@ -83,7 +84,8 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     let refusal = if name.is_empty() {
         Refusal::new("is empty").hint("remove the line to have a name derived")
     } else if seen.trim().is_empty() {
-        Refusal::new("shows nothing").hint("write letters or digits, or remove the line to have a name derived")
+        Refusal::new("shows nothing")
+            .hint("write letters or digits, or remove the line to have a name derived")
     } else if name.starts_with('-') {
         Refusal::new(format!(
             "{} begins with `-`, so the command line would take it for an option",
@@ -94,8 +96,11 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     } else if name.chars().any(char::is_control) {
         Refusal::new(format!("{} holds a control character", quote(name)))
     } else if let Some(letter) = name.chars().find(|letter| is_unsafe(*letter)) {
-        Refusal::new(format!("{} holds a character that cannot be seen", quote(name)))
-            .hint(format!("take out {}: write {}", letter.escape_unicode(), quote(seen.trim())))
+        Refusal::new(format!("{} holds a character that cannot be seen", quote(name))).hint(format!(
+            "take out {}: write {}",
+            letter.escape_unicode(),
+            quote(seen.trim())
+        ))
     } else {
         return Ok(());
     };

@@ -8,6 +8,7 @@ mod address;
 pub mod desired;
 mod diagnose;
 mod entry;
+pub mod environment;
 mod file;
 pub(crate) mod identity;
 mod located;

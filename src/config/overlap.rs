@@ -14,8 +14,7 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
     let mut local: HashMap<u16, Vec<(Endpoint, Owner<'_>)>> = HashMap::new();
     if let Some(api) = api {
         // The API's listener of `[::]` takes IPv4 as well, as far as the machine lets it.
-        let endpoint =
-            Endpoint { address: api.listen, v6only: false, ..Endpoint::new(api.listen.ip(), 0) };
+        let endpoint = Endpoint { address: api.listen, v6only: false, ..Endpoint::new(api.listen.ip(), 0) };
         local
             .entry(api.listen.port())
             .or_default()

@@ -4,6 +4,7 @@
 
 use schemars::{JsonSchema, Schema};
 
+use super::environment::Variables;
 use super::located::Field;
 use super::values::{Options, Period, Port};
 
@@ -43,6 +44,10 @@ pub(super) struct Tunnel {
     pub(super) enabled: Field<bool>,
     /// Program and arguments, instead of `remote_host`; no shell sees them.
     pub(super) command: Field<Vec<Field<String>>>,
+    /// Where a command runs. Default: where portward does, which is `/` for a service.
+    pub(super) working_directory: Field<String>,
+    /// Variables of the environment of the command, or of ssh, beyond portward's own.
+    pub(super) env: Field<Variables>,
     /// What a command speaks on `local_port`. Default: `tcp`.
     pub(super) protocol: Field<Protocol>,
     /// How long a command may take until it listens. Default: 30s.
@@ -69,6 +74,10 @@ pub(super) struct Defaults {
     pub(super) interactive: Field<bool>,
     /// See the tunnel's key.
     pub(super) enabled: Field<bool>,
+    /// See the tunnel's key; for tunnels with `command`.
+    pub(super) working_directory: Field<String>,
+    /// See the tunnel's key; merged name by name.
+    pub(super) env: Field<Variables>,
     /// See the tunnel's key; for tunnels with `command`.
     pub(super) start_timeout: Field<Period>,
     /// See the tunnel's key; merged key by key, for tunnels without `command`.

@@ -38,6 +38,9 @@ pub(super) fn desired(source: &str, path: &Path, problems: &Problems) -> Option<
     for ssh in entries.clone().map(|entry| &entry.value.ssh).chain([&defaults.ssh]).filter_map(Field::value) {
         ssh::check_options(ssh, problems);
     }
+    for env in entries.clone().map(|entry| &entry.value.env).chain([&defaults.env]).filter_map(Field::value) {
+        env.check(problems);
+    }
     let mut checked: Vec<Checked> = entries
         .clone()
         .filter_map(|entry| entry::check(&entry.with(entry.value.merged(defaults)), &context))

@@ -1,7 +1,6 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
 use std::collections::HashMap;
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::Signal;
@@ -9,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::command_line;
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
@@ -146,26 +146,23 @@ impl Effects {
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
             Work::Ssh(tunnel) => self.start_ssh(attempt, outside.slot, tunnel, received),
-            Work::Command(tunnel) => {
-                let mut command = Command::new(&tunnel.argv[0]);
-                command.args(&tunnel.argv[1..]);
-                process::spawn(command).map(|process| {
-                    let group = process.0.group();
-                    tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    group
-                })
-            }
+            Work::Command(tunnel) => process::spawn(command_line::command(tunnel)).map(|process| {
+                let group = process.0.group();
+                tokio::spawn(attempt.run_command(tunnel.clone(), process));
+                group
+            }),
         };
         match started {
             Ok(group) => {
                 outside.running.insert(generation, Running { group, orders, listening });
             }
             Err(error) => {
-                let message =
-                    format!("{error}; check the program's path, and the PATH that portward runs with");
-                outside
-                    .teller
-                    .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));
+                let failure = command_line::directory_failure(work).unwrap_or_else(|| {
+                    let message =
+                        format!("{error}; check the program's path, and the PATH that portward runs with");
+                    Failure::new(FailureKind::Config, message)
+                });
+                outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
     }

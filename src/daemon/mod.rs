@@ -2,6 +2,7 @@
 
 mod attempt;
 mod command_attempt;
+mod command_line;
 mod effects;
 mod entry;
 mod event_loop;

@@ -21,6 +21,7 @@ const REQUIRED: [&str; 5] = [
 /// An ssh that connects, listens for requests on `control`, and forwards nothing of itself.
 pub fn command(tunnel: &SshTunnel, control: &Path) -> Command {
     let mut command = Command::new(&tunnel.program);
+    command.envs(tunnel.env.iter());
     command.arg("-N").arg("-T").arg("-S").arg(control);
     for option in REQUIRED {
         command.arg("-o").arg(option);
@@ -67,6 +68,7 @@ mod tests {
             program: "ssh".into(),
             config_file: None,
             identity_file: Some("-key".into()),
+            env: [("SSH_AUTH_SOCK", "/run/agent")].into_iter().collect(),
             options: [("serveraliveinterval".to_owned(), "3".to_owned())].into(),
             connect_timeout: Duration::from_millis(1500),
         };

@@ -62,6 +62,7 @@ mod tests {
 
     use super::*;
     use crate::config::desired::{CommandTunnel, Work, Written};
+    use crate::config::environment::Environment;
     use crate::tunnel::{Kind, OnConflict, Policy};
 
     fn tunnel(name: &str, program: &str) -> desired::Tunnel {
@@ -74,6 +75,8 @@ mod tests {
             interactive: false,
             work: Work::Command(CommandTunnel {
                 argv: vec![program.to_owned()],
+                working_directory: None,
+                env: Environment::default(),
                 listen: Vec::new(),
                 start_timeout: Duration::from_secs(30),
             }),
