@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, port_failure};
-use super::command_line;
 use super::tell::{Teller, tell};
+use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Evictee, Group, Signalled, SpawnError};
@@ -165,6 +165,17 @@ impl Effects {
                 outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
+    }
+
+    /// Reports `NotReady`, with what the process listens on instead of where it should.
+    pub(super) fn explain_delay(&self, outside: &Outside, generation: Generation, work: &Work) {
+        let (ports, endpoints, teller) =
+            (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
+        let leader = outside.pid(generation);
+        spawn_blocking(move || {
+            let why = leader.and_then(|leader| elsewhere::explain(&ports, leader, &endpoints));
+            teller.report(Event::NotReady(generation, why));
+        });
     }
 
     fn start_ssh(

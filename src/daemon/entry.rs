@@ -75,6 +75,7 @@ impl Phases {
                 self.requested = Some(now);
             }
             Action::RequestForward(_)
+            | Action::ExplainDelay(_)
             | Action::ConfirmPort(_)
             | Action::AbandonPort(_)
             | Action::CloseForward(_)
@@ -104,6 +105,7 @@ impl Phases {
             | Event::PortHeld(..)
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
+            | Event::NotReady(..)
             | Event::ProcessEnded(..)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)

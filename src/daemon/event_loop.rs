@@ -145,6 +145,7 @@ impl EventLoop {
                 narrate::starting(entry);
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
             }
+            Action::ExplainDelay(generation) => self.effects.explain_delay(&entry.outside, generation, work),
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),

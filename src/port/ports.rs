@@ -144,6 +144,20 @@ impl Ports {
         Ok(listeners)
     }
 
+    /// Every socket that serves a port of this protocol: those that listen, and for UDP those that are bound.
+    pub fn all_listeners(&self, protocol: Protocol) -> Result<Vec<Listener>, PortError> {
+        let mut listeners = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let (rows, serves) = match protocol {
+                Protocol::Tcp => (self.diag().listeners(family, None)?, SocketState::Listening),
+                Protocol::Udp => (self.diag().all(protocol, family, None)?, SocketState::Bound),
+            };
+            let serving = rows.iter().filter(|row| row.state == serves);
+            listeners.extend(serving.map(|row| verdict::listener(row, protocol)));
+        }
+        Ok(listeners)
+    }
+
     /// Whether this machine has `address`. `::1` is often missing.
     pub fn is_available(&self, address: IpAddr) -> bool {
         trial::is_available(address)

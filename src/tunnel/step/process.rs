@@ -92,6 +92,28 @@ impl Step<'_> {
         }
     }
 
+    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<String>) {
+        match self.tunnel.state {
+            State::Connecting { .. } => {
+                self.end(generation);
+                self.fail(why.map_or_else(
+                    || not_ready_in_time(self.policy),
+                    |why| Failure::new(FailureKind::Timeout, why),
+                ));
+            }
+            State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     pub(super) fn listener_lost(&mut self, generation: Generation) {
         match self.tunnel.state {
             State::Up { generation: current } if current == generation => {
@@ -123,10 +145,11 @@ impl Step<'_> {
 
     pub(super) fn deadline_passed(&mut self, generation: Generation) {
         match &self.tunnel.state {
-            State::Connecting { .. } => {
-                self.end(generation);
-                self.fail(not_ready_in_time(self.policy));
-            }
+            State::Connecting { .. } => match self.policy.kind {
+                Kind::Ssh => self.not_ready(generation, None),
+                // It may listen, and elsewhere.
+                Kind::Command => self.actions.push(Action::ExplainDelay(generation)),
+            },
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
