@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::desired::{Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
-use super::identity;
 use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode, OnConflict};
 use super::values::{Period, Port};
+use super::{identity, meant};
 use crate::text::{self, is_unsafe};
 use crate::tunnel::{self, Kind, Policy};
 
@@ -102,7 +102,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
             quote(seen.trim())
         ))
     } else {
-        return Ok(());
+        return meant::name(name);
     };
     Err(refusal)
 }

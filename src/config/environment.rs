@@ -123,15 +123,15 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     }
     if SERVICE_MANAGER_VARIABLES.contains(&name) {
         return Err(Refusal::new(format!(
-            "{quoted} is portward's own: the service manager tells it apart by it"
+            "{quoted} is for portward's own dialogue with the service manager"
         ))
-        .hint("remove the line: no process of a tunnel may have this variable"));
+        .hint("remove the line: no process of a tunnel is given this variable"));
     }
     Ok(())
 }
 
 fn check_value(name: &str, value: &str) -> Result<(), Refusal> {
-    check_string(value, name.len() + 1)?;
+    check_string("the value", value, name.len() + 1)?;
     match named_itself(name, value) {
         Some(itself) => {
             Err(Refusal::new(format!("{} is taken as it is written: nothing replaces it", quote(&itself)))
@@ -155,13 +155,13 @@ fn named_itself(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// A text that a process is to receive; `more` bytes of the same string come before it.
-pub(super) fn check_string(text: &str, more: usize) -> Result<(), Refusal> {
+/// A text that a process is to receive, called `what` in messages; `more` bytes of the same string come before it.
+pub(super) fn check_string(what: &str, text: &str, more: usize) -> Result<(), Refusal> {
     if text.contains('\0') {
-        return Err(Refusal::new("holds a NUL character").hint("no program can receive it"));
+        return Err(Refusal::new(format!("{what} holds a NUL character")).hint("no program can receive it"));
     }
     if text.len() + more >= LONGEST_STRING {
-        return Err(Refusal::new(format!("is {} bytes long", text.len()))
+        return Err(Refusal::new(format!("{what} is {} bytes long", text.len()))
             .hint(format!("the kernel hands over less than {LONGEST_STRING} bytes: put it in a file")));
     }
     Ok(())
@@ -179,6 +179,15 @@ mod tests {
         for value in ["pa$$word", "$PATHS", "$HOME/bin", "PATH", "$", ""] {
             assert!(check_value("PATH", value).is_ok(), "{value}");
         }
+    }
+
+    #[test]
+    fn a_text_that_the_kernel_does_not_hand_over_is_refused() {
+        assert!(check_string("it", &"x".repeat(LONGEST_STRING - 1), 0).is_ok());
+        assert!(check_string("it", &"x".repeat(LONGEST_STRING), 0).is_err());
+        assert!(check_value("NAME", &"x".repeat(LONGEST_STRING - 6)).is_ok());
+        assert!(check_value("NAME", &"x".repeat(LONGEST_STRING - 5)).is_err());
+        assert!(check_string("it", "a\0b", 0).is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! The JSON schema is made from these types and their comments, and so is the list of known keys.
 
+use std::collections::BTreeSet;
+
 use schemars::{JsonSchema, Schema};
 
 use super::environment::Variables;
@@ -183,6 +185,24 @@ pub(super) enum OnConflict {
     Wait,
     /// End exactly the processes that hold it: all of them, or where one may not be ended, none.
     Kill,
+}
+
+/// Every key that may occur in the file, wherever.
+pub(super) fn known_keys() -> BTreeSet<String> {
+    let schema = schema().to_value();
+    let mut keys = BTreeSet::new();
+    let mut pending = vec![&schema];
+    while let Some(value) = pending.pop() {
+        if let Some(properties) = value.get("properties").and_then(serde_json::Value::as_object) {
+            keys.extend(properties.keys().cloned());
+        }
+        match value {
+            serde_json::Value::Object(members) => pending.extend(members.values()),
+            serde_json::Value::Array(elements) => pending.extend(elements),
+            _ => {}
+        }
+    }
+    keys
 }
 
 /// The JSON schema of the configuration, as committed in config/portward.schema.json.

@@ -11,7 +11,7 @@ use super::environment::{Environment, check_string};
 use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode};
 use super::values::{Period, Port};
-use super::{paths, ssh};
+use super::{meant, paths, ssh};
 use crate::port::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +35,11 @@ impl Context<'_> {
             &raw.remote_host,
             "remote_host",
             "write user@host or a Host alias of ssh_config, or `command:` for a program that binds the port itself",
-            |text| ssh::check_destination(text).map(|()| text.clone()),
+            |text| {
+                meant::destination(text)?;
+                ssh::check_destination(text)?;
+                Ok(text.clone())
+            },
         );
         let hint = "how long ssh may take is `connect_timeout` under `ssh:`";
         let no_start_timeout =
@@ -192,7 +196,7 @@ impl Context<'_> {
             .iter()
             .map(|argument| {
                 let checked = self.optional(argument, "command", |text| {
-                    check_string(text, 0).map_err(|refusal| refusal.of("argument"))?;
+                    check_string("an argument", text, 0)?;
                     Ok(text.clone())
                 });
                 checked.flatten()

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::command_attempt::belongs_to;
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
@@ -173,7 +174,8 @@ impl Effects {
             (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
         let leader = outside.pid(generation);
         spawn_blocking(move || {
-            let why = leader.and_then(|leader| elsewhere::explain(&ports, leader, &endpoints));
+            let why = leader
+                .and_then(|leader| elsewhere::explain(&ports, |pid| belongs_to(leader, pid), &endpoints));
             teller.report(Event::NotReady(generation, why));
         });
     }

@@ -4,18 +4,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::command_attempt::belongs_to;
 use crate::port::{Endpoint, HoldKind, Listener, Ports, Protocol, holder};
 use crate::text;
 
 /// More sockets than this are counted, not named.
 const NAMED_AT_MOST: usize = 4;
 
-/// Why the command with the process `leader` does not listen on `endpoints`, in a sentence with the next step. `None`: nothing
+/// Why the command whose processes are those for which `is_ours` holds does not listen on `endpoints`, in a sentence with the next step. `None`: nothing
 /// that the kernel shows tells why. Reads /proc and blocks for some milliseconds.
-pub(super) fn explain(ports: &Ports, leader: u32, endpoints: &[Endpoint]) -> Option<String> {
+pub(super) fn explain(
+    ports: &Ports,
+    is_ours: impl Fn(u32) -> bool,
+    endpoints: &[Endpoint],
+) -> Option<String> {
     let wanted = endpoints.first()?;
-    let processes = Processes::of(leader);
+    let processes = Processes::those(is_ours);
     if let Some(sentence) = listens_elsewhere(&processes.listeners(ports), endpoints) {
         return Some(sentence);
     }
@@ -169,10 +172,10 @@ struct Processes {
 }
 
 impl Processes {
-    fn of(leader: u32) -> Self {
+    fn those(is_ours: impl Fn(u32) -> bool) -> Self {
         let mut processes = Self::default();
         let ours = namespace(Path::new("/proc/thread-self"));
-        for pid in holder::pids().into_iter().filter(|pid| belongs_to(leader, *pid)) {
+        for pid in holder::pids().into_iter().filter(|pid| is_ours(*pid)) {
             let theirs = namespace(&PathBuf::from(format!("/proc/{pid}")));
             if theirs.is_some() && theirs != ours {
                 processes.elsewhere.get_or_insert(pid);

@@ -60,7 +60,9 @@ pub(super) async fn resolve(desired: &Desired, programs: &BTreeSet<&Path>, judge
         let real = ssh::command(ssh, Path::new("none"));
         let mut command = Command::new(real.get_program());
         command.arg("-G").args(real.get_args());
-        let said = ask(judged.dress(command)).await;
+        let mut command = judged.dress(command);
+        command.envs(ssh.env.iter());
+        let said = ask(command).await;
         resolved.push(Resolved { tunnel: tunnel.name.clone(), ssh: ssh.clone(), said });
     }
     resolved
