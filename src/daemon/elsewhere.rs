@@ -138,11 +138,11 @@ fn expected(endpoints: &[Endpoint]) -> String {
     addresses.join(" or ")
 }
 
-fn shortened(names: &[String]) -> String {
-    let named = names[..names.len().min(NAMED_AT_MOST)].join(", ");
-    match names.len().saturating_sub(NAMED_AT_MOST) {
-        0 => named,
-        more => format!("{named} and {more} more"),
+fn shortened(all: &[String]) -> String {
+    let first = all[..all.len().min(NAMED_AT_MOST)].join(", ");
+    match all.len().saturating_sub(NAMED_AT_MOST) {
+        0 => first,
+        more => format!("{first} and {more} more"),
     }
 }
 
