@@ -120,7 +120,9 @@ fn private_kibibytes(pid: u32) -> f64 {
 }
 
 fn report(costs: &[Cost]) {
-    println!("CPU time of the daemon in milliseconds (ratio to the line before), private memory of a tunnel in KiB:");
+    println!(
+        "CPU time of the daemon in milliseconds (ratio to the line before), private memory of a tunnel in KiB:"
+    );
     print!("{:>8}", "tunnels");
     PHASES.iter().for_each(|phase| print!("{phase:>17}"));
     println!("{:>9}", "memory");
