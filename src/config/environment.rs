@@ -20,7 +20,7 @@ pub const SERVICE_MANAGER_VARIABLES: [&str; 6] =
 const LONGEST_STRING: usize = 128 * 1024;
 
 /// Variables by name, with their values, which may be secret.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
