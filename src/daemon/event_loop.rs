@@ -262,7 +262,8 @@ impl EventLoop {
             self.state.deadlines.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key).collect();
         for (slot, generation) in passed {
             self.state.deadlines.remove(&(slot, generation));
-            self.hear(slot, Event::DeadlinePassed(generation));
+            let reason = self.state.entries.get(&slot).and_then(|entry| entry.why_not_ready(generation));
+            self.hear(slot, Event::DeadlinePassed(generation, reason));
         }
     }
 
