@@ -11,6 +11,7 @@ use super::judged::{By, Judged};
 use super::mend::{Mend, path};
 use super::permissions::{Permissions, can_read};
 use super::settings::{Resolved, Settings, expand};
+use crate::config::desired::{Desired, SshTunnel, Work};
 
 /// What ssh says when it refuses a file, before the file's path (readconf.c).
 const BAD_OWNER: &str = "Bad owner or permissions on ";
@@ -37,6 +38,8 @@ enum Trouble {
 struct Useless {
     trouble: Trouble,
     level: Level,
+    /// Whether a tunnel asks for it by `identity_file`.
+    is_named: bool,
     tunnels: Vec<String>,
     /// Where the first of them leads.
     destination: String,
@@ -72,6 +75,34 @@ pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) ->
 /// configured otherwise.
 fn are_default(files: &[&str]) -> bool {
     files.len() > 1 && files.iter().all(|file| file.starts_with("~/.ssh/id_"))
+}
+
+/// The tunnels that are enabled and have an `identity_file`.
+fn named_files(desired: &Desired) -> impl Iterator<Item = (&str, &Path)> {
+    desired.tunnels.iter().filter(|tunnel| tunnel.enabled).filter_map(|tunnel| match &tunnel.work {
+        Work::Ssh(SshTunnel { identity_file: Some(file), .. }) => {
+            Some((tunnel.name.as_str(), file.as_path()))
+        }
+        Work::Ssh(_) | Work::Command(_) => None,
+    })
+}
+
+/// Whether a tunnel has one.
+pub(super) fn are_files_named(desired: &Desired) -> bool {
+    named_files(desired).next().is_some()
+}
+
+/// A line for each `identity_file` of an enabled tunnel that is not there, or that `judged` cannot read.
+pub(super) fn unusable_files(desired: &Desired, judged: &Judged) -> Vec<String> {
+    let line = |(tunnel, file): (&str, &Path)| {
+        let what = match trouble(file, judged)? {
+            Trouble::Missing => "is not there".to_owned(),
+            Trouble::Unreadable => format!("cannot be read by {judged}"),
+            Trouble::Exposed { .. } | Trouble::Locked => return None,
+        };
+        Some(format!("tunnel `{tunnel}`: identity_file {} {what}", file.display()))
+    };
+    named_files(desired).filter_map(line).collect()
 }
 
 /// The keys of all tunnels that need a passphrase.
@@ -142,19 +173,25 @@ fn trouble(key: &Path, judged: &Judged) -> Option<Trouble> {
 
 fn note(keys: Vec<(PathBuf, Trouble, Level)>, tunnel: &Resolved, useless: &mut BTreeMap<PathBuf, Useless>) {
     for (key, trouble, level) in keys {
+        // Other keys are not what was asked for.
+        let is_named = matches!(trouble, Trouble::Missing | Trouble::Unreadable)
+            && tunnel.ssh.identity_file.as_deref() == Some(&key);
+        let level = if is_named { Level::Error } else { level };
         let known = useless.entry(key).or_insert_with(|| Useless {
             trouble,
             level,
+            is_named: false,
             tunnels: Vec::new(),
             destination: tunnel.ssh.destination.clone(),
         });
         known.level = known.level.max(level);
+        known.is_named |= is_named;
         known.tunnels.push(tunnel.tunnel.clone());
     }
 }
 
 fn tell(key: &Path, useless: Useless, judged: &Judged, mend: Mend) -> Finding {
-    let Useless { trouble, level, tunnels, destination } = useless;
+    let Useless { trouble, level, is_named, tunnels, destination } = useless;
     let (name, word, user) = (key.display(), path(key), judged.user());
     let of = format!("of tunnel `{}`", tunnels.join("`, `"));
     let (what, why, line) = match trouble {
@@ -188,6 +225,10 @@ fn tell(key: &Path, useless: Useless, judged: &Judged, mend: Mend) -> Finding {
         ),
     };
     let finding = match level {
+        Level::Error if is_named => {
+            let why = format!("{why}, and identity_file names this one");
+            Finding::error(Check::Keys, what, why, line)
+        }
         Level::Error => {
             let why = format!("{why}, and there is no other key: the server refuses the login");
             Finding::error(Check::Keys, what, why, line)
