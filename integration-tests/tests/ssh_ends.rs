@@ -215,14 +215,14 @@ async fn the_line_for_an_unknown_host_key_reaches_the_same_server() {
     let known_hosts = lab.path("known_hosts_of_its_own");
     // Only with the tunnel's own options does anybody get to this server: the port, the key and the known hosts.
     let ssh = format!(
-        "config_file: none, identity_file: '{}', options: {{Port: 2222, UserKnownHostsFile: '{}', HostKeyAlias: 'the server', \
+        "config_file: none, identity_file: '{}', options: {{Port: 2222, UserKnownHostsFile: '{}', HostKeyAlias: the-server, \
          StrictHostKeyChecking: 'yes', GlobalKnownHostsFile: /dev/null}}",
         lab.path("client_key").display(),
         known_hosts.display()
     );
     let daemon = Daemon::start(&lab, &web("root@127.0.0.1", &ssh)).await;
     let message = failure(&daemon, 0, FailureKind::HostKey).await;
-    assert!(message.contains("host key is known for the server"), "{message}");
+    assert!(message.contains("host key is known for the-server"), "{message}");
     let [accept] = commands(&message)[..] else { panic!("one command in {message}") };
     paste(&lab, accept).await;
     assert!(fs::read_to_string(&known_hosts).unwrap().contains("ssh-ed25519"));

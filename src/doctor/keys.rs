@@ -54,8 +54,10 @@ pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) ->
     for tunnel in resolved {
         match tunnel.settings() {
             Some(settings) if settings.is_on("pubkeyauthentication") => {
+                let named = named(tunnel, judged);
                 match identities(&settings, home.as_deref(), judged, &locked) {
-                    Some(keys) => note(keys, tunnel, &mut useless),
+                    Some(keys) => note(named.into_iter().chain(keys), tunnel, &mut useless),
+                    None if named.is_some() => note(named, tunnel, &mut useless),
                     None => findings.push(no_key(tunnel, judged, mend)),
                 }
             }
@@ -171,12 +173,28 @@ fn trouble(key: &Path, judged: &Judged) -> Option<Trouble> {
     }
 }
 
-fn note(keys: Vec<(PathBuf, Trouble, Level)>, tunnel: &Resolved, useless: &mut BTreeMap<PathBuf, Useless>) {
+/// The tunnel's `identity_file`, if ssh cannot use it: it leaves out of its settings one that is missing. An error, because
+/// other keys are not what was asked for.
+fn named(tunnel: &Resolved, judged: &Judged) -> Option<(PathBuf, Trouble, Level)> {
+    let key = tunnel.ssh.identity_file.as_ref()?;
+    let trouble = trouble(key, judged).filter(is_out_of_reach)?;
+    Some((key.clone(), trouble, Level::Error))
+}
+
+fn is_out_of_reach(trouble: &Trouble) -> bool {
+    match trouble {
+        Trouble::Missing | Trouble::Unreadable => true,
+        Trouble::Exposed { .. } | Trouble::Locked => false,
+    }
+}
+
+fn note(
+    keys: impl IntoIterator<Item = (PathBuf, Trouble, Level)>,
+    tunnel: &Resolved,
+    useless: &mut BTreeMap<PathBuf, Useless>,
+) {
     for (key, trouble, level) in keys {
-        // Other keys are not what was asked for.
-        let is_named = matches!(trouble, Trouble::Missing | Trouble::Unreadable)
-            && tunnel.ssh.identity_file.as_deref() == Some(&key);
-        let level = if is_named { Level::Error } else { level };
+        let is_named = is_out_of_reach(&trouble) && tunnel.ssh.identity_file.as_deref() == Some(&key);
         let known = useless.entry(key).or_insert_with(|| Useless {
             trouble,
             level,
@@ -186,7 +204,9 @@ fn note(keys: Vec<(PathBuf, Trouble, Level)>, tunnel: &Resolved, useless: &mut B
         });
         known.level = known.level.max(level);
         known.is_named |= is_named;
-        known.tunnels.push(tunnel.tunnel.clone());
+        if known.tunnels.last() != Some(&tunnel.tunnel) {
+            known.tunnels.push(tunnel.tunnel.clone());
+        }
     }
 }
 
