@@ -194,7 +194,8 @@ impl Attempt {
                 ),
             ),
             Ok(Verdict::Unbound) => {
-                let said = self.said.lines().pop().map(|line| format!("; its last line was: {line}"));
+                let said =
+                    self.said.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
                 let said = said.unwrap_or_default();
                 Failure::new(
                     FailureKind::Exited,

@@ -94,17 +94,21 @@ pub(super) fn are_files_named(desired: &Desired) -> bool {
     named_files(desired).next().is_some()
 }
 
-/// A line for each `identity_file` of an enabled tunnel that is not there, or that `judged` cannot read.
+/// A line for each `identity_file` of enabled tunnels that is not there, or that `judged` cannot read.
 pub(super) fn unusable_files(desired: &Desired, judged: &Judged) -> Vec<String> {
-    let line = |(tunnel, file): (&str, &Path)| {
+    let mut files: BTreeMap<&Path, Vec<&str>> = BTreeMap::new();
+    for (tunnel, file) in named_files(desired) {
+        files.entry(file).or_default().push(tunnel);
+    }
+    let line = |(file, tunnels): (&Path, Vec<&str>)| {
         let what = match trouble(file, judged)? {
             Trouble::Missing => "is not there".to_owned(),
             Trouble::Unreadable => format!("cannot be read by {judged}"),
             Trouble::Exposed { .. } | Trouble::Locked => return None,
         };
-        Some(format!("tunnel `{tunnel}`: identity_file {} {what}", file.display()))
+        Some(format!("tunnel `{}`: identity_file {} {what}", tunnels.join("`, `"), file.display()))
     };
-    named_files(desired).filter_map(line).collect()
+    files.into_iter().filter_map(line).collect()
 }
 
 /// The keys of all tunnels that need a passphrase.

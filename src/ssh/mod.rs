@@ -10,6 +10,6 @@ mod progress;
 
 pub use by_hand::{accepting_line, line};
 pub use control::{ControlDirectory, ControlError, ControlSocket};
-pub use failure::{End, classify, is_debug, not_ready, not_the_master};
+pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};
 pub use forward::{Master, MasterError};
 pub use master::command;

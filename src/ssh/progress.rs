@@ -6,6 +6,9 @@ use std::path::Path;
 /// An argument that every ssh of ours has (`master`).
 const OUR_ARGUMENT: &[u8] = b"ControlMaster=yes";
 
+/// What OpenSSH's program and its variants are called, be it with a suffix (`ssh-9.9`) or a dot before it.
+const SSH: [&str; 4] = ["ssh", "openssh", "hpnssh", "gsissh"];
+
 /// The programs with which ssh speaks to a security key or a smart card. The kernel shows 15 letters of a name.
 const TOKEN_HELPERS: [&str; 2] = ["ssh-sk-helper", "ssh-pkcs11-help"];
 
@@ -42,7 +45,7 @@ impl Progress {
     fn look(process: &Path) -> Option<Self> {
         let executable = fs::read_link(process.join("exe")).ok()?;
         let name = executable.file_name()?.to_string_lossy();
-        if !name.contains("ssh") {
+        if !is_ssh(&name) {
             return Some(Self::NotSsh(name.into_owned()));
         }
         let arguments = fs::read(process.join("cmdline")).ok()?;
@@ -64,6 +67,12 @@ impl Progress {
             None => Self::Nothing,
         })
     }
+}
+
+fn is_ssh(name: &str) -> bool {
+    let mut words =
+        name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.next().is_some_and(|word| SSH.contains(&word))
 }
 
 /// The names of the children that the process's first thread has.
@@ -98,6 +107,12 @@ mod tests {
         let sockets = sockets(Path::new("/proc/self")).unwrap();
         assert!(sockets.iter().any(|name| name == "TCP"), "{sockets:?}");
         assert!(sockets.iter().any(|name| name.starts_with("UNIX")), "{sockets:?}");
+    }
+
+    #[test]
+    fn a_program_that_starts_ssh_is_not_ssh() {
+        assert!(["ssh", "ssh-9.9", ".ssh-wrapped", "ssh (deleted)"].into_iter().all(is_ssh));
+        assert!(!["sshpass", "autossh", "dash", ""].into_iter().any(is_ssh));
     }
 
     #[test]

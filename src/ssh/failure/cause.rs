@@ -43,7 +43,7 @@ pub(super) fn find(said: &[String], was_ready: bool) -> Option<Found<'_>> {
             remark: last.before.last().map(String::as_str).filter(|line| line.starts_with("bind ")),
             ..last
         },
-        (Saying::Lost, _) if was_ready => Cause { remark: search.remark(last), ..last },
+        (Saying::Lost, _) if was_ready => Cause { remark: remark(last), ..last },
         _ => last,
     };
     Some(Found::Own(own))
@@ -79,7 +79,7 @@ impl<'end> Search<'end> {
         let first = self.first_of_run(last, is_end);
         if first.saying != Saying::Unidentified {
             // The server had said who it is: the lines before may be its banner, which imitates what it likes.
-            return Found::Own(Cause { remark: self.remark(first), ..last });
+            return Found::Own(Cause { remark: remark(first), ..last });
         }
         let told = (0..first.before.len()).rev().filter(|index| !is_noise(&self.said[*index]));
         match told.map(|index| (index, self.at(index))).next() {
@@ -93,11 +93,11 @@ impl<'end> Search<'end> {
             }
         }
     }
+}
 
-    /// The last line before `cause` that is not OpenSSH's.
-    fn remark(self, cause: Cause<'end>) -> Option<&'end str> {
-        let is_single = |line: &str| line.starts_with("channel ") || line.starts_with("connect_to ");
-        let line = cause.before.iter().rev().map(String::as_str).find(|line| !is_noise(line))?;
-        (words::read(line).is_none() && !is_single(line)).then_some(line)
-    }
+/// The last line before `cause` that is not OpenSSH's.
+fn remark(cause: Cause<'_>) -> Option<&str> {
+    let is_single = |line: &str| line.starts_with("channel ") || line.starts_with("connect_to ");
+    let line = cause.before.iter().rev().map(String::as_str).find(|line| !is_noise(line))?;
+    (words::read(line).is_none() && !is_single(line)).then_some(line)
 }

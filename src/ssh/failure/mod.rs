@@ -250,7 +250,7 @@ fn try_by_hand(tunnel: &SshTunnel) -> String {
 }
 
 /// A line of somebody else's, bounded and harmless.
-fn quote(line: &str) -> String {
+pub fn quote(line: &str) -> String {
     let line = line.trim().trim_end_matches('.');
     let mut quoted = text::line(line).into_owned();
     if let Some((end, _)) = quoted.char_indices().nth(QUOTE_LENGTH) {
