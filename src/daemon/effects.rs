@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::attempt::{Attempt, Listening, Order, Said, port_failure};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
@@ -45,6 +46,7 @@ struct Running {
     group: Group,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    said: Said,
 }
 
 impl Outside {
@@ -66,6 +68,21 @@ impl Outside {
         self.running.get(&generation).map_or_else(Vec::new, |running| {
             running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
+    }
+
+    /// What this generation's ssh waits for that is not ready after `waited`; `None` for a command, and when it has ended.
+    pub(super) fn why_not_ready(
+        &self,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) -> Option<Failure> {
+        match (work, self.running.get(&generation)) {
+            (Work::Ssh(tunnel), Some(running)) => {
+                Some(ssh::not_ready(tunnel, running.group.pid(), &running.said.lines(), waited))
+            }
+            (Work::Ssh(_) | Work::Command(_), _) => None,
+        }
     }
 
     /// The process has ended.
@@ -136,12 +153,14 @@ impl Effects {
     /// Starts the process of `work`.
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
         let listening = Listening::default();
+        let said = Said::default();
         let attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
             endpoints: self.ports.usable(work.endpoints()),
             listening: listening.clone(),
+            said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
@@ -158,7 +177,7 @@ impl Effects {
         };
         match started {
             Ok(group) => {
-                outside.running.insert(generation, Running { group, orders, listening });
+                outside.running.insert(generation, Running { group, orders, listening, said });
             }
             Err(error) => {
                 let message =
