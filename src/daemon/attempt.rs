@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
 use crate::process::{Child, read_lines};
-use crate::ssh::{ControlSocket, Master, MasterError, classify};
+use crate::ssh::{ConnectionError, ControlSocket, Master, MasterError, classify};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
+use super::tally::Tally;
 use super::tell::Teller;
 
 /// Lines of stderr that are kept to tell why a process ended.
@@ -60,13 +61,21 @@ impl Attempt {
         let (control, made) = control;
         let said = Said::default();
         let output = tokio::spawn({
-            let (said, teller) = (said.clone(), self.teller.clone());
+            let (said, teller, tunnel) = (said.clone(), self.teller.clone(), tunnel.clone());
             async move {
-                read_lines(stderr, |line| {
-                    teller.output(&line);
-                    said.push(line);
-                })
-                .await;
+                let tally = Tally::default();
+                let reading = read_lines(stderr, |line| match ConnectionError::of_line(&line) {
+                    Some(error) => tally.add(error),
+                    None => {
+                        teller.output(&line);
+                        said.push(line);
+                    }
+                });
+                tokio::select! {
+                    () = reading => {}
+                    never = tally.run(&tunnel, &teller) => match never {},
+                }
+                tally.report(&tunnel, &teller);
             }
         });
         let pid = child.group().pid();
@@ -155,11 +164,13 @@ impl Attempt {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
         if let Forward::Remote { port, .. } = &tunnel.forward {
+            let below_1024 = if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(
-                    "{destination} does not listen on its port {port} ({error}): see who holds it there with `ss -ltnp \
-                     'sport = :{port}'`, or allow it in its sshd_config (AllowTcpForwarding, GatewayPorts, PermitListen)"
+                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
+                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
+                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
                 ),
             );
         }

@@ -6,11 +6,13 @@ mod effects;
 mod entry;
 mod event_loop;
 pub mod handle;
+mod launch;
 mod narrate;
 pub mod paths;
 mod publish;
 mod reload;
 pub mod snapshot;
+mod tally;
 mod tell;
 mod waiter;
 
