@@ -195,7 +195,8 @@ impl Lab {
         self.install_script(
             "ssh",
             &format!(
-                "case \" $* \" in *' -G '*|*' -W '*) ;; *) echo \"$$ $*\" >> {} ;; esac\nexec /usr/bin/ssh \"$@\"\n",
+                "for word; do case $word in -G|-W) exec /usr/bin/ssh \"$@\" ;; esac; done\n\
+                 echo \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n",
                 starts.display()
             ),
         );

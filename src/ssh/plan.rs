@@ -35,7 +35,7 @@ pub struct Plan {
 
 impl Plan {
     /// The plan for an ssh with these settings.
-    pub(super) fn new(settings: Settings, proxy_command: Option<String>) -> Self {
+    pub fn new(settings: Settings, proxy_command: Option<String>) -> Self {
         Self { settings, proxy_command }
     }
 
@@ -79,7 +79,7 @@ impl Plan {
     }
 
     /// Whether ssh would not say what goes wrong with single connections.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         QUIET_LEVELS.contains(&self.settings.one("loglevel"))
     }
 
