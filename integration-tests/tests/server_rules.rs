@@ -97,7 +97,8 @@ async fn a_target_that_is_down_is_told_with_its_class_even_if_ssh_is_to_be_quiet
     let lab = Lab::new();
     let config = lab.path("ssh_config");
     let rest = fs::read_to_string(&config).unwrap();
-    fs::write(&config, format!("Host quiet\n  LogLevel QUIET\nHost errors\n  LogLevel ERROR\n{rest}")).unwrap();
+    fs::write(&config, format!("Host quiet\n  LogLevel QUIET\nHost errors\n  LogLevel ERROR\n{rest}"))
+        .unwrap();
     let _sshd = Sshd::start(&lab).await;
     let tunnels = "
   - {name: down, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9443}
@@ -174,7 +175,9 @@ async fn a_client_that_hammers_floods_neither_the_journal_nor_the_events() {
     assert!(lines.len() <= 10, "{} lines\n{}", lines.len(), daemon.report());
     assert!(statuses.len() <= 10, "{} statuses", statuses.len());
     let is_many = |line: &LogLine| {
-        line.has("event", "connection_error") && line.has("error_kind", "refused") && line.raw.contains("connections through")
+        line.has("event", "connection_error")
+            && line.has("error_kind", "refused")
+            && line.raw.contains("connections through")
     };
     daemon.wait_log(log, "of many failures", is_many).await;
 }

@@ -106,7 +106,8 @@ async fn whatever_else_a_host_block_says_the_tunnel_is_up_and_leaves_nothing() {
     daemon.stop().await;
     // The lab looks for processes that are left.
     let masters = fs::read_dir(lab.path("")).unwrap().filter_map(Result::ok);
-    let masters: Vec<_> = masters.filter(|entry| entry.file_name().to_string_lossy().starts_with("c-")).collect();
+    let masters: Vec<_> =
+        masters.filter(|entry| entry.file_name().to_string_lossy().starts_with("c-")).collect();
     assert!(masters.is_empty(), "{masters:?}");
 }
 
@@ -160,7 +161,12 @@ async fn a_stop_while_ssh_is_asked_starts_none() {
     daemon.wait_state("published", StateName::Connecting).await;
     daemon.wait_state("web", StateName::AwaitingPort).await;
     for name in ["web", "published"] {
-        assert_eq!(daemon.post(&format!("/stop/{name}?timeout=20s")).await.status, 200, "{}", daemon.report());
+        assert_eq!(
+            daemon.post(&format!("/stop/{name}?timeout=20s")).await.status,
+            200,
+            "{}",
+            daemon.report()
+        );
     }
     assert_eq!((lab.ssh_starts().len(), starting(&daemon)), (0, 0), "{}", daemon.report());
 }
@@ -292,8 +298,18 @@ async fn a_jump_host_that_would_become_a_master_leaves_nothing_behind() {
     for (port, name) in (PORT..).zip(names) {
         daemon.wait_state(name, StateName::Up).await;
         fetch(port).await.unwrap_or_else(|error| panic!("{name}: {error}\n{}", daemon.report()));
-        assert_eq!(daemon.post(&format!("/restart/{name}?timeout=20s")).await.status, 200, "{}", daemon.report());
-        assert_eq!(daemon.post(&format!("/stop/{name}?timeout=20s")).await.status, 200, "{}", daemon.report());
+        assert_eq!(
+            daemon.post(&format!("/restart/{name}?timeout=20s")).await.status,
+            200,
+            "{}",
+            daemon.report()
+        );
+        assert_eq!(
+            daemon.post(&format!("/stop/{name}?timeout=20s")).await.status,
+            200,
+            "{}",
+            daemon.report()
+        );
     }
     assert_eq!(lab.ssh_starts().len(), 2 * names.len());
     for name in ["bastion", "outer", "inner", "::1"] {
@@ -309,7 +325,8 @@ async fn a_master_that_the_user_has_on_a_jump_host_is_used_and_stays() {
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     add_jumps(&lab);
     let config = lab.path("ssh_config");
-    let user = lab.command("/usr/bin/ssh").arg("-F").arg(&config).args(["-fN", "bastion"]).status().await.unwrap();
+    let user =
+        lab.command("/usr/bin/ssh").arg("-F").arg(&config).args(["-fN", "bastion"]).status().await.unwrap();
     assert!(user.success());
     let logins = || sshd.log().all().iter().filter(|line| line.contains("Accepted publickey")).count();
     assert_eq!(logins(), 1);
@@ -416,11 +433,40 @@ fn check_takes_the_destinations_that_ssh_takes() {
 #[test]
 fn check_refuses_the_destinations_that_ssh_refuses() {
     for destination in [
-        "-u@host", "u@-host", "-oProxyCommand=x", "@host", "u\\@host", "ho\\st", "u;x@host", "u'x@host", "u\"x@host",
-        "u`x@host", "u|x@host", "u(x@host", "u{x@host", "u<x@host", "u&x@host", "u@h$x", "u@h;x", "u@h'x", "u@h x", "u@h,i",
-        "ssh://u@host:0", "ssh://u@host:65536", "ssh://u@host:port", "ssh://u@host/path", "ssh://@host", "ssh://u@",
-        "ssh://u@h..x", "ssh://u@[::1]:22", "ssh://[::1]", "ssh://u@-host", "ssh://u%@host", "ssh://u%zz@host",
-        "ssh://a%22b@host", "ssh://u%5C@host",
+        "-u@host",
+        "u@-host",
+        "-oProxyCommand=x",
+        "@host",
+        "u\\@host",
+        "ho\\st",
+        "u;x@host",
+        "u'x@host",
+        "u\"x@host",
+        "u`x@host",
+        "u|x@host",
+        "u(x@host",
+        "u{x@host",
+        "u<x@host",
+        "u&x@host",
+        "u@h$x",
+        "u@h;x",
+        "u@h'x",
+        "u@h x",
+        "u@h,i",
+        "ssh://u@host:0",
+        "ssh://u@host:65536",
+        "ssh://u@host:port",
+        "ssh://u@host/path",
+        "ssh://@host",
+        "ssh://u@",
+        "ssh://u@h..x",
+        "ssh://u@[::1]:22",
+        "ssh://[::1]",
+        "ssh://u@-host",
+        "ssh://u%@host",
+        "ssh://u%zz@host",
+        "ssh://a%22b@host",
+        "ssh://u%5C@host",
     ] {
         assert_eq!(check_says(destination), None, "{destination}");
         assert_eq!(ssh_says(destination), None, "{destination}");
@@ -445,6 +491,9 @@ fn check_refuses_what_ssh_takes_and_then_fails_with_or_a_shell_would_see() {
         ("u@h\u{202e}x", "it is not what it looks like"),
     ] {
         assert_eq!(check_says(destination), None, "{destination}: {why}");
-        assert!(ssh_says(destination).is_some(), "{destination}: ssh refuses it by now; move it to the list above");
+        assert!(
+            ssh_says(destination).is_some(),
+            "{destination}: ssh refuses it by now; move it to the list above"
+        );
     }
 }

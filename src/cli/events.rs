@@ -97,7 +97,8 @@ fn describe(told: &Told, before: &Snapshot, zone: &TimeZone) -> Vec<String> {
         Told::Tunnel(tunnel) => {
             let known = before.tunnels.iter().find(|known| known.hash == tunnel.hash);
             let errors = tunnel.connection_errors.as_ref();
-            let is_new = |_: &&ConnectionErrors| known.is_none_or(|known| known.connection_errors.as_ref() != errors);
+            let is_new =
+                |_: &&ConnectionErrors| known.is_none_or(|known| known.connection_errors.as_ref() != errors);
             let failed = errors.filter(is_new).map(|ConnectionErrors { count, last }| {
                 format!("; connections of clients that failed: {count}, the last: {}", last.message)
             });

@@ -32,7 +32,9 @@ fn check_user_and_host(text: &str) -> Result<(), Refusal> {
     }
     match host.rsplit_once(':') {
         Some((name, port))
-            if !name.contains(':') && !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) =>
+            if !name.contains(':')
+                && !port.is_empty()
+                && port.bytes().all(|digit| digit.is_ascii_digit()) =>
         {
             Err(Refusal::new(format!("{}: ssh does not take a port here", quote(text)))
                 .hint(format!("write ssh://{text}, or set `Port: {port}` under `ssh: options:`")))

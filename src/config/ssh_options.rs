@@ -35,12 +35,22 @@ const fn option(name: &'static str, treatment: Treatment, why: &'static str) -> 
     SshOption { name, treatment, since: None, why }
 }
 
-/// All options that are not simply left to ssh.
+/// All options that are not simply left to ssh. What else may stand in a Host block has no effect on a tunnel: network devices
+/// (`Tunnel`) go with `ClearAllForwardings`; a tunnel has no session, terminal or standard input (`StdinNull`, `EscapeChar`,
+/// `SetEnv`); each forward names the address to bind, so that `GatewayPorts` has nothing to decide.
 pub const SSH_OPTIONS: &[SshOption] = &[
-    option("BatchMode", Treatment::Fixed("yes"), "a tunnel where a person must authenticate has `interactive: true`"),
+    option(
+        "BatchMode",
+        Treatment::Fixed("yes"),
+        "a tunnel where a person must authenticate has `interactive: true`",
+    ),
     option("ClearAllForwardings", Treatment::Fixed("yes"), "portward asks for the forwards itself"),
     option("ConnectTimeout", Treatment::Moot, "set `ssh.connect_timeout` instead"),
-    option("ControlMaster", Treatment::Fixed("yes"), "portward keeps a control socket of its own for each tunnel"),
+    option(
+        "ControlMaster",
+        Treatment::Fixed("yes"),
+        "portward keeps a control socket of its own for each tunnel",
+    ),
     option("ControlPath", Treatment::Moot, "portward keeps a control socket of its own for each tunnel"),
     option("ControlPersist", Treatment::Fixed("no"), "portward ends its connections itself"),
     option("DynamicForward", Treatment::Moot, "write a tunnel with `direction: dynamic` instead"),
@@ -57,8 +67,6 @@ pub const SSH_OPTIONS: &[SshOption] = &[
     option("RemoteForward", Treatment::Moot, "write a tunnel with `direction: local_to_remote` instead"),
     option("RequestTTY", Treatment::Moot, "a tunnel has no terminal"),
     option("SessionType", Treatment::Moot, "a tunnel has no session on the server"),
-    option("StdinNull", Treatment::Moot, "a tunnel reads nothing from its standard input"),
-    option("Tunnel", Treatment::Moot, "portward forwards ports, not network devices"),
     option("ServerAliveInterval", Treatment::Default("15"), "a server that is gone is noticed"),
     option("ServerAliveCountMax", Treatment::Default("3"), "a server that is gone is noticed"),
     SshOption {
@@ -67,12 +75,32 @@ pub const SSH_OPTIONS: &[SshOption] = &[
         since: Some("7.2"),
         why: "a tunnel leaves no key in an agent, and asks nobody whether it may",
     },
-    option("ForwardAgent", Treatment::Default("no"), "a server could use the agent though no session needs it"),
-    option("ForwardX11", Treatment::Default("no"), "a server could reach the display though no session needs it"),
-    option("LogLevel", Treatment::Louder("INFO"), "ssh would not say why it fails, nor which clients it turns away"),
+    option(
+        "ForwardAgent",
+        Treatment::Default("no"),
+        "a server could use the agent though no session needs it",
+    ),
+    option(
+        "ForwardX11",
+        Treatment::Default("no"),
+        "a server could reach the display though no session needs it",
+    ),
+    option(
+        "LogLevel",
+        Treatment::Louder("INFO"),
+        "ssh would not say why it fails, nor which clients it turns away",
+    ),
     option("AddressFamily", Treatment::Followed, "ssh listens on addresses of that family only"),
-    option("ProxyCommand", Treatment::Followed, "an ssh in it is kept from becoming a master that stays behind"),
-    option("ProxyJump", Treatment::Followed, "the ssh to the jump host is kept from becoming a master that stays behind"),
+    option(
+        "ProxyCommand",
+        Treatment::Followed,
+        "an ssh in it is kept from becoming a master that stays behind",
+    ),
+    option(
+        "ProxyJump",
+        Treatment::Followed,
+        "the ssh to the jump host is kept from becoming a master that stays behind",
+    ),
 ];
 
 impl SshOption {

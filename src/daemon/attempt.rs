@@ -64,12 +64,12 @@ impl Attempt {
             let (said, teller, tunnel) = (said.clone(), self.teller.clone(), tunnel.clone());
             async move {
                 let tally = Tally::default();
-                let reading = read_lines(stderr, |line| match ConnectionError::of_line(&line) {
-                    Some(error) => tally.add(error),
-                    None => {
-                        teller.output(&line);
-                        said.push(line);
+                let reading = read_lines(stderr, |line| {
+                    if let Some(error) = ConnectionError::of_line(&line) {
+                        return tally.add(error);
                     }
+                    teller.output(&line);
+                    said.push(line);
                 });
                 tokio::select! {
                     () = reading => {}
@@ -164,7 +164,8 @@ impl Attempt {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
         if let Forward::Remote { port, .. } = &tunnel.forward {
-            let below_1024 = if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
+            let below_1024 =
+                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(

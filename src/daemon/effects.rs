@@ -5,17 +5,18 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::process::Signal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, port_failure};
 use super::launch::Launch;
 use super::narrate;
-use super::tell::{Report, Teller, tell};
+use super::ssh_start::{SshStart, not_started};
+use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Signalled, SpawnError};
-use crate::ssh::{self, ControlDirectory, ControlSocket, Plan};
+use crate::process::{self, Evictee, Signalled};
+use crate::ssh::{ControlDirectory, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -152,7 +153,8 @@ impl Effects {
         wanted: &[Endpoint],
     ) {
         let (ports, teller, tunnel) = (self.ports.clone(), outside.teller.clone(), tunnel.clone());
-        let (wanted, planned, endpoints) = (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
+        let (wanted, planned, endpoints) =
+            (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
         outside.planned = Some((generation, planned.clone()));
         let waited_for = endpoints.clone();
         let task = tokio::spawn(async move {
@@ -224,12 +226,7 @@ impl Effects {
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(
-        &self,
-        outside: &Outside,
-        generation: Generation,
-        holders: Vec<Holder>,
-    ) {
+    pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, holders: Vec<Holder>) {
         let Some(wait) = outside.waits.get(&generation) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
         let (ports, teller) = (self.ports.clone(), outside.teller.clone());
@@ -272,67 +269,6 @@ async fn wait_for_port(ports: &Ports, teller: &Teller, generation: Generation, e
         Ok(()) => Event::PortUnbound(generation),
         Err(error) => Event::PortUnusable(generation, port_failure(&error)),
     });
-}
-
-/// The failure of a process that could not be started.
-fn not_started(error: &SpawnError) -> Failure {
-    Failure::new(
-        FailureKind::Config,
-        format!("{error}; check the program's path, and the PATH that portward runs with"),
-    )
-}
-
-/// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
-struct SshStart {
-    launch: Launch,
-    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
-    plan: Option<Plan>,
-}
-
-impl SshStart {
-    async fn run(
-        self,
-        mut attempt: Attempt,
-        tunnel: SshTunnel,
-        control: (ControlSocket, oneshot::Receiver<()>),
-        orders: mpsc::UnboundedReceiver<Order>,
-    ) {
-        let Self { launch, endpoints, plan } = self;
-        let ended = |failure| Event::ProcessEnded(attempt.generation, failure);
-        let plan = match plan {
-            Some(plan) => plan,
-            None => tokio::select! {
-                plan = Plan::make(&tunnel) => plan,
-                () = launch.cancelled() => return attempt.report(ended(cancelled())),
-            },
-        };
-        let work = Work::Ssh(tunnel.clone());
-        let usable = match plan.endpoints(work.endpoints(), &tunnel.destination) {
-            Ok(allowed) => endpoints.get_or_init(|| attempt.ports.usable(&allowed)).clone(),
-            Err(failure) => return attempt.report(ended(failure)),
-        };
-        let started = launch.start(|| {
-            let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
-            narrate::starting(&attempt.teller, &what);
-            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan))?;
-            let group = process.0.group();
-            Ok((process, group))
-        });
-        match started {
-            Some(Ok(process)) => {
-                attempt.teller.tell(Report::Started);
-                attempt.endpoints = usable;
-                attempt.run_ssh(tunnel, process, control, orders).await;
-            }
-            Some(Err(error)) => attempt.report(ended(not_started(&error))),
-            None => attempt.report(ended(cancelled())),
-        }
-    }
-}
-
-/// Nobody reads it: whoever told a process to end before it was started waits for nothing but its end.
-fn cancelled() -> Failure {
-    Failure::new(FailureKind::Exited, "ssh was told to end before it was started")
 }
 
 fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {

@@ -12,6 +12,7 @@ pub mod paths;
 mod publish;
 mod reload;
 pub mod snapshot;
+mod ssh_start;
 mod tally;
 mod tell;
 mod waiter;

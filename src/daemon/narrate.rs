@@ -31,7 +31,9 @@ pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
 
 /// What cannot be seen from here of a tunnel that is up.
 pub(super) fn unseen(work: &Work) -> Option<String> {
-    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) = work else {
+    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
+        work
+    else {
         return None;
     };
     let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());

@@ -61,7 +61,11 @@ pub(super) enum Report {
 }
 
 impl Teller {
-    pub(super) fn new(slot: Slot, identity: Identity, reports: mpsc::UnboundedSender<(Slot, Report)>) -> Self {
+    pub(super) fn new(
+        slot: Slot,
+        identity: Identity,
+        reports: mpsc::UnboundedSender<(Slot, Report)>,
+    ) -> Self {
         Self { slot, identity: Arc::new(Mutex::new(identity)), reports }
     }
 

@@ -19,7 +19,8 @@ fn findings(tunnel: &Resolved, config: &Path) -> Vec<Finding> {
     let plan = Plan::new(settings, None);
     let mut findings = Vec::new();
     if let Err(refused) = plan.endpoints(listens_on(ssh), &ssh.destination) {
-        let change = format!("tunnel `{name}`: another local_port, or ssh: {{options: {{AddressFamily: any}}}}");
+        let change =
+            format!("tunnel `{name}`: another local_port, or ssh: {{options: {{AddressFamily: any}}}}");
         findings.push(Finding::error(
             Check::Ssh,
             format!("tunnel `{name}`: {}", refused.message),
@@ -56,7 +57,8 @@ mod tests {
     use crate::config::desired::Work;
 
     fn told(tunnel: &str, said: &[&str]) -> Vec<String> {
-        let desired = crate::config::parse(&format!("tunnels: [{tunnel}]"), Path::new("/etc/c.yaml")).unwrap();
+        let desired =
+            crate::config::parse(&format!("tunnels: [{tunnel}]"), Path::new("/etc/c.yaml")).unwrap();
         let Work::Ssh(ssh) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
         let output = said.iter().map(|line| (*line).to_owned()).collect();
         let said = Ok(Answer { status: ExitStatus::from_raw(0), output, complaints: Vec::new() });

@@ -61,7 +61,8 @@ impl ConnectionError {
     /// `connect_to db: unknown host (Name or service not known)`.
     pub fn of_line(line: &str) -> Option<Self> {
         let line = line.trim_end();
-        let new = |kind, reason: &str| Some(Self { kind, reason: reason.chars().take(LONGEST_REASON).collect() });
+        let new =
+            |kind, reason: &str| Some(Self { kind, reason: reason.chars().take(LONGEST_REASON).collect() });
         if let Some(rest) = line.strip_prefix("channel ") {
             let (number, reason) = rest.split_once(": open failed: ")?;
             if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -106,12 +107,19 @@ impl ConnectionError {
                 "whoever runs {server} must allow it: AllowTcpForwarding, PermitOpen and DisableForwarding in its \
                  sshd_config, `permitopen` and `restrict` in authorized_keys"
             ),
-            ConnectionErrorKind::Refused => format!("nothing listens there: start the service, or {}", correct(tunnel)),
+            ConnectionErrorKind::Refused => {
+                format!("nothing listens there: start the service, or {}", correct(tunnel))
+            }
             ConnectionErrorKind::Dns => format!("{server} does not find that name: {}", correct(tunnel)),
             ConnectionErrorKind::Timeout => {
-                format!("it does not answer {server}: check the service and the firewall, or {}", correct(tunnel))
+                format!(
+                    "it does not answer {server}: check the service and the firewall, or {}",
+                    correct(tunnel)
+                )
             }
-            ConnectionErrorKind::Failed => format!("check from {server} whether it can be reached, or {}", correct(tunnel)),
+            ConnectionErrorKind::Failed => {
+                format!("check from {server} whether it can be reached, or {}", correct(tunnel))
+            }
         };
         format!("{server} does not connect to {target} ({reason}): {step}")
     }
@@ -139,9 +147,15 @@ mod tests {
     #[test]
     fn the_lines_of_openssh_are_known() {
         for (line, kind) in [
-            ("channel 2: open failed: administratively prohibited: open failed", ConnectionErrorKind::Prohibited),
+            (
+                "channel 2: open failed: administratively prohibited: open failed",
+                ConnectionErrorKind::Prohibited,
+            ),
             ("channel 12: open failed: connect failed: Connection refused", ConnectionErrorKind::Refused),
-            ("channel 1: open failed: connect failed: Temporary failure in name resolution", ConnectionErrorKind::Dns),
+            (
+                "channel 1: open failed: connect failed: Temporary failure in name resolution",
+                ConnectionErrorKind::Dns,
+            ),
             ("channel 1: open failed: connect failed: Name or service not known", ConnectionErrorKind::Dns),
             ("channel 1: open failed: connect failed: Connection timed out", ConnectionErrorKind::Timeout),
             ("channel 1: open failed: connect failed: open failed", ConnectionErrorKind::Failed),

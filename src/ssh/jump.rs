@@ -31,7 +31,11 @@ struct Hop {
 
 /// The ProxyCommand that ssh needs instead of its own; `None` if it may have its own. `program` and `config_file` are those
 /// of the ssh whose settings these are.
-pub(super) async fn contained(program: &Path, config_file: Option<&Path>, settings: &Settings) -> Option<String> {
+pub(super) async fn contained(
+    program: &Path,
+    config_file: Option<&Path>,
+    settings: &Settings,
+) -> Option<String> {
     contained_within(program, config_file, settings, LONGEST_CHAIN).await
 }
 
@@ -52,7 +56,10 @@ async fn contained_within(
             let settings = ask(question).await?;
             let further = contained_within(Path::new(&program), config_file, &settings, hops_left);
             let behind = Box::pin(further).await;
-            if behind.is_none() && !settings.is_on("controlmaster") && !settings.is_on("forkafterauthentication") {
+            if behind.is_none()
+                && !settings.is_on("controlmaster")
+                && !settings.is_on("forkafterauthentication")
+            {
                 return None;
             }
             (settings, behind)
@@ -61,11 +68,11 @@ async fn contained_within(
     };
     let mut options = String::from(" -o ControlMaster=no -o ControlPersist=no");
     if known.tells(FORK) {
-        options.push_str(&format!(" -o {FORK}=no"));
+        options.extend([" -o ", FORK, "=no"]);
     }
     let arguments = match behind {
         Some(behind) => {
-            options.push_str(&format!(" -o {}", word(&format!("ProxyCommand={behind}"))));
+            options.extend([" -o ", &word(&format!("ProxyCommand={behind}"))]);
             hop.arguments_behind_proxy
         }
         None => hop.arguments,
@@ -94,8 +101,8 @@ impl Hop {
         let mut question = Command::new(program);
         question.arg("-G").args(&options).args(&through).arg("--").arg(host);
         let text = |options: &[&[&str]]| {
-            let words: String = options.concat().iter().map(|option| format!(" {}", word(option))).collect();
-            format!("{words} -W '[%h]:%p' -- {}", word(host))
+            let words = options.concat().into_iter().flat_map(|option| [" ".to_owned(), word(option)]);
+            format!("{} -W '[%h]:%p' -- {}", words.collect::<String>(), word(host))
         };
         Some(Self {
             program: word(program.to_str()?),
@@ -150,8 +157,10 @@ fn words(text: &str, settings: &Settings) -> Option<Vec<String>> {
                 word.get_or_insert_default().push_str(value);
             }
             (Some('\''), letter) => word.get_or_insert_default().push(letter),
-            (_, '$' | '`' | '\\') => return None,
-            (None, '&' | ';' | '|' | '<' | '>' | '(' | ')' | '{' | '}' | '*' | '?' | '~' | '#' | '\n') => return None,
+            (_, '$' | '`' | '\\')
+            | (None, '&' | ';' | '|' | '<' | '>' | '(' | ')' | '{' | '}' | '*' | '?' | '~' | '#' | '\n') => {
+                return None;
+            }
             (_, letter) => word.get_or_insert_default().push(letter),
         }
     }
@@ -160,7 +169,8 @@ fn words(text: &str, settings: &Settings) -> Option<Vec<String>> {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-./:@+=,".contains(letter))
+    !text.is_empty()
+        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-./:@+=,".contains(letter))
 }
 
 /// A text as one word of a ProxyCommand: neither ssh nor the shell changes anything in it.
@@ -179,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_jump_is_written_as_ssh_writes_it() {
-        let hop = |chain: &str| Hop::of_jump(Path::new("ssh"), Some(Path::new("/my 50% config")), chain).unwrap();
+        let hop =
+            |chain: &str| Hop::of_jump(Path::new("ssh"), Some(Path::new("/my 50% config")), chain).unwrap();
         assert_eq!(hop("b").arguments, " -F '/my 50%% config' -W '[%h]:%p' -- b");
         let nested = hop("alice@a:2201,bob@[::1]:2202");
         assert_eq!(
@@ -187,7 +198,10 @@ mod tests {
             " -l bob -p 2202 -F '/my 50%% config' -J alice@a:2201 -W '[%h]:%p' -- ::1"
         );
         assert!(!nested.arguments_behind_proxy.contains("-J"));
-        assert_eq!(hop("CORP\\alice@b").arguments, " -l 'CORP\\alice' -F '/my 50%% config' -W '[%h]:%p' -- b");
+        assert_eq!(
+            hop("CORP\\alice@b").arguments,
+            " -l 'CORP\\alice' -F '/my 50%% config' -W '[%h]:%p' -- b"
+        );
     }
 
     #[test]
@@ -203,7 +217,10 @@ mod tests {
     #[test]
     fn words_are_a_shells_unless_only_a_shell_knows() {
         let settings = settings(&["hostname db", "port 2222", "user alice", "host alias"]);
-        assert_eq!(words("-W  '[%h]:%p' -l \"%r\" j%%", &settings).unwrap(), ["-W", "[db]:2222", "-l", "alice", "j%"]);
+        assert_eq!(
+            words("-W  '[%h]:%p' -l \"%r\" j%%", &settings).unwrap(),
+            ["-W", "[db]:2222", "-l", "alice", "j%"]
+        );
         assert_eq!(words("-o 'a b'\"c d\" ''", &settings).unwrap(), ["-o", "a bc d", ""]);
         for text in ["$HOME", "\"$HOME\"", "a;b", "~/x", "'open", "2>/dev/null", "%k", "`x`", "a\\ b"] {
             assert_eq!(words(text, &settings), None, "{text}");
@@ -214,7 +231,8 @@ mod tests {
     fn a_word_passes_ssh_and_the_shell_unchanged() {
         let text = "a 'b' 100% $HOME \\ \"c\"";
         let through_ssh = word(text).replace("%%", "%");
-        let output = Command::new("/bin/sh").args(["-c", &format!("printf %s {through_ssh}")]).output().unwrap();
+        let output =
+            Command::new("/bin/sh").args(["-c", &format!("printf %s {through_ssh}")]).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
     }
 

@@ -43,7 +43,8 @@ impl Plan {
     pub async fn make(tunnel: &SshTunnel) -> Self {
         let plan = async {
             let settings = ask(question(tunnel)).await?;
-            let proxy_command = jump::contained(&tunnel.program, tunnel.config_file.as_deref(), &settings).await;
+            let proxy_command =
+                jump::contained(&tunnel.program, tunnel.config_file.as_deref(), &settings).await;
             Some(Self::new(settings, proxy_command))
         };
         timeout(PATIENCE, plan).await.ok().flatten().unwrap_or_default()
@@ -126,7 +127,9 @@ mod tests {
     async fn only_an_answer_as_of_openssh_counts() {
         let answer = ask(shell("echo 'hostname db'; echo 'loglevel INFO'")).await.unwrap();
         assert_eq!(answer.one("hostname"), "db");
-        for script in ["echo 'hostname db'; exit 255", "echo usage: ssh", "", "yes 'hostname db' | head -c 300000"] {
+        for script in
+            ["echo 'hostname db'; exit 255", "echo usage: ssh", "", "yes 'hostname db' | head -c 300000"]
+        {
             assert_eq!(ask(shell(script)).await, None, "{script}");
         }
         assert_eq!(ask(Command::new("/no/such/ssh")).await, None);
@@ -134,9 +137,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_ssh_that_does_not_answer_is_started_all_the_same() {
-        let text = "tunnels: [{remote_host: db, remote_port: 1, local_port: 2, ssh: {program: /usr/bin/yes}}]";
+        let text =
+            "tunnels: [{remote_host: db, remote_port: 1, local_port: 2, ssh: {program: /usr/bin/yes}}]";
         let desired = crate::config::parse(text, std::path::Path::new("/etc/c.yaml")).unwrap();
-        let crate::config::desired::Work::Ssh(tunnel) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
+        let crate::config::desired::Work::Ssh(tunnel) = &desired.tunnels[0].work else {
+            panic!("an ssh tunnel")
+        };
         assert_eq!(Plan::make(tunnel).await, Plan::default());
     }
 
