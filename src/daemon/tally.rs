@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_tries_all_day_is_reported_at_once_and_then_once_a_minute() {
+    async fn a_client_that_tries_for_an_hour_is_reported_at_once_and_then_once_a_minute() {
         let (reports, mut told) = mpsc::unbounded_channel();
         let identity = Identity { name: "t".to_owned(), hash: String::new(), port: 1 };
         let (tally, teller, tunnel) = (Tally::default(), Teller::new(Slot(1), identity, reports), tunnel());
         let line = "channel 2: open failed: connect failed: Connection refused";
-        const HOURS: u64 = 24;
+        const CLIENTS: u64 = 3600 * 10;
         let clients = async {
-            for _ in 0..HOURS * 3600 * 10 {
+            for _ in 0..CLIENTS {
                 tally.add(ConnectionError::of_line(line).unwrap());
                 sleep(Duration::from_millis(100)).await;
             }
@@ -116,7 +116,7 @@ mod tests {
             counts.push(failed.count);
         }
         assert_eq!(counts[0], 1);
-        assert_eq!(counts.iter().sum::<u64>(), HOURS * 3600 * 10, "none is lost");
-        assert!(counts.len() < 1500, "{}", counts.len());
+        assert_eq!(counts.iter().sum::<u64>(), CLIENTS, "none is lost");
+        assert!(counts.len() < 70, "{}", counts.len());
     }
 }

@@ -16,7 +16,8 @@ use crate::port::Endpoint;
 use crate::process;
 use crate::tunnel::{Failure, FailureKind};
 
-/// Deadline for `ssh -G` and what it runs (`Match exec`), jump hosts included; it answers within 10 ms as a rule.
+/// Deadline for `ssh -G` and what it runs (`Match exec`), jump hosts included. As a rule it takes 10 ms of CPU time, of which
+/// 9 are those of any start of ssh.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most that is read of the answer, in bytes. OpenSSH 9.2 prints 5 KB, and a line more for each key and token.
