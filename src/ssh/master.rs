@@ -107,6 +107,7 @@ mod tests {
         let key = arguments.iter().position(|argument| argument == "-key").unwrap();
         assert_eq!(arguments[key - 1], "-i");
         assert!(arguments.contains(&"/run/100%%/ssh/1-2".to_owned()));
+        assert!(arguments.contains(&"ForwardAgent=no".to_owned()), "{arguments:?}");
     }
 
     #[test]
