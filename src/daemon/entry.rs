@@ -1,5 +1,6 @@
 //! One tunnel as the event loop keeps it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     pub(super) listeners: Vec<String>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
+    /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
+    pub(super) published: Option<Arc<TunnelStatus>>,
 }
 
 impl Entry {

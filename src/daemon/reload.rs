@@ -119,8 +119,11 @@ impl EventLoop {
             removed: false,
             listeners: Vec::new(),
             connection_errors: None,
+            published: None,
         };
+        self.state.slots.insert(entry.desired.hash.clone(), slot);
         self.state.entries.insert(slot, entry);
+        self.state.touched.insert(slot);
         if enabled {
             self.hear(slot, Event::StartRequested);
         }
@@ -135,7 +138,10 @@ impl EventLoop {
             let _ = self.changes.send(Change::Removed { hash: entry.desired.hash.clone() });
         }
         entry.outside.teller().rename(Identity::of(&desired));
-        entry.desired = desired;
+        let hash = desired.hash.clone();
+        let old = std::mem::replace(&mut entry.desired, desired);
+        self.state.release(&old.hash, slot);
+        self.state.slots.insert(hash, slot);
         self.hear(slot, Event::PolicyChanged);
     }
 
