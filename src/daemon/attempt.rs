@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
 use crate::process::{Child, read_lines};
-use crate::ssh::{self, ControlSocket, End, Master, MasterError};
+use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
+use super::tally::Tally;
 use super::tell::Teller;
 
 /// Lines of stderr that are kept to tell why a process ended.
@@ -61,15 +62,23 @@ impl Attempt {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
         let output = tokio::spawn({
-            let (said, teller) = (self.said.clone(), self.teller.clone());
+            let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
             async move {
-                read_lines(stderr, |line| {
+                let tally = Tally::default();
+                let reading = read_lines(stderr, |line| {
+                    if let Some(error) = ConnectionError::of_line(&line) {
+                        return tally.add(error);
+                    }
                     teller.output(&line);
                     if !ssh::is_debug(&line) {
                         said.push(line);
                     }
-                })
-                .await;
+                });
+                tokio::select! {
+                    () = reading => {}
+                    never = tally.run(&tunnel, &teller) => match never {},
+                }
+                tally.report(&tunnel, &teller);
             }
         });
         let pid = child.group().pid();
@@ -176,11 +185,14 @@ impl Attempt {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
         if let Forward::Remote { port, .. } = &tunnel.forward {
+            let below_1024 =
+                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(
-                    "{destination} does not listen on its port {port} ({error}): see who holds it there with `ss -ltnp \
-                     'sport = :{port}'`, or allow it in its sshd_config (AllowTcpForwarding, GatewayPorts, PermitListen)"
+                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
+                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
+                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
                 ),
             );
         }

@@ -118,6 +118,7 @@ impl EventLoop {
             starts: 0,
             removed: false,
             listeners: Vec::new(),
+            connection_errors: None,
             published: None,
         };
         self.state.slots.insert(entry.desired.hash.clone(), slot);
@@ -155,6 +156,10 @@ impl EventLoop {
         let enabled = desired.enabled;
         self.hear(slot, Event::StopRequested);
         self.keep(slot, desired);
+        if let Some(entry) = self.state.entries.get_mut(&slot) {
+            // They were those of another tunnel, in effect.
+            entry.connection_errors = None;
+        }
         if enabled {
             self.hear(slot, Event::StartRequested);
         }
