@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+const ELLIPSIS: char = '\u{2026}';
+
 /// Control characters, characters that change the direction of the text around them, line and paragraph separators, and
 /// characters without a width.
 pub fn is_unsafe(character: char) -> bool {
@@ -43,8 +45,35 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// As [`line`](line()), in at most `bytes` bytes after escaping; an ellipsis stands for what was cut off.
+pub fn excerpt(text: &str, bytes: usize) -> Cow<'_, str> {
+    // No character gets shorter by escaping, so nothing behind these bytes is shown; the longest character has four.
+    let escaped = line(&text[..boundary(text, bytes + 4)]);
+    if escaped.len() <= bytes {
+        return escaped;
+    }
+    Cow::Owned(cut(escaped.into_owned(), bytes))
+}
+
+/// The text in at most `bytes` bytes; an ellipsis stands for what was cut off.
+pub fn cut(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(boundary(&text, bytes.saturating_sub(ELLIPSIS.len_utf8())));
+        text.push(ELLIPSIS);
+    }
+    text
+}
+
+/// The last place at or before `bytes` where a character begins or the text ends.
+fn boundary(text: &str, bytes: usize) -> usize {
+    (0..=bytes.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
 /// JSON that means the same. Its writer has escaped what JSON must have escaped, but not DEL and the C1 controls.
 pub fn json(text: &str) -> String {
+    if !text.chars().any(is_unsafe) {
+        return text.to_owned();
+    }
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         // White space between values is no string's.
@@ -78,6 +107,19 @@ mod tests {
             assert!(matches!(line(text), Cow::Borrowed(same) if same == text));
         }
         assert_eq!(lines("one\ntwo"), "one\ntwo");
+    }
+
+    #[test]
+    fn an_excerpt_is_bounded_after_escaping() {
+        assert!(matches!(excerpt("just fits", 9), Cow::Borrowed("just fits")));
+        assert_eq!(excerpt("one byte more", 12), "one byte \u{2026}");
+        for letter in ["x", "\u{1b}", "\u{e4}", "\u{65e5}", "\u{202e}", "\u{1f600}"] {
+            for bytes in [3, 4, 5, 16, 100] {
+                let excerpt = excerpt(&letter.repeat(1000), bytes).into_owned();
+                assert!(excerpt.len() <= bytes && excerpt.ends_with(ELLIPSIS), "{excerpt}");
+                assert!(!excerpt.chars().any(is_unsafe), "{excerpt}");
+            }
+        }
     }
 
     #[test]

@@ -11,14 +11,16 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, read_lines};
+use crate::process::{Child, Pace, read_lines};
 use crate::ssh::{ControlSocket, Master, MasterError, classify};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tell::Teller;
 
-/// Lines of stderr that are kept to tell why a process ended.
+/// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
+/// and their bytes in all.
+const BYTES_KEPT: usize = 16 * 1024;
 
 /// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
 /// open that long.
@@ -42,6 +44,7 @@ pub(super) struct Attempt {
     pub(super) generation: Generation,
     pub(super) teller: Teller,
     pub(super) ports: Ports,
+    pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
@@ -60,9 +63,9 @@ impl Attempt {
         let (control, made) = control;
         let said = Said::default();
         let output = tokio::spawn({
-            let (said, teller) = (said.clone(), self.teller.clone());
+            let (said, teller, pace) = (said.clone(), self.teller.clone(), self.pace.clone());
             async move {
-                read_lines(stderr, |line| {
+                read_lines(stderr, &pace, |line| {
                     teller.output(&line);
                     said.push(line);
                 })
@@ -75,6 +78,7 @@ impl Attempt {
             never = self.serve(&tunnel, &control, made, pid, orders) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
+        self.teller.output_ended();
         drop(control);
         let failure = match ended {
             Ok(status) => classify(status, &said.lines(), &tunnel.destination),
@@ -209,10 +213,10 @@ pub(super) struct Said(Arc<Mutex<VecDeque<String>>>);
 impl Said {
     pub(super) fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LINES_KEPT {
+        lines.push_back(line);
+        while lines.len() > LINES_KEPT || lines.iter().map(String::len).sum::<usize>() > BYTES_KEPT {
             lines.pop_front();
         }
-        lines.push_back(line);
     }
 
     pub(super) fn lines(&self) -> Vec<String> {

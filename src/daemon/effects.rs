@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::shares::Shares;
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Group, Signalled, SpawnError};
+use crate::process::{self, Evictee, Group, Pace, Signalled, SpawnError};
 use crate::ssh::{self, ControlDirectory};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -21,6 +22,8 @@ use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 pub(super) struct Effects {
     ports: Ports,
     control: ControlDirectory,
+    shares: Shares,
+    pace: Pace,
 }
 
 /// The outside of one tunnel: its processes and its waits.
@@ -101,7 +104,12 @@ impl Outside {
 
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
-        Self { ports, control }
+        Self { ports, control, shares: Shares::default(), pace: Pace::default() }
+    }
+
+    /// The tunnels' shares of the log.
+    pub(super) fn shares(&self) -> Shares {
+        self.shares.clone()
     }
 
     /// The listeners on `endpoints` now.
@@ -140,6 +148,7 @@ impl Effects {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
+            pace: self.pace.clone(),
             endpoints: self.ports.usable(work.endpoints()),
             listening: listening.clone(),
         };

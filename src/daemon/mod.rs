@@ -10,6 +10,7 @@ mod narrate;
 pub mod paths;
 mod publish;
 mod reload;
+mod shares;
 pub mod snapshot;
 mod tell;
 mod waiter;
