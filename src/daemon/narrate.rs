@@ -6,13 +6,20 @@ use super::tell::tell;
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
 use crate::port::Holder;
+use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
+
+/// Bytes of a command line that are logged.
+const COMMAND_LENGTH: usize = 1024;
+
+/// Bytes of the names of holders that are logged: of several there may be many.
+const HOLDERS_LENGTH: usize = 2048;
 
 /// The one line of a start.
 pub(super) fn starting(entry: &Entry) {
     let what = match &entry.desired.work {
         Work::Ssh(tunnel) => format!("{} to {}", tunnel.program.display(), tunnel.destination),
-        Work::Command(tunnel) => tunnel.argv.join(" "),
+        Work::Command(tunnel) => text::excerpt(&tunnel.argv.join(" "), COMMAND_LENGTH).into_owned(),
     };
     tell!(info, entry.identity(), event = "starting", "starting {what}");
 }
@@ -75,7 +82,7 @@ fn waiting(entry: &Entry, holders: &[Holder]) {
         holder_pid,
         "port {} is held by {}; the tunnel comes up as soon as it is free",
         identity.port,
-        names.join(" and ")
+        text::excerpt(&names.join(" and "), HOLDERS_LENGTH)
     );
 }
 
