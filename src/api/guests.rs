@@ -7,14 +7,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -23,6 +25,8 @@ use tokio::task::AbortHandle;
 pub(super) struct Guests {
     places: usize,
     seated: Arc<Mutex<BTreeMap<u64, Guest>>>,
+    /// The number of the next place; none is given twice.
+    next: Arc<AtomicU64>,
     changed: Arc<Notify>,
 }
 
@@ -76,7 +80,7 @@ impl Drop for Place {
 impl Guests {
     /// A door with so many places.
     pub(super) fn new(places: usize) -> Self {
-        Self { places, seated: Arc::default(), changed: Arc::default() }
+        Self { places, seated: Arc::default(), next: Arc::default(), changed: Arc::default() }
     }
 
     /// Waits until there is a place, or somebody who can be asked to leave. Cancel-safe.
@@ -102,9 +106,9 @@ impl Guests {
             changed: Arc::clone(&self.changed),
         };
         let visit = Visit(Arc::new(doing));
-        let mut seated = self.lock();
-        let number = seated.last_key_value().map_or(0, |(last, _)| last + 1);
-        seated.insert(number, Guest { peer: peer.map(Peer::from), visit: visit.clone(), connection: None });
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let guest = Guest { peer: peer.map(Peer::from), visit: visit.clone(), connection: None };
+        self.lock().insert(number, guest);
         (Place { number, guests: self.clone() }, visit)
     }
 
@@ -184,13 +188,33 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     let Some(visit) = request.extensions().get::<Visit>().cloned() else { return next.run(request).await };
     visit.0.answering.store(true, Ordering::Relaxed);
     let answering = Answering(visit);
-    next.run(request).await.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            // Lives as long as the body does.
-            let _ = &answering;
-            frame
-        }))
-    })
+    next.run(request).await.map(|body| Body::new(Answer { body, _answering: answering }))
+}
+
+/// The body of an answer, and the mark that goes with it.
+struct Answer {
+    body: Body,
+    _answering: Answering,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 #[cfg(test)]

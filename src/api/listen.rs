@@ -16,8 +16,9 @@ use super::lock::{Lock, LockError};
 use super::token::{TokenError, TokenFile};
 use crate::config::desired::ApiTcp;
 
-/// Connections that the kernel queues for us.
-const BACKLOG: i32 = 128;
+/// Connections that the kernel queues for us: on a unix socket, connecting fails at once when the queue is full. The kernel takes
+/// the lower of this and net.core.somaxconn, whose default is the same.
+const BACKLOG: i32 = 4096;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]

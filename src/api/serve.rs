@@ -1,7 +1,7 @@
 //! Accepts connections and serves each until it ends, with a deadline for everything that a client may be slow at.
 
-use std::future::Future;
 use std::fs::File;
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
@@ -42,6 +42,9 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Wait before the next try when the process has no file descriptor left: accepting again at once would spin.
 const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
+
+/// That there is no descriptor is logged no more often than this.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// A TCP client that does not answer the kernel's probes from this long after its last word on is gone.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -119,8 +122,8 @@ async fn accept(door: impl Door, mut ending: Ending) {
     let guests = Guests::new(CONNECTIONS);
     let mut connections = JoinSet::new();
     let mut spare = Spare::default();
+    spare.put_back();
     loop {
-        spare.put_back();
         let next = async {
             guests.room().await;
             door.next().await
@@ -136,6 +139,7 @@ async fn accept(door: impl Door, mut ending: Ending) {
                         drop(place);
                     });
                     guests.seated(number, task);
+                    spare.put_back();
                 }
                 Err(error) if is_exhausted(&error) => {
                     tokio::select! {
@@ -146,7 +150,7 @@ async fn accept(door: impl Door, mut ending: Ending) {
                 // A client's that gave up.
                 Err(_) => {}
             },
-            Some(_) = connections.join_next() => {}
+            Some(_) = connections.join_next() => spare.put_back(),
             () = ending.begun() => break,
         }
     }
@@ -166,8 +170,8 @@ fn is_exhausted(error: &io::Error) -> bool {
 #[derive(Debug, Default)]
 struct Spare {
     descriptor: Option<File>,
-    /// The log has told that there is no descriptor left.
-    is_told: bool,
+    /// When the log has told that there is no descriptor left.
+    told: Option<Instant>,
 }
 
 impl Spare {
@@ -175,7 +179,6 @@ impl Spare {
     fn put_back(&mut self) {
         if self.descriptor.is_none() {
             self.descriptor = File::open("/dev/null").ok();
-            self.is_told &= self.descriptor.is_none();
         }
     }
 
@@ -184,9 +187,9 @@ impl Spare {
         if self.descriptor.take().is_some() {
             return;
         }
-        if !self.is_told {
+        if self.told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
             tracing::warn!(%error, "the API cannot accept connections for now: raise LimitNOFILE= or close clients");
-            self.is_told = true;
+            self.told = Some(Instant::now());
         }
         if guests.make_room() {
             // The connection that was ended closes its socket in between.

@@ -183,8 +183,10 @@ fn render_one(renderer: &Renderer, path: &str, line: &str, problem: &Diagnostic)
     let Place { line: number, column, .. } = problem.place;
     let title = Level::ERROR.primary_title(&problem.message);
     // One character for one character: the columns stay what they are.
-    let shown: String =
-        line.chars().map(|letter| if letter != '\t' && text::is_unsafe(letter) { '\u{fffd}' } else { letter }).collect();
+    let shown: String = line
+        .chars()
+        .map(|letter| if letter != '\t' && text::is_unsafe(letter) { '\u{fffd}' } else { letter })
+        .collect();
     let mut group = if line.len() > SHOWN_LINE_AT_MOST {
         title.element(Origin::path(path).line(number).char_column(column))
     } else {

@@ -28,7 +28,15 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// The shares of all tunnels.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shares(Arc<Mutex<HashMap<Slot, Share>>>);
+pub(super) struct Shares(Arc<Mutex<Speakers>>);
+
+/// The tunnels whose processes have said something lately.
+#[derive(Debug, Default)]
+struct Speakers {
+    shares: HashMap<Slot, Share>,
+    /// When those who had been quiet were left out.
+    swept: Option<Instant>,
+}
 
 /// What a tunnel may still say, and what it has said beyond that.
 #[derive(Debug)]
@@ -62,16 +70,17 @@ pub(super) enum Burst {
 impl Shares {
     /// Takes the line of `length` bytes from the share of the tunnel `slot`.
     pub(super) fn say(&self, slot: Slot, length: usize, now: Instant) -> Heard {
-        let mut shares = self.lock();
-        if !shares.contains_key(&slot) {
-            // Those who have been quiet since need no share.
-            let (lines, bytes) = rates(shares.len());
-            shares.retain(|_, share| !share.is_untouched(lines, bytes, now));
-            let (lines, bytes) = (Bucket::full(LINES, now), Bucket::full(BYTES, now));
-            shares.insert(slot, Share { lines, bytes, dropped: 0, last_dropped: now });
-        }
-        let (line_rate, byte_rate) = rates(shares.len());
-        let Some(share) = shares.get_mut(&slot) else { return Heard::Logged };
+        let mut speakers = self.lock();
+        speakers.sweep(now);
+        let full = || Share {
+            lines: Bucket::full(LINES, now),
+            bytes: Bucket::full(BYTES, now),
+            dropped: 0,
+            last_dropped: now,
+        };
+        speakers.shares.entry(slot).or_insert_with(full);
+        let (line_rate, byte_rate) = rates(speakers.shares.len());
+        let Some(share) = speakers.shares.get_mut(&slot) else { return Heard::Logged };
         share.lines.refill(line_rate, now);
         share.bytes.refill(byte_rate, now);
         if share.lines.has(1.0) && share.bytes.has(0.0) {
@@ -86,7 +95,7 @@ impl Shares {
 
     /// Whether lines of the tunnel `slot` are being dropped.
     pub(super) fn burst(&self, slot: Slot, now: Instant) -> Burst {
-        match self.lock().get(&slot) {
+        match self.lock().shares.get(&slot) {
             Some(share) if share.dropped > 0 && now < share.last_dropped + QUIET => {
                 Burst::Lasts(share.last_dropped + QUIET)
             }
@@ -96,12 +105,24 @@ impl Shares {
 
     /// The number of lines of the tunnel `slot` that were dropped since this was asked last.
     pub(super) fn take_dropped(&self, slot: Slot) -> u64 {
-        self.lock().get_mut(&slot).map_or(0, |share| std::mem::take(&mut share.dropped))
+        self.lock().shares.get_mut(&slot).map_or(0, |share| std::mem::take(&mut share.dropped))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Slot, Share>> {
+    fn lock(&self) -> MutexGuard<'_, Speakers> {
         // Nothing in here panics half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Speakers {
+    /// Leaves out those who have been quiet for so long that a share of theirs would be as it was at first.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|swept| now < swept + QUIET) {
+            return;
+        }
+        self.swept = Some(now);
+        let (lines, bytes) = rates(self.shares.len());
+        self.shares.retain(|_, share| !share.is_untouched(lines, bytes, now));
     }
 }
 

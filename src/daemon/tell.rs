@@ -84,7 +84,8 @@ impl Teller {
             Heard::Logged => tell!(info, self.identity(), event = OUTPUT, "{line}"),
             Heard::Dropped => {}
             Heard::FirstDropped => {
-                let message = "says more than its share of the log: lines are dropped from here on, and counted";
+                let message =
+                    "says more than its share of the log: lines are dropped from here on, and counted";
                 tell!(warn, self.identity(), event = "output_limited", "{message}");
                 let teller = self.clone();
                 tokio::spawn(async move { teller.report_end_of_burst().await });
@@ -105,7 +106,8 @@ impl Teller {
         let dropped = self.shares.take_dropped(self.slot);
         if dropped > 0 {
             let lines = if dropped == 1 { "line" } else { "lines" };
-            let message = format!("{dropped} {lines} of its output were dropped: more than its share of the log");
+            let message =
+                format!("{dropped} {lines} of its output were dropped: more than its share of the log");
             tell!(warn, self.identity(), event = "output_dropped", dropped, "{message}");
         }
     }

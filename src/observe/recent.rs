@@ -122,8 +122,7 @@ impl Lines {
     }
 
     fn remove_one(&mut self) {
-        let process_has_more =
-            self.process_bytes > BYTES_KEPT / 2 || self.process_lines > LINES_KEPT / 2;
+        let process_has_more = self.process_bytes > BYTES_KEPT / 2 || self.process_lines > LINES_KEPT / 2;
         let whose = if process_has_more { Speaker::Process } else { Speaker::Portward };
         let oldest = self.texts.iter().position(|(speaker, _)| *speaker == whose).unwrap_or(0);
         let Some((speaker, text)) = self.texts.remove(oldest) else { return };
@@ -173,7 +172,10 @@ mod tests {
         }
         logs.push("db", AT, Speaker::Portward, "down".to_owned());
         let kept = logs.last("db", usize::MAX);
-        assert_eq!((kept[0].as_str(), kept[1].as_str(), kept.last().unwrap().as_str()), ("starting", "up", "down"));
+        assert_eq!(
+            (kept[0].as_str(), kept[1].as_str(), kept.last().unwrap().as_str()),
+            ("starting", "up", "down")
+        );
         assert!(kept[kept.len() - 2].starts_with("4999 "), "the newest of the flood are there");
     }
 }

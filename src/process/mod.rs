@@ -6,7 +6,7 @@ mod child;
 mod evict;
 mod lines;
 
+pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, Group, SpawnError, spawn};
 pub use evict::{Evictee, Signalled, Spared, evictees, signal};
 pub use lines::{Pace, read_lines};
-pub(crate) use bucket::{Bucket, Rate};

@@ -38,7 +38,7 @@ pub(crate) const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 pub(crate) const OUTPUT: &str = "output";
 
 /// What waits for the writer at most: some seconds of tunnels that say a lot.
-const ROOM: Room = Room { own: 1024 * 1024, tunnel: 64 * 1024, tunnels: 1024 * 1024 };
+const ROOM: Room = Room { own: 1024 * 1024, tunnel: 256 * 1024, tunnels: 2 * 1024 * 1024 };
 
 /// The end of the process waits this long for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);

@@ -81,7 +81,8 @@ impl Record {
 
     /// The bytes that it takes in memory, roughly.
     pub(super) fn size(&self) -> usize {
-        let texts = self.fields().map(|(_, value)| if let Value::Text(text) = value { text.len() } else { 0 });
+        let texts =
+            self.fields().map(|(_, value)| if let Value::Text(text) = value { text.len() } else { 0 });
         RECORD_SIZE + texts.sum::<usize>()
     }
 
@@ -100,14 +101,20 @@ impl Record {
     /// journal lines of all tunnels stand together.
     pub(super) fn replay(&self, each: impl FnOnce(&Event<'_>)) {
         let Some((first, _)) = self.values.first() else { return };
-        let texts: Vec<Option<Cow<'_, str>>> = self.values.iter().map(|(field, value)| {
-            let Value::Text(told) = value else { return None };
-            Some(match (field.name(), self.text("tunnel")) {
-                ("message", Some(tunnel)) => format!("{}: {}", text::line(tunnel), text::lines(told)).into(),
-                ("message", None) => text::lines(told),
-                _ => text::line(told),
+        let texts: Vec<Option<Cow<'_, str>>> = self
+            .values
+            .iter()
+            .map(|(field, value)| {
+                let Value::Text(told) = value else { return None };
+                Some(match (field.name(), self.text("tunnel")) {
+                    ("message", Some(tunnel)) => {
+                        format!("{}: {}", text::line(tunnel), text::lines(told)).into()
+                    }
+                    ("message", None) => text::lines(told),
+                    _ => text::line(told),
+                })
             })
-        }).collect();
+            .collect();
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         // The length of this array is part of its type: the rest of it stays without values.
         let mut values: [(&Field, Option<&dyn tracing::Value>); MAX_FIELDS] = [(first, None); MAX_FIELDS];
@@ -132,7 +139,7 @@ pub(super) fn lines_dropped(about: About, count: u64) -> Record {
         None,
         None,
         None,
-        FieldSet::new(&["message", "tunnel", "tunnel_hash", "dropped"], Identifier(&CALLSITE)),
+        FieldSet::new(&["message", "tunnel", "tunnel_hash", "event", "dropped"], Identifier(&CALLSITE)),
         Kind::EVENT,
     );
     let message = format!("{count} log lines were dropped: the log was not read fast enough");
@@ -141,6 +148,7 @@ pub(super) fn lines_dropped(about: About, count: u64) -> Record {
         ("message", Some(Value::Text(message))),
         ("tunnel", of_tunnel(about.name)),
         ("tunnel_hash", of_tunnel(about.hash)),
+        ("event", Some(Value::Text("log_dropped".to_owned()))),
         ("dropped", Some(Value::Unsigned(count))),
     ];
     let values = told.into_iter().filter_map(|(name, value)| Some((METADATA.fields().field(name)?, value?)));
