@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::diagnose::{Refusal, quote};
+use super::meant;
 
 /// Expands `~/` to the home directory; what is relative is taken from `directory`, where the configuration lies.
 pub(super) fn expand(text: &str, directory: &Path) -> Result<PathBuf, Refusal> {
@@ -13,6 +14,7 @@ pub(super) fn expand(text: &str, directory: &Path) -> Result<PathBuf, Refusal> {
     if text.chars().any(char::is_control) {
         return Err(Refusal::new("is a path with a control character in it"));
     }
+    meant::path(text)?;
     match text.strip_prefix('~') {
         None => Ok(directory.join(text)),
         Some(rest) => {
@@ -37,6 +39,7 @@ pub(super) fn program(text: &str, directory: &Path) -> Result<PathBuf, Refusal> 
             Refusal::new(format!("{} is not a program", quote(text))).hint("the first word is the program")
         );
     }
+    meant::program(text)?;
     if text.contains('/') || text.is_empty() {
         return expand(text, directory);
     }

@@ -167,6 +167,10 @@ impl EventLoop {
                 entry.starts += 1;
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
             }
+            Action::ExplainDelay(generation) => {
+                let waited = entry.desired.policy.ready_timeout;
+                self.effects.explain_delay(&entry.outside, generation, work, waited);
+            }
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),
@@ -252,11 +256,7 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
-                Timer::Generation(slot, generation) => {
-                    let entry = self.state.entries.get(&slot);
-                    let reason = entry.and_then(|entry| entry.why_not_ready(generation));
-                    self.hear(slot, Event::DeadlinePassed(generation, reason));
-                }
+                Timer::Generation(slot, generation) => self.hear(slot, Event::DeadlinePassed(generation)),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
         }

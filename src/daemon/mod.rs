@@ -2,7 +2,9 @@
 
 mod attempt;
 mod command_attempt;
+mod command_line;
 mod effects;
+mod elsewhere;
 mod entry;
 mod event_loop;
 pub mod handle;

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::machine::Machine;
 use super::systemd::Unit;
+use crate::config::environment::Environment;
 use crate::port::holder;
 use crate::port::holder::cgroup;
 
@@ -149,6 +150,16 @@ impl Judged {
     /// Home directory of its user, which is where ssh looks, whatever HOME says.
     pub(super) fn home(&self) -> Option<PathBuf> {
         User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.dir)
+    }
+
+    /// The same for a process that it gives these variables.
+    pub(super) fn with(&self, environment: &Environment) -> Self {
+        let mut changed = self.clone();
+        if let Some(search) = environment.get("PATH") {
+            changed.search = Some(search.into());
+        }
+        changed.has_agent |= environment.get(AGENT).is_some_and(|socket| !socket.is_empty());
+        changed
     }
 
     /// Where it finds the program `name`.

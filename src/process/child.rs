@@ -14,9 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 
-/// What systemd gives to us alone: a child that inherits it could speak in our name.
-const OURS_ALONE: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+use crate::config::environment::SERVICE_MANAGER_VARIABLES;
 
 /// A process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +45,7 @@ pub struct Group {
 /// Starts `command` as the leader of a process group of its own, with nothing on its standard input, and its standard
 /// output and error as pipes.
 pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), SpawnError> {
-    for variable in OURS_ALONE {
+    for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
     }
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
