@@ -23,6 +23,7 @@ mod read;
 mod shell;
 mod slips;
 mod ssh;
+pub mod ssh_options;
 mod syntax;
 mod validate;
 mod values;

@@ -15,6 +15,9 @@ use super::form::{self, Wanted};
 use super::located::{FIELD, LOCATED};
 use super::node::{Entry, Kind, Node};
 
+/// A longer word, in bytes, is no slip of a known one.
+const LONGEST_SLIP: usize = 64;
+
 /// Reads a `T` from `node`. `None`: it could not be read at all, which is reported.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &'de Node, problems: &'de Problems) -> Option<T> {
     let read = T::deserialize(Reader { node, name: None, problems });
@@ -306,6 +309,10 @@ const SYNONYMS: [(&str, &str); 12] = [
 
 /// The known word that `written` was probably meant to be.
 fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    // Far longer than any of them: it was not meant to be one, and comparing would take long.
+    if written.len() > LONGEST_SLIP {
+        return None;
+    }
     let synonym = SYNONYMS.iter().find(|(other, _)| other.eq_ignore_ascii_case(written));
     if let Some(word) = synonym.and_then(|(_, word)| known.iter().find(|known| *known == word)) {
         return Some(word);

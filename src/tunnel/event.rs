@@ -26,7 +26,7 @@ pub enum Event {
     ProcessReady(Generation),
     /// The process was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does
     /// instead and the next step, if that is known.
-    NotReady(Generation, Option<String>),
+    NotReady(Generation, Option<Failure>),
     /// The process has ended; nothing of its process group is left.
     ProcessEnded(Generation, Failure),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).

@@ -380,7 +380,7 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::HoldersSpared(generation, stranger(), failure()),
         Event::PortUnusable(generation, failure()),
         Event::ProcessReady(generation),
-        Event::NotReady(generation, Some("listens elsewhere".to_owned())),
+        Event::NotReady(generation, Some(failure())),
         Event::ProcessEnded(generation, failure()),
         Event::ProcessEnded(generation, Failure::new(FailureKind::Config, "no such program")),
         Event::ForwardListening(generation),

@@ -92,21 +92,23 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<String>) {
+    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<Failure>) {
+        let failure = why.unwrap_or_else(|| not_ready_in_time(self.policy));
         match self.tunnel.state {
             State::Connecting { .. } => {
                 self.end(generation);
-                self.fail(why.map_or_else(
-                    || not_ready_in_time(self.policy),
-                    |why| Failure::new(FailureKind::Timeout, why),
-                ));
+                self.fail(failure);
             }
-            State::Stopped
+            State::Replacing { old, new } if new == generation => {
+                self.end(generation);
+                self.keep_old(old, failure);
+            }
+            State::Replacing { .. }
+            | State::Stopped
             | State::NeedsAuth
             | State::AwaitingPort { .. }
             | State::Forwarding { .. }
             | State::Up { .. }
-            | State::Replacing { .. }
             | State::HandingOver { .. }
             | State::Stopping { .. }
             | State::Backoff { .. }
@@ -145,11 +147,8 @@ impl Step<'_> {
 
     pub(super) fn deadline_passed(&mut self, generation: Generation) {
         match &self.tunnel.state {
-            State::Connecting { .. } => match self.policy.kind {
-                Kind::Ssh => self.not_ready(generation, None),
-                // It may listen, and elsewhere.
-                Kind::Command => self.actions.push(Action::ExplainDelay(generation)),
-            },
+            // It may do something else, or wait for somebody.
+            State::Connecting { .. } => self.actions.push(Action::ExplainDelay(generation)),
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
@@ -163,10 +162,8 @@ impl Step<'_> {
                     ),
                 );
             }
-            State::Replacing { old, new } if *new == generation => {
-                let old = *old;
-                self.end(generation);
-                self.keep_old(old, not_ready_in_time(self.policy));
+            State::Replacing { new, .. } if *new == generation => {
+                self.actions.push(Action::ExplainDelay(generation));
             }
             State::HandingOver { old, new } if *old == generation => {
                 // It hangs. Its port is free when it is dead, and the kernel will say so.
@@ -225,9 +222,7 @@ fn not_ready_in_time(policy: &Policy) -> Failure {
     Failure::new(
         FailureKind::Timeout,
         match policy.kind {
-            Kind::Ssh => format!(
-                "ssh was not connected after {waited} s; see whether the server answers, or raise ssh.connect_timeout"
-            ),
+            Kind::Ssh => format!("ssh was not ready after {waited} s"),
             Kind::Command => format!(
                 "the command did not listen on its port within {waited} s; see its output with `portward logs`, or \
                  raise start_timeout"
