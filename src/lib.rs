@@ -11,6 +11,7 @@
 //! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`text`]: texts of others made safe to show.
+//! - [`home`]: the home directory, for `~/` and for children.
 //! - [`clock`]: the only place that reads a clock.
 
 pub mod api;
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod home;
 pub mod observe;
 pub mod port;
 pub mod process;
