@@ -12,6 +12,7 @@
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`text`]: texts of others made safe to show.
 //! - [`home`]: the home directory, for `~/` and for children.
+//! - [`watch`]: changes of files, by the process's one inotify instance.
 //! - [`clock`]: the only place that reads a clock.
 
 pub mod api;
@@ -27,3 +28,4 @@ pub mod process;
 pub mod ssh;
 pub mod text;
 pub mod tunnel;
+pub mod watch;

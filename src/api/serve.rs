@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time;
@@ -20,6 +20,7 @@ use tokio::time;
 use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
 use super::listen::Listeners;
+use super::socket::UnixDoorway;
 use super::{peer, router};
 use crate::daemon::handle::Handle;
 
@@ -74,7 +75,7 @@ trait Door {
 }
 
 struct UnixDoor {
-    listener: UnixListener,
+    listener: UnixDoorway,
     open: Router,
     closed: Router,
 }

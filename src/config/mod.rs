@@ -30,7 +30,7 @@ pub use desired::Desired;
 pub use diagnose::{Diagnostic, Diagnostics, Place};
 pub use file::ReadError;
 pub use raw::schema;
-pub use watch::{ConfigWatch, WatchError};
+pub use watch::ConfigWatch;
 
 use crate::home;
 

@@ -11,7 +11,12 @@ use super::{identity, node, overlap, paths, raw, read, ssh};
 
 /// Reads `source`, the file `path`, and reports everything that is wrong with it. What it returns is to be used only if
 /// nothing was reported. `home` is what `~/` stands for.
-pub(super) fn desired(source: &str, path: &Path, home: Option<&Path>, problems: &Problems) -> Option<Desired> {
+pub(super) fn desired(
+    source: &str,
+    path: &Path,
+    home: Option<&Path>,
+    problems: &Problems,
+) -> Option<Desired> {
     let tree = node::parse(source, problems)?;
     let config: raw::Config = read::read(&tree, problems)?;
     let tunnels = match &config.tunnels {

@@ -13,7 +13,7 @@ use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Evictee, Group, Signalled, SpawnError};
-use crate::ssh::{self, ControlDirectory};
+use crate::ssh::{self, ControlDirectory, ControlError};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -104,6 +104,11 @@ impl Effects {
         Self { ports, control }
     }
 
+    /// Makes the directory of the control sockets again where it is missing.
+    pub(super) fn restore_control(&mut self) -> Result<(), ControlError> {
+        self.control.restore()
+    }
+
     /// The listeners on `endpoints` now.
     pub(super) fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, crate::port::PortError> {
         self.ports.listeners(endpoints)
@@ -134,7 +139,7 @@ impl Effects {
     }
 
     /// Starts the process of `work`.
-    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
         let listening = Listening::default();
         let attempt = Attempt {
             generation,
@@ -171,7 +176,7 @@ impl Effects {
     }
 
     fn start_ssh(
-        &self,
+        &mut self,
         attempt: Attempt,
         slot: Slot,
         tunnel: &SshTunnel,

@@ -14,8 +14,10 @@ use super::effects::Effects;
 use super::entry::Entry;
 use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
+use super::runtime::Runtime;
 use super::snapshot::Snapshot;
 use super::waiter::Waiter;
+use super::warnings::Warnings;
 use crate::clock::{Clock, Moment};
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
@@ -36,6 +38,7 @@ pub(super) struct EventLoop {
     pub(super) logs: Arc<RecentLogs>,
     pub(super) config_path: PathBuf,
     pub(super) config: ConfigWatch,
+    pub(super) runtime: Runtime,
     pub(super) state: State,
 }
 
@@ -50,6 +53,7 @@ pub(super) struct State {
     pub(super) waiters: Vec<Waiter>,
     pub(super) api: desired::Api,
     pub(super) config_error: Option<String>,
+    pub(super) warnings: Warnings,
     pub(super) stopping: bool,
 }
 
@@ -63,6 +67,7 @@ impl EventLoop {
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
         self.state.api = wanted.api.clone();
+        self.note_config_watch();
         self.apply(wanted.tunnels);
         self.publish();
         systemd::ready();
@@ -77,11 +82,13 @@ impl EventLoop {
                     // The error is logged, and the status shows it.
                     let _ = self.reload(result);
                 }
+                () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
                 () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
                 _ = terminate.recv() => self.stop_all(),
                 _ = interrupt.recv() => self.stop_all(),
                 _ = hangup.recv() => {
                     systemd::reloading();
+                    self.restore_runtime();
                     let result = self.read_config();
                     let _ = self.reload(result);
                     systemd::ready();
@@ -92,6 +99,7 @@ impl EventLoop {
                 self.hear(slot, event);
             }
             self.answer_waiters();
+            self.note_config_watch();
             self.publish();
             if let (Some(interval), Some(due)) = (watchdog, next_ping)
                 && self.clock.now() >= due
@@ -200,6 +208,7 @@ impl EventLoop {
                 let _ = reply.send(report);
             }
             Command::Reload { dry_run: false, reply } => {
+                self.restore_runtime();
                 let result = self.read_config();
                 let _ = reply.send(self.reload(result));
             }

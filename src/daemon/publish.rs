@@ -38,6 +38,7 @@ impl EventLoop {
                 .collect(),
             config_path: self.config_path.display().to_string(),
             config_error: self.state.config_error.clone(),
+            warnings: self.state.warnings.list(),
         }
     }
 }
@@ -59,6 +60,9 @@ fn counts(snapshot: &Snapshot) -> String {
     }
     if snapshot.config_error.is_some() {
         text.push_str("; the configuration file has errors");
+    }
+    for warning in &snapshot.warnings {
+        let _ = write!(text, "; {warning}");
     }
     text
 }

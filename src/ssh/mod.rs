@@ -6,7 +6,7 @@ mod failure;
 mod forward;
 mod master;
 
-pub use control::{ControlDirectory, ControlError, ControlSocket};
+pub use control::{ControlDirectory, ControlError, ControlSocket, SocketMade};
 pub use failure::classify;
 pub use forward::{Master, MasterError};
 pub use master::command;
