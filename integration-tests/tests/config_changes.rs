@@ -35,7 +35,7 @@ const WAYS: &[(&str, &str)] = &[
         "dd if=/dev/zero bs=1 count=0 seek=$(stat -c %s $N) of=$F status=none; dd if=$N of=$F conv=notrunc status=none",
     ),
     ("vim-with-a-backup", "mv $F $F~; cat $N > $F; rm $F~"),
-    ("vim", "vim -N -u NONE -es -c '%d' -c \"read $N\" -c '1d' -c 'wq!' $F < /dev/null"),
+    ("vim", "vim -N -u NONE -es -c '%d' -c \"read $N\" -c 'wq!' $F < /dev/null"),
     (
         "emacs-with-a-lock",
         "ln -s user@host.1 $D/.#config.yaml; cp $N $D/#config.yaml#; mv $D/#config.yaml# $F; rm $D/.#config.yaml",
@@ -88,7 +88,7 @@ import os
 fd = os.open('$D', os.O_TMPFILE | os.O_WRONLY)
 os.write(fd, open('$N', 'rb').read())
 os.unlink('$F')
-os.link(f'/proc/self/fd/{fd}', '$F', follow_symlinks=True)\"",
+os.link(f'/proc/self/fd/{fd}', '$F', src_dir_fd=os.open('/', os.O_PATH), follow_symlinks=True)\"",
     ),
     ("directory-replaced", "mkdir $W/next; cp $N $W/next/config.yaml; mv $D $W/last; mv $W/next $D"),
     ("directory-removed-and-made", "rm -rf $D; mkdir $D; cp $N $F"),

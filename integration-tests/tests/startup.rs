@@ -13,6 +13,7 @@ use integration_tests::{
 };
 use nix::sys::signal::Signal;
 use portward::daemon::snapshot::Snapshot;
+use portward::doctor::{Check, Finding, Level};
 use portward::tunnel::StateName;
 
 const PORT: u16 = 9443;
@@ -107,6 +108,14 @@ async fn starts_without_inotify_and_gets_it_back(limit: &str, word: &str) {
     let warned = warnings(&daemon).await;
     assert!(warned.len() == 1 && warned[0].contains(word), "{warned:?}");
 
+    // doctor is under the same limit, and names it.
+    let config = lab.config_path().display().to_string();
+    let doctor = daemon.cli(&["doctor", "--json", &config]).await;
+    let findings: Vec<Finding> = serde_json::from_slice(&doctor.stdout).unwrap();
+    let finding = findings.iter().find(|finding| finding.check == Check::FileEvents).unwrap();
+    assert_eq!(finding.level, Level::Warning, "{finding:?}");
+    assert!(finding.mend.as_ref().unwrap().contains(&format!("sysctl -w user.{limit}=")), "{finding:?}");
+
     // A restart needs a new control socket.
     let answer = daemon.post("/restart/web").await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -187,10 +196,10 @@ const DELETIONS: &[(&str, &str)] = &[
     ("emptied", "rm -rf $R/*"),
     (
         "a socket replaced by a dead one",
-        "rm $R/portward.sock; python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('$R/portward.sock')\"",
+        "python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('$R.dead')\"; mv $R.dead $R/portward.sock",
     ),
     ("mounted over", "mount -t tmpfs -o mode=755 tmpfs $R"),
-    ("unmounted", "umount $R"),
+    ("unmounted", "umount -l $R"),
 ];
 
 #[tokio::test]

@@ -104,9 +104,9 @@ impl Effects {
         Self { ports, control }
     }
 
-    /// Makes the directory of the control sockets again where it is missing.
-    pub(super) fn restore_control(&mut self) -> Result<(), ControlError> {
-        self.control.restore()
+    /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
+    pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        self.control.restore(is_locked)
     }
 
     /// The listeners on `endpoints` now.

@@ -94,11 +94,12 @@ impl Runtime {
         }
     }
 
-    /// Makes again what is missing; `control` does that for the control sockets. `true`: the API's socket was made again.
+    /// Makes again what is missing; `control` does that for the control sockets, and is told whether no other daemon uses
+    /// their directory.
     pub(super) fn restore(
         &mut self,
-        control: impl FnOnce() -> Result<(), ControlError>,
-    ) -> Result<bool, RuntimeError> {
+        control: impl FnOnce(bool) -> Result<(), ControlError>,
+    ) -> Result<(), RuntimeError> {
         let restored = self.try_restore(control);
         self.retry = restored.is_err().then(|| Retry {
             failed: Instant::now(),
@@ -109,17 +110,21 @@ impl Runtime {
 
     fn try_restore(
         &mut self,
-        control: impl FnOnce() -> Result<(), ControlError>,
-    ) -> Result<bool, RuntimeError> {
+        control: impl FnOnce(bool) -> Result<(), ControlError>,
+    ) -> Result<(), RuntimeError> {
         // Watched first and looked at then, so that no change falls between the two.
         self.followed.follow();
-        let made = self.make_directory();
+        let api = self.make_directory().and_then(|()| Ok(self.socket.restore()?));
+        if matches!(api, Ok(true)) {
+            tracing::warn!(
+                event = "runtime",
+                "the API's socket was removed and is made again; the tunnels have gone on"
+            );
+        }
         // Also without the directory: ssh's sockets may be somewhere else.
-        let control = control();
-        made?;
-        let restored = self.socket.restore()?;
-        control?;
-        Ok(restored)
+        let control = control(api.is_ok());
+        api?;
+        Ok(control?)
     }
 
     /// Whoever has put another one in its place is unlikely to know its mode.

@@ -37,13 +37,7 @@ impl EventLoop {
             return;
         }
         let effects = &mut self.effects;
-        let restored = self.runtime.restore(|| effects.restore_control());
-        if matches!(restored, Ok(true)) {
-            tracing::warn!(
-                event = "runtime",
-                "the API's socket was removed and is made again; the tunnels have gone on"
-            );
-        }
+        let restored = self.runtime.restore(|is_locked| effects.restore_control(is_locked));
         let now = restored.err().map(|error| format!("{error}; portward tries again by itself"));
         let before = std::mem::replace(&mut self.state.warnings.runtime, now);
         if before == self.state.warnings.runtime {

@@ -150,11 +150,14 @@ impl ControlDirectory {
 
     /// Makes the directory again where it is missing, or a private one elsewhere. The error says why it is not where it
     /// belongs; there is a usable one nevertheless, unless it says that of both.
-    pub fn restore(&mut self) -> Result<(), ControlError> {
+    ///
+    /// A directory that somebody else has put there may be that of another daemon, whose sockets have the same names: it is
+    /// taken over only if `is_locked`, which means that no other daemon runs there.
+    pub fn restore(&mut self, is_locked: bool) -> Result<(), ControlError> {
         if self.place.path == self.path && self.place.is_intact() {
             return Ok(());
         }
-        let cause = match self.make_again() {
+        let cause = match self.make_again(is_locked) {
             Ok(place) => {
                 self.enter(place);
                 return Ok(());
@@ -168,12 +171,12 @@ impl ControlDirectory {
         Err(ControlError::Elsewhere { place: self.place.path.clone(), cause: Box::new(cause) })
     }
 
-    /// A directory that somebody else has put there may be that of a daemon that runs: its sockets have the same names.
-    fn make_again(&self) -> Result<Place, ControlError> {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(|error| failed("make", &self.path, error))?;
+    fn make_again(&self, is_locked: bool) -> Result<Place, ControlError> {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Ok(()) => {}
+            Err(error) if is_locked && error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed("make", &self.path, error)),
+        }
         Place::at(&self.path)
     }
 
@@ -215,10 +218,12 @@ impl ControlDirectory {
     pub fn socket(&mut self, name: &str) -> (ControlSocket, SocketMade) {
         // Who cannot have it where it belongs is told by the daemon, which looks after that; if there is no place at all, ssh
         // says so.
-        let _ = self.restore();
+        let _ = self.restore(false);
         // Each time, for inotify may be to be had again, or no longer.
         let is_watched = self.subscription.watch(&self.place.path).is_ok();
         let path = self.place.path.join(name);
+        // A name is given once: what has it is left from somebody else.
+        let _ = fs::remove_file(&path);
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
         let made = SocketMade { path: path.clone(), heard, is_watched };
@@ -402,7 +407,7 @@ mod tests {
         let mut control = open(&path).unwrap();
         fs::rename(&path, directory.path().join("old")).unwrap();
         let other = open(&path).unwrap();
-        assert!(matches!(control.restore(), Err(ControlError::Elsewhere { .. })));
+        assert!(matches!(control.restore(false), Err(ControlError::Elsewhere { .. })));
         let (socket, made) = control.socket("1-1");
         let private = socket.path().parent().unwrap().to_owned();
         assert!(!private.starts_with(directory.path()), "{private:?}");
@@ -411,7 +416,10 @@ mod tests {
         made.wait().await;
 
         drop(other);
-        control.restore().unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(control.restore(false).is_err(), "it may belong to a daemon that runs");
+        control.restore(true).unwrap();
         assert!(private.exists(), "a socket is in there");
         let (later, _made) = control.socket("1-2");
         assert_eq!(later.path(), path.join("1-2"));
