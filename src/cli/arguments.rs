@@ -40,7 +40,9 @@ pub(super) enum Command {
     ///
     /// A file that a service of the system reads is judged for the user of that service: `~/` is that user's home directory.
     ///
-    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint.
+    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint. An
+    /// `identity_file` that is missing, or that the daemon cannot read, is a warning on standard error: it may be there by the
+    /// time that ssh needs it.
     Check(CheckArguments),
     /// Show the tunnels: what they do, where they listen, who is in their way
     Status(StatusArguments),

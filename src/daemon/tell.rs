@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::tally::Failed;
 use crate::config::desired;
 use crate::tunnel::{Event, Slot};
 
@@ -45,12 +46,27 @@ pub(super) use tell;
 pub(super) struct Teller {
     slot: Slot,
     identity: Arc<Mutex<Identity>>,
-    events: mpsc::UnboundedSender<(Slot, Event)>,
+    reports: mpsc::UnboundedSender<(Slot, Report)>,
+}
+
+/// What the event loop is told about a tunnel.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// What the core decides about.
+    Event(Event),
+    /// Its process was started: the status has its pid.
+    Started,
+    /// Clients were turned away.
+    ConnectionsFailed(Failed),
 }
 
 impl Teller {
-    pub(super) fn new(slot: Slot, identity: Identity, events: mpsc::UnboundedSender<(Slot, Event)>) -> Self {
-        Self { slot, identity: Arc::new(Mutex::new(identity)), events }
+    pub(super) fn new(
+        slot: Slot,
+        identity: Identity,
+        reports: mpsc::UnboundedSender<(Slot, Report)>,
+    ) -> Self {
+        Self { slot, identity: Arc::new(Mutex::new(identity)), reports }
     }
 
     /// What the log lines are filed under now.
@@ -63,9 +79,14 @@ impl Teller {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Tells the event loop. After its end nobody needs to know.
+    /// Tells the event loop what the core decides about.
     pub(super) fn report(&self, event: Event) {
-        let _ = self.events.send((self.slot, event));
+        self.tell(Report::Event(event));
+    }
+
+    /// Tells the event loop. After its end nobody needs to know.
+    pub(super) fn tell(&self, report: Report) {
+        let _ = self.reports.send((self.slot, report));
     }
 
     /// Logs a line that the tunnel's process said.

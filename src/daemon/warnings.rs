@@ -24,9 +24,10 @@ impl EventLoop {
         if before == self.state.warnings.config {
             return;
         }
-        match &self.state.warnings.config {
-            Some(trouble) => tracing::warn!(event = "watch", "{trouble}"),
-            None => tracing::info!(event = "watch", "changes of the configuration are noticed again"),
+        if let Some(trouble) = &self.state.warnings.config {
+            tracing::warn!(event = "watch", "{trouble}");
+        } else {
+            tracing::info!(event = "watch", "changes of the configuration are noticed again");
         }
         self.tell_warnings();
     }
@@ -43,9 +44,10 @@ impl EventLoop {
         if before == self.state.warnings.runtime {
             return;
         }
-        match &self.state.warnings.runtime {
-            Some(trouble) => tracing::error!(event = "runtime", "the tunnels go on, but {trouble}"),
-            None => tracing::info!(event = "runtime", "the runtime directory is complete again"),
+        if let Some(trouble) = &self.state.warnings.runtime {
+            tracing::error!(event = "runtime", "the tunnels go on, but {trouble}");
+        } else {
+            tracing::info!(event = "runtime", "the runtime directory is complete again");
         }
         self.tell_warnings();
     }

@@ -94,13 +94,12 @@ fn words(text: &str) -> Vec<String> {
         match (letter, quote) {
             ('\\', None | Some('"')) => word.get_or_insert_default().extend(letters.next()),
             (letter, Some(end)) if letter == end => quote = None,
-            (letter, Some(_)) => word.get_or_insert_default().push(letter),
             ('"' | '\'', None) => {
                 word.get_or_insert_default();
                 quote = Some(letter);
             }
             (letter, None) if letter.is_ascii_whitespace() => words.extend(word.take()),
-            (letter, None) => word.get_or_insert_default().push(letter),
+            (letter, _) => word.get_or_insert_default().push(letter),
         }
     }
     words.extend(word);

@@ -152,18 +152,17 @@ impl Shared {
         let moves = event.kind.is_create()
             || event.kind.is_remove()
             || matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
-        let counts = moves
-            || match event.kind {
-                EventKind::Modify(_) => self.scope == Scope::Content,
-                // A writer that maps the file tells by this alone. Opening and reading are events, too: to heed them would
-                // make one reading the cause of the next.
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.scope == Scope::Content,
-                EventKind::Access(_)
-                | EventKind::Any
-                | EventKind::Create(_)
-                | EventKind::Remove(_)
-                | EventKind::Other => false,
-            };
+        let writes = match event.kind {
+            // A writer that maps the file tells by closing it alone. Opening and reading are events, too: to heed them would
+            // make one reading the cause of the next.
+            EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+            EventKind::Access(_)
+            | EventKind::Any
+            | EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Other => false,
+        };
+        let counts = moves || writes && self.scope == Scope::Content;
         if !counts {
             return false;
         }

@@ -24,6 +24,7 @@ impl Window {
     }
 
     /// The burst goes on.
+    #[must_use]
     pub fn touched(self, now: Instant) -> Self {
         Self { last: now, ..self }
     }
