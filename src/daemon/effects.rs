@@ -19,7 +19,7 @@ use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Evictee, Pace, Signalled};
-use crate::ssh::{self, ControlDirectory, Plan};
+use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -127,6 +127,11 @@ impl Effects {
         self.shares.clone()
     }
 
+    /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
+    pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        self.control.restore(is_locked)
+    }
+
     /// The listeners on `endpoints` now.
     pub(super) fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, crate::port::PortError> {
         self.ports.listeners(endpoints)
@@ -189,7 +194,7 @@ impl Effects {
     }
 
     /// Starts the process of `work`.
-    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
         let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
         let said = Said::default();
