@@ -69,7 +69,7 @@ pub(super) fn render(
         coloured(&table(tunnels, now, width))
     };
     for tunnel in tunnels {
-        if let Some(why) = explain(tunnel) {
+        if let Some(why) = explain(tunnel, now) {
             // Writing to a String cannot fail.
             let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&why));
         }
@@ -160,7 +160,7 @@ fn coloured(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tests::tunnel;
+    use crate::api::tests::{listener, tunnel};
     use crate::port::Holder;
 
     fn now() -> Timestamp {
@@ -178,14 +178,15 @@ mod tests {
             listeners: Vec::new(),
             local_port: "8081".to_owned(),
             remote_port: "wiki.internal:80".to_owned(),
-            holder: Some(Holder {
+            held_by: vec![listener(Holder {
                 pid: Some(812),
                 command: Some("nginx \u{1b}[31m".to_owned()),
                 uid: 33,
                 user: Some("www-data".to_owned()),
                 unit: Some("nginx.service".to_owned()),
+                cgroup: Some("/system.slice/nginx.service".to_owned()),
                 ..Holder::default()
-            }),
+            })],
             ..tunnel("wiki")
         };
         let program = TunnelStatus {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::unistd::{Pid, getpgid};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -11,7 +12,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use super::attempt::{Attempt, Listening, Order, port_failure};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
+use crate::port::{Endpoint, HeldBy, Listener, Occupant, PortError, Ports, Verdict, who};
 use crate::process::{self, Evictee, Group, Signalled, SpawnError};
 use crate::ssh::{self, ControlDirectory};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
@@ -38,6 +39,19 @@ struct Wait {
     task: AbortHandle,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
+    /// The sockets that were told last.
+    told: Arc<Mutex<Vec<HeldBy>>>,
+}
+
+/// A tunnel that waits for its port.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    teller: Teller,
+    generation: Generation,
+    endpoints: Vec<Endpoint>,
+    /// The sockets that were told last, and who has them.
+    held: Vec<HeldBy>,
+    occupants: Vec<Occupant>,
 }
 
 #[derive(Debug)]
@@ -59,6 +73,32 @@ impl Outside {
     /// The pid of this generation's process.
     pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
         self.running.get(&generation).map(|running| running.group.pid())
+    }
+
+    /// Whether one of `pids` is a process of this tunnel: in the group of one that it has started.
+    pub(super) fn runs_any(&self, mut pids: impl Iterator<Item = u32>) -> bool {
+        let leads = |pid: Pid| {
+            self.running.values().any(|running| i64::from(running.group.pid()) == i64::from(pid.as_raw()))
+        };
+        let group = |pid| getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok();
+        pids.any(|pid| group(pid).is_some_and(leads))
+    }
+
+    /// What is known of the wait for the port, if `generation` waits for it.
+    pub(super) fn waiting(
+        &self,
+        generation: Generation,
+        work: &Work,
+        occupants: &[Occupant],
+    ) -> Option<Waiting> {
+        let wait = self.waits.get(&generation)?;
+        Some(Waiting {
+            teller: self.teller.clone(),
+            generation,
+            endpoints: work.endpoints().to_vec(),
+            held: wait.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            occupants: occupants.to_vec(),
+        })
     }
 
     /// What this generation's process listened on when it came up.
@@ -116,21 +156,47 @@ impl Effects {
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&endpoints) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
-            Ok(Verdict::Held(_)) => {}
+            // An address may yet come.
+            Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
         let ports = self.ports.clone();
+        let told = Arc::<Mutex<Vec<HeldBy>>>::default();
+        let last = told.clone();
         let task = tokio::spawn(async move {
-            let unbound = ports
-                .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
-                .await;
+            let on_held = |held: &[HeldBy], occupants| {
+                held.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
+                teller.report(Event::PortHeld(generation, occupants));
+            };
+            let unbound = ports.unbound(&endpoints, on_held).await;
             teller.report(match unbound {
                 Ok(()) => Event::PortUnbound(generation),
                 Err(error) => Event::PortUnusable(generation, port_failure(&error)),
             });
         });
-        let wait = Wait { task: task.abort_handle(), evictees: Arc::default() };
+        let wait = Wait { task: task.abort_handle(), evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
+    }
+
+    /// Asks once more about the ports that tunnels wait for, and reports what has changed: the kernel does not tell of every
+    /// change of a holder. Then calls `done`.
+    pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
+        let ports = self.ports.clone();
+        spawn_blocking(move || {
+            for Waiting { teller, generation, endpoints, held, occupants } in waiting {
+                // As the wait does: what is known to be held is asked about first.
+                let mut endpoints = ports.usable(&endpoints);
+                endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
+                // Where the kernel cannot be asked, the wait itself says so.
+                let Ok(now) = ports.waited_for(&endpoints) else { continue };
+                if now.is_empty() {
+                    teller.report(Event::PortUnbound(generation));
+                } else if !who::still_tells(&occupants, &held, &now) {
+                    teller.report(Event::PortHeld(generation, who::describe(&now)));
+                }
+            }
+            done();
+        });
     }
 
     /// Starts the process of `work`.
@@ -190,7 +256,7 @@ impl Effects {
         outside: &Outside,
         generation: Generation,
         work: &Work,
-        holders: Vec<Holder>,
+        holders: Vec<Occupant>,
     ) {
         let Some(wait) = outside.waits.get(&generation) else { return };
         let (ports, endpoints, teller) =
@@ -236,33 +302,4 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
-}
-
-/// Finds out who holds the port, on a thread that may block, and reports it.
-fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
-    spawn_blocking(move || {
-        let mut holders: Vec<Holder> = Vec::new();
-        for held in &held {
-            match held.kind {
-                HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
-                    let holder = holder::describe(held);
-                    if !holders.contains(&holder) {
-                        holders.push(holder);
-                    }
-                }
-                // These sockets have no process, or none that the kernel names.
-                HoldKind::TimeWait(left) => teller.warn(&format!(
-                    "{} is in TIME_WAIT of a closed connection for another {} s; the tunnel comes up after that",
-                    held.endpoint,
-                    left.as_secs()
-                )),
-                HoldKind::Unexplained => teller.warn(&format!(
-                    "{} cannot be bound, and the kernel does not show which socket is in the way; the tunnel comes up as \
-                     soon as it is gone",
-                    held.endpoint
-                )),
-            }
-        }
-        teller.report(Event::PortHeld(generation, holders));
-    });
 }

@@ -49,7 +49,8 @@ impl Entry {
             since: clock.timestamp(self.tunnel.entered()).to_string(),
             restarts: self.starts.saturating_sub(1),
             last_error: self.tunnel.last_failure().cloned(),
-            holder: self.tunnel.holders().first().cloned(),
+            holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
+            held_by: self.tunnel.holders().to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 
 use super::attempt::Order;
@@ -20,7 +20,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
-use crate::port::Listener;
+use crate::port::{Listener, Occupant};
 use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
@@ -104,8 +104,11 @@ impl EventLoop {
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
-    pub(super) fn hear(&mut self, slot: Slot, event: Event) {
+    pub(super) fn hear(&mut self, slot: Slot, mut event: Event) {
         let now = self.clock.now();
+        if let Event::PortHeld(_, occupants) = &mut event {
+            self.name_tunnels(occupants);
+        }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         if let Event::ProcessEnded(generation, _) = &event {
             entry.outside.forget(*generation);
@@ -188,8 +191,12 @@ impl EventLoop {
                 };
                 self.act(slot, verb, timeout, reply);
             }
+            Command::AskAgain { reply } => self.ask_again(reply),
             Command::Refresh { reply } => {
                 self.refresh();
+                while let Ok((slot, event)) = self.events.try_recv() {
+                    self.hear(slot, event);
+                }
                 self.publish();
                 let _ = reply.send(self.snapshot.borrow().clone());
             }
@@ -206,13 +213,7 @@ impl EventLoop {
         }
     }
 
-    fn act(
-        &mut self,
-        slot: Slot,
-        verb: Verb,
-        timeout: Duration,
-        reply: tokio::sync::oneshot::Sender<Option<Outcome>>,
-    ) {
+    fn act(&mut self, slot: Slot, verb: Verb, timeout: Duration, reply: oneshot::Sender<Option<Outcome>>) {
         let asked = self.clock.now();
         self.hear(
             slot,
@@ -263,6 +264,28 @@ impl EventLoop {
         for (slot, generation) in passed {
             self.state.deadlines.remove(&(slot, generation));
             self.hear(slot, Event::DeadlinePassed(generation));
+        }
+    }
+
+    /// Asks about the ports that are waited for: not every change of a holder is told.
+    fn ask_again(&self, reply: oneshot::Sender<()>) {
+        let waiting = |entry: &Entry| {
+            let held_by = entry.tunnel.holders();
+            entry.outside.waiting(entry.tunnel.latest(), &entry.desired.work, held_by)
+        };
+        let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
+        // Whoever asked may have gone.
+        let done = move || {
+            let _ = reply.send(());
+        };
+        if waiting.is_empty() { done() } else { self.effects.ask_again(waiting, done) }
+    }
+
+    /// Says which of our tunnels has the port, where one has.
+    fn name_tunnels(&self, occupants: &mut [Occupant]) {
+        for holder in occupants.iter_mut().filter_map(|occupant| occupant.holder.as_mut()) {
+            let entry = self.state.entries.values().find(|entry| entry.outside.runs_any(holder.pids()));
+            holder.tunnel = entry.map(|entry| entry.desired.name.clone());
         }
     }
 

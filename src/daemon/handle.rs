@@ -102,7 +102,12 @@ pub enum Command {
         /// `None`: no such tunnel any more.
         reply: oneshot::Sender<Option<Outcome>>,
     },
-    /// Look at the kernel's listeners again, then answer with a snapshot.
+    /// Ask the kernel once more about the ports that are waited for, and answer when that is done and reported.
+    AskAgain {
+        /// Done.
+        reply: oneshot::Sender<()>,
+    },
+    /// Look at the kernel's listeners again, then answer with a snapshot of all that has been reported.
     Refresh {
         /// The fresh snapshot.
         reply: oneshot::Sender<Arc<Snapshot>>,
@@ -148,6 +153,7 @@ impl Handle {
 
     /// A picture whose listeners were looked up in the kernel after this call.
     pub async fn refreshed(&self) -> Result<Arc<Snapshot>, ShuttingDown> {
+        self.ask(|reply| Command::AskAgain { reply }).await?;
         self.ask(|reply| Command::Refresh { reply }).await
     }
 

@@ -1,11 +1,14 @@
 //! What the log says of a tunnel's life.
 
+use jiff::Timestamp;
+
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
 use super::tell::tell;
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
-use crate::port::Holder;
+use crate::port::Occupant;
+use crate::port::advice::{self, advice};
 use crate::tunnel::{Failure, StateName, Tunnel};
 
 /// The one line of a start.
@@ -63,19 +66,22 @@ fn failure(entry: &Entry, failure: &Failure, state: StateName) {
     }
 }
 
-fn waiting(entry: &Entry, holders: &[Holder]) {
+fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let identity = entry.identity();
-    let holder_pid = holders.iter().find_map(|holder| holder.pid);
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let holder_pid = held_by.iter().find_map(|occupant| occupant.holder.as_ref()?.pid);
+    let now = Timestamp::now();
+    let reasons: Vec<_> = held_by.iter().map(|occupant| advice::predicate(occupant, now)).collect();
+    let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
     tell!(
         warn,
         identity,
         state = StateName::AwaitingPort.as_str(),
         event = "held",
         holder_pid,
-        "port {} is held by {}; the tunnel comes up as soon as it is free",
+        "port {} {}; the tunnel comes up as soon as it is free: {}",
         identity.port,
-        names.join(" and ")
+        reasons.join(" and "),
+        steps.join("; ")
     );
 }
 

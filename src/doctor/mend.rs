@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::text;
+
 /// Writes lines for whoever has called doctor. Root needs no sudo, and may not have it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mend {
@@ -70,12 +72,7 @@ pub(super) fn path(path: &Path) -> String {
 
 /// A text as one word of a shell.
 pub(super) fn word(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+=,".contains(letter);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
+    text::word(text).into_owned()
 }
 
 /// `count` things.

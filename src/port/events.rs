@@ -54,6 +54,8 @@ struct State {
 struct Subscriber {
     ports: BTreeSet<u16>,
     protocols: BTreeSet<Protocol>,
+    /// Hears nothing for a while, and costs nobody anything.
+    muted: bool,
     /// Its permit is what remembers a change until the subscriber asks.
     changed: Arc<Notify>,
 }
@@ -77,6 +79,7 @@ impl Events {
         let subscriber = Subscriber {
             ports: endpoints.iter().map(Endpoint::port).collect(),
             protocols: endpoints.iter().map(|endpoint| endpoint.protocol).collect(),
+            muted: false,
             changed: changed.clone(),
         };
         state.subscribers.insert(id, subscriber);
@@ -121,24 +124,39 @@ impl State {
 
     fn unsubscribe(&mut self, id: u64) {
         self.subscribers.remove(&id);
-        match self.socket.clone() {
-            Some(socket) if !self.subscribers.is_empty() => {
-                attach_filter(socket.get_ref(), &self.ports());
-                if let Err(error) = self.join(socket.get_ref()) {
-                    tracing::debug!(%error, "destroy events that nobody waits for are still received");
-                }
-            }
-            _ => {
-                self.socket = None;
-                self.joined.clear();
-            }
+        if self.subscribers.is_empty() {
+            self.socket = None;
+            self.joined.clear();
+        } else {
+            self.update();
         }
+    }
+
+    fn mute(&mut self, id: u64, muted: bool) {
+        if let Some(subscriber) = self.subscribers.get_mut(&id) {
+            subscriber.muted = muted;
+            self.update();
+        }
+    }
+
+    /// Brings filter and groups up to date after a change of the subscribers.
+    fn update(&mut self) {
+        let Some(socket) = self.socket.clone() else { return };
+        attach_filter(socket.get_ref(), &self.ports());
+        if let Err(error) = self.join(socket.get_ref()) {
+            tracing::debug!(%error, "the groups of destroy events are not those that are waited for");
+        }
+    }
+
+    /// The subscribers that hear.
+    fn listening(&self) -> impl Iterator<Item = &Subscriber> {
+        self.subscribers.values().filter(|subscriber| !subscriber.muted)
     }
 
     /// Joins the groups that are waited for, and leaves the others: each costs whoever closes a socket of its protocol.
     fn join(&mut self, socket: &Socket) -> io::Result<()> {
         let wanted: BTreeSet<Protocol> =
-            self.subscribers.values().flat_map(|subscriber| &subscriber.protocols).copied().collect();
+            self.listening().flat_map(|subscriber| &subscriber.protocols).copied().collect();
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for group in groups(protocol) {
                 match (wanted.contains(&protocol), self.joined.contains(&protocol)) {
@@ -153,7 +171,7 @@ impl State {
     }
 
     fn ports(&self) -> BTreeSet<u16> {
-        self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect()
+        self.listening().flat_map(|subscriber| &subscriber.ports).copied().collect()
     }
 
     /// Reads one datagram and wakes whom it concerns.
@@ -220,6 +238,25 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// Hears nothing until the guard is dropped, and so costs neither this process nor those that close sockets anything. What
+    /// happens meanwhile is never told: ask again afterwards.
+    pub(super) fn mute(&mut self) -> Muted<'_> {
+        self.events.lock().mute(self.id, true);
+        Muted(self)
+    }
+}
+
+/// A subscription that hears nothing.
+#[derive(Debug)]
+pub(super) struct Muted<'s>(&'s Subscription);
+
+impl Drop for Muted<'_> {
+    fn drop(&mut self) {
+        self.0.events.lock().mute(self.0.id, false);
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.events.lock().unsubscribe(self.id);
@@ -227,7 +264,7 @@ impl Drop for Subscription {
 }
 
 /// Hands the socket to tokio.
-fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its open descriptor, and nobody closes or replaces it while the `AsyncFd` owns the socket.
     let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(registered?)

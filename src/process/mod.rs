@@ -6,5 +6,5 @@ mod evict;
 mod lines;
 
 pub use child::{Child, Group, SpawnError, spawn};
-pub use evict::{Evictee, Signalled, Spared, evictees, signal};
+pub use evict::{Bar, Evictee, Signalled, Spared, Suspect, bar, evictees, signal};
 pub use lines::read_lines;

@@ -20,7 +20,7 @@ async fn wait_while(
 ) -> Vec<Vec<HeldBy>> {
     let told = RefCell::new(Vec::new());
     let waiting = Notify::new();
-    let on_held = |held: &[HeldBy]| {
+    let on_held = |held: &[HeldBy], _| {
         told.borrow_mut().push(held.to_vec());
         waiting.notify_one();
     };
@@ -53,7 +53,7 @@ fn an_unbound_port_is_not_waited_for() {
     namespace::run(async || {
         let ports = Ports::new().unwrap();
         ports
-            .unbound(&[endpoint("127.0.0.1"), endpoint("::1")], |held| panic!("held: {held:?}"))
+            .unbound(&[endpoint("127.0.0.1"), endpoint("::1")], |held, _| panic!("held: {held:?}"))
             .await
             .unwrap();
         let counters = ports.counters();
@@ -250,7 +250,7 @@ fn two_waiters_for_a_half_free_port_do_not_wake_each_other_for_ever() {
         let wanted = [endpoint("127.0.0.1"), endpoint("::1")];
         let squatter = bind(at("::1"), Options { v6only: true, ..Options::default() }).unwrap();
         let waiting = async {
-            let (first, second) = tokio::join!(one.unbound(&wanted, |_| ()), two.unbound(&wanted, |_| ()));
+            let (first, second) = tokio::join!(one.unbound(&wanted, |_, _| ()), two.unbound(&wanted, |_, _| ()));
             first.unwrap();
             second.unwrap();
         };
