@@ -42,7 +42,7 @@ pub(super) fn ask(ports: &Ports, claims: &[Claim], judged: &Judged) -> Vec<Answe
                 seen.push(held.cookie);
                 is_new
             };
-            held.iter().filter(new).flat_map(|held| describe(held, judged)).collect()
+            held.iter().filter(new).filter_map(|held| describe(held, judged)).collect()
         });
         Answer { claim: claim.clone(), result }
     };

@@ -52,9 +52,8 @@ impl Command {
         let sudo = if uid == 0 { "" } else { "sudo " };
         match &self.by {
             By::Anybody => line.clone(),
-            By::Root => format!("{sudo}{line}"),
             By::Owner(owner) | By::User(owner, _) | By::Manager(owner) if *owner == uid => line.clone(),
-            By::Owner(_) => format!("{sudo}{line}"),
+            By::Root | By::Owner(_) => format!("{sudo}{line}"),
             By::User(_, name) if uid == 0 => format!("runuser -u {name} -- {line}"),
             By::User(_, name) => format!("sudo -u {name} {line}"),
             By::Manager(owner) => {

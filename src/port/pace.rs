@@ -11,35 +11,54 @@ use tokio::time::Instant;
 
 /// Of how much time one part may be spent: a fiftieth is 2 % of one core.
 const SHARE: u32 = 50;
-/// What can be saved up: some fifty queries of the cheap kind.
-const SAVINGS: Duration = Duration::from_millis(2);
-/// The longest rest: after a query that took 5 ms or more, as with tens of thousands of sockets.
-const LONGEST_REST: Duration = Duration::from_millis(250);
 
-/// The account of one wait.
+/// An account of processor time.
 #[derive(Debug)]
 pub(super) struct Pace {
+    terms: Terms,
     /// When the account will be balanced, if nothing more is spent; it is overdrawn until then.
     balanced: Instant,
 }
 
+/// How an account is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// What can be saved up.
+    pub(super) savings: Duration,
+    /// The longest rest, whatever was spent.
+    pub(super) longest_rest: Duration,
+}
+
+impl Terms {
+    /// For queries: some fifty of the cheap kind can be saved up. The longest rest follows one of 5 ms or more, as with tens
+    /// of thousands of sockets.
+    pub(super) const QUERIES: Self =
+        Self { savings: Duration::from_millis(2), longest_rest: Duration::from_millis(250) };
+    /// For reading /proc, which takes some 10 ms: ten times can be saved up.
+    pub(super) const PROCESSES: Self =
+        Self { savings: Duration::from_millis(100), longest_rest: Duration::from_secs(1) };
+}
+
 impl Pace {
-    /// An account with savings.
-    pub(super) fn new(now: Instant) -> Self {
-        Self { balanced: now.checked_sub(SAVINGS * SHARE).unwrap_or(now) }
+    /// An account with all that can be saved up.
+    pub(super) fn new(terms: Terms, now: Instant) -> Self {
+        Self { terms, balanced: saved_up(terms, now) }
     }
 
     /// `cost` of processor time has been spent.
     pub(super) fn spend(&mut self, cost: Duration, now: Instant) {
-        let saved = now.checked_sub(SAVINGS * SHARE).unwrap_or(now);
-        let balanced = self.balanced.max(saved) + cost * SHARE;
-        self.balanced = balanced.min(now + LONGEST_REST);
+        let balanced = self.balanced.max(saved_up(self.terms, now)) + cost * SHARE;
+        self.balanced = balanced.min(now + self.terms.longest_rest);
     }
 
     /// Until when to rest; `None` when the next query may be made at once.
     pub(super) fn rest(&self, now: Instant) -> Option<Instant> {
         (self.balanced > now).then_some(self.balanced)
     }
+}
+
+fn saved_up(terms: Terms, now: Instant) -> Instant {
+    now.checked_sub(terms.savings * SHARE).unwrap_or(now)
 }
 
 /// The processor time that `work` took on this thread, beside its result. How long others kept the processor does not count.
@@ -74,15 +93,15 @@ mod tests {
     #[test]
     fn a_port_that_never_rests_costs_a_fiftieth_of_the_time() {
         let start = Instant::now();
-        let queries = busy(&mut Pace::new(start), start, Duration::from_secs(10), QUERY);
-        let most = (Duration::from_secs(10) / SHARE + SAVINGS).div_duration_f64(QUERY);
+        let queries = busy(&mut Pace::new(Terms::QUERIES, start), start, Duration::from_secs(10), QUERY);
+        let most = (Duration::from_secs(10) / SHARE + Terms::QUERIES.savings).div_duration_f64(QUERY);
         assert!(f64::from(queries) < most + 1.0, "{queries} of {most}");
     }
 
     #[test]
     fn a_quiet_port_is_asked_about_at_once() {
         let start = Instant::now();
-        let mut pace = Pace::new(start);
+        let mut pace = Pace::new(Terms::QUERIES, start);
         for query in 0..40 {
             let now = start + QUERY * query;
             assert_eq!(pace.rest(now), None, "query {query} of a burst");
@@ -96,9 +115,9 @@ mod tests {
     #[test]
     fn a_rest_is_bounded_whatever_a_query_costs() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = Pace::new(Terms::QUERIES, now);
         pace.spend(Duration::from_secs(10), now);
-        assert_eq!(pace.rest(now), Some(now + LONGEST_REST));
+        assert_eq!(pace.rest(now), Some(now + Terms::QUERIES.longest_rest));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pace::{self, Pace};
+use super::pace::{self, Pace, Terms};
 use super::telling::{Silent, Telling};
 use super::time_wait::Jiffies;
 use super::trial::Trial;
@@ -38,7 +38,7 @@ impl Ports {
         let mut known = Vec::new();
         let mut telling = Telling::new();
         let mut silent = Silent::default();
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new(Terms::QUERIES, Instant::now());
         loop {
             let (obstacles, cost) = pace::timed(|| self.in_the_way(&endpoints));
             let (obstacles, read) = (obstacles?, Instant::now());

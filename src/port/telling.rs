@@ -6,12 +6,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::network::NetworkChanges;
-use super::{HeldBy, Occupant, OccupantKind, pace, who};
+use super::pace::{self, Pace, Terms};
+use super::{HeldBy, Occupant, OccupantKind, who};
 
-/// To read /proc takes 10 ms and more. Where holders change all the time, a fiftieth of the time goes into it,
-const REST: u32 = 50;
-/// and the latest are known this much later at most.
-const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long to wait before what nothing tells of is looked at for the first time, and how long at most.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -24,12 +21,12 @@ type Told = (Vec<HeldBy>, Vec<Occupant>);
 pub(super) struct Telling {
     next: Option<Vec<HeldBy>>,
     running: Option<JoinHandle<(Told, Duration)>>,
-    not_before: Instant,
+    pace: Pace,
 }
 
 impl Telling {
     pub(super) fn new() -> Self {
-        Self { next: None, running: None, not_before: Instant::now() }
+        Self { next: None, running: None, pace: Pace::new(Terms::PROCESSES, Instant::now()) }
     }
 
     /// Wants to know who these are, and no others any more.
@@ -50,7 +47,7 @@ impl Telling {
                 self.running = None;
                 // If the thread panicked, there is nothing to tell; that has been reported.
                 if let Ok((told, cost)) = told {
-                    self.not_before = Instant::now() + (cost * REST).min(LONGEST_REST);
+                    self.pace.spend(cost, Instant::now());
                     // Who has been succeeded meanwhile is not told.
                     if !self.is_due() {
                         return told;
@@ -60,7 +57,9 @@ impl Telling {
             if !self.is_due() {
                 return std::future::pending().await;
             }
-            sleep_until(self.not_before).await;
+            if let Some(rest) = self.pace.rest(Instant::now()) {
+                sleep_until(rest).await;
+            }
             if let Some(held) = self.next.take() {
                 self.running = Some(spawn_blocking(move || {
                     let (occupants, cost) = pace::timed(|| who::describe(&held));

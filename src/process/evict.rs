@@ -90,13 +90,15 @@ pub fn bar(occupant: &Occupant, suspects: &[Suspect]) -> Option<Bar> {
         (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if suspects.is_empty() => {
             Some(if holder.is_hidden() { Bar::Unseen } else { Bar::Nobody })
         }
-        (OccupantKind::Listener | OccupantKind::Bound, Some(_)) => suspects.iter().find_map(Suspect::bar),
+        (OccupantKind::Listener | OccupantKind::Bound, Some(_)) => {
+            suspects.iter().copied().find_map(Suspect::bar)
+        }
     }
 }
 
 impl Suspect {
     /// Why it may not be ended.
-    fn bar(&self) -> Option<Bar> {
+    fn bar(self) -> Option<Bar> {
         if self.pid == FIRST_PROCESS {
             Some(Bar::FirstProcess)
         } else if self.is_ancestor {

@@ -104,6 +104,11 @@ fn is_unit(name: &str) -> bool {
         .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()))
 }
 
+/// A group of units.
+fn is_slice(name: &str) -> bool {
+    name.strip_suffix(".slice").is_some()
+}
+
 /// A unit as the service manager of this machine, or of a user, knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place<'p> {
@@ -130,7 +135,7 @@ pub(crate) fn place_in(path: &str) -> Option<Place<'_>> {
     let mut manager = Manager::System;
     let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
     while let Some(name) = names.next() {
-        if name.ends_with(".slice") {
+        if is_slice(name) {
             continue;
         }
         let user = name.strip_prefix("user@").and_then(|name| name.strip_suffix(".service")?.parse().ok());
@@ -138,7 +143,7 @@ pub(crate) fn place_in(path: &str) -> Option<Place<'_>> {
             manager = Manager::User(uid);
             continue;
         }
-        let is_nested = names.any(|name| is_unit(name) || name.ends_with(".slice"));
+        let is_nested = names.any(|name| is_unit(name) || is_slice(name));
         return is_unit(name).then_some(Place { manager, unit: name, is_nested });
     }
     None
