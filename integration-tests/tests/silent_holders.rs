@@ -54,7 +54,8 @@ async fn held_by(daemon: &Daemon<'_>, name: &str) -> Occupant {
 /// A process of python's that says `ready`.
 async fn python(lab: &Lab, program: &str) -> Child {
     let mut command = lab.command("/usr/bin/python3");
-    let mut child = command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let said = lines_of(child.stdout.take().unwrap());
     assert!(said.find(0, |line| line.starts_with("ready")).await.is_some(), "{program}: {:?}", said.all());
     child
@@ -168,8 +169,13 @@ async fn an_address_that_is_tentative_lets_the_tunnel_start_as_soon_as_it_is_not
 /// TIME_WAIT on port 9443.
 fn time_wait() -> Held {
     let address = "127.0.0.1".parse().unwrap();
-    let squat =
-        Squat { r#use: Use::OutgoingTimeWait, address, v6only: false, reuse_address: false, reuse_port: false };
+    let squat = Squat {
+        r#use: Use::OutgoingTimeWait,
+        address,
+        v6only: false,
+        reuse_address: false,
+        reuse_port: false,
+    };
     squat.make(9443).unwrap()
 }
 
@@ -229,7 +235,10 @@ async fn a_socket_on_its_way_between_processes_is_nobodys_and_its_end_is_noticed
     let holder = held_by(&daemon, "web").await.holder.unwrap();
     assert!(holder.unowned && holder.pid.is_none(), "{holder:?}");
     let table = said_by(portward(&lab, &["who", "9443"])).await;
-    assert!(table.0 == Some(0) && !table.1.contains("sudo portward") && !table.1.contains("Nobody"), "{table:?}");
+    assert!(
+        table.0 == Some(0) && !table.1.contains("sudo portward") && !table.1.contains("Nobody"),
+        "{table:?}"
+    );
     drop(there);
     daemon.wait_state("web", StateName::Up).await;
     daemon.stop().await;
