@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::unistd::{Pid, getpgid};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -75,13 +74,9 @@ impl Outside {
         self.running.get(&generation).map(|running| running.group.pid())
     }
 
-    /// Whether one of `pids` is a process of this tunnel: in the group of one that it has started.
-    pub(super) fn runs_any(&self, mut pids: impl Iterator<Item = u32>) -> bool {
-        let leads = |pid: Pid| {
-            self.running.values().any(|running| i64::from(running.group.pid()) == i64::from(pid.as_raw()))
-        };
-        let group = |pid| getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok();
-        pids.any(|pid| group(pid).is_some_and(leads))
+    /// Whether one of the process groups is of a process of this tunnel.
+    pub(super) fn runs_any(&self, groups: &[u32]) -> bool {
+        self.running.values().any(|running| groups.contains(&running.group.pid()))
     }
 
     /// What is known of the wait for the port, if `generation` waits for it.

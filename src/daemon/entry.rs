@@ -1,5 +1,6 @@
 //! One tunnel as the event loop keeps it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
@@ -23,6 +24,8 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<String>,
+    /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
+    pub(super) published: Option<Arc<TunnelStatus>>,
 }
 
 impl Entry {

@@ -79,7 +79,10 @@ fn a_busy_port_costs_little_and_its_release_is_noticed() {
         let connections = connections.load(Ordering::Relaxed);
         assert!(connections > FEW, "{connections} connections");
         let counters = waited.counters;
-        println!("{connections} connections in {busy:?}: {:?} of processor time, {counters:?}", waited.processor);
+        println!(
+            "{connections} connections in {busy:?}: {:?} of processor time, {counters:?}",
+            waited.processor
+        );
         assert!(waited.until - released < NOTICED, "noticed after {:?}", waited.until - released);
         assert!(waited.processor < busy / 10, "{:?} of {busy:?}", waited.processor);
         assert!(counters.queries < connections / 2, "{counters:?} for {connections} connections");
