@@ -1,16 +1,16 @@
 //! A busy port: what is waited for is asked about as often as may cost something, and its release is noticed all the same.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use portward::port::{Counters, Ports};
 use socket2::SockRef;
+use tokio::time::Instant;
 
 use crate::namespace;
-use crate::squatters::{Options, at, endpoint, listen};
+use crate::squatters::{at, endpoint};
 
 /// How long the port is busy.
 const BUSY: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ struct Waited {
 }
 
 /// Waits for the port on a thread of its own; says so when the holder is known.
-fn wait_for_the_port(told: mpsc::Sender<()>) -> Waited {
+fn wait_for_the_port(told: &mpsc::Sender<()>) -> Waited {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let ports = Ports::new().unwrap();
@@ -37,46 +37,39 @@ fn wait_for_the_port(told: mpsc::Sender<()>) -> Waited {
     })
 }
 
-/// Connects to `server` and resets the connection, as often as it can, until `enough`.
-fn connect_to(server: SocketAddr, enough: &AtomicBool, connections: &AtomicU64) {
-    while !enough.load(Ordering::Relaxed) {
-        if let Ok(client) = TcpStream::connect(server) {
-            SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-            connections.fetch_add(1, Ordering::Relaxed);
-        }
+/// Connects to `server` and resets the connection, as often as it can, for this long.
+fn connect_to(server: SocketAddr, long: Duration) -> u64 {
+    let begin = Instant::now();
+    let mut connections = 0;
+    while begin.elapsed() < long {
+        let client = TcpStream::connect(server).unwrap();
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        connections += 1;
     }
-}
-
-fn accept_from(listener: &TcpListener, enough: &AtomicBool) {
-    while !enough.load(Ordering::Relaxed) {
-        drop(listener.accept());
-    }
+    connections
 }
 
 #[test]
 fn a_busy_port_costs_little_and_its_release_is_noticed() {
     namespace::run(async || {
-        let listener = TcpListener::from(listen(at("127.0.0.1"), Options::default()).unwrap());
-        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::bind(at("127.0.0.1")).unwrap();
+        let timeout = Some(Duration::from_millis(100));
+        SockRef::from(&listener).set_read_timeout(timeout).unwrap();
         let (told, holder_is_known) = mpsc::channel();
-        let waiting = std::thread::spawn(|| wait_for_the_port(told));
+        let waiting = std::thread::spawn(move || wait_for_the_port(&told));
         holder_is_known.recv().unwrap();
 
-        let (enough, connections) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let busy = Instant::now();
-        let released = std::thread::scope(|scope| {
-            scope.spawn(|| connect_to(at("127.0.0.1"), &enough, &connections));
-            let accepting = scope.spawn(|| accept_from(&listener, &enough));
-            std::thread::sleep(BUSY);
-            enough.store(true, Ordering::Relaxed);
-            accepting.join().unwrap();
-            Instant::now()
-        });
+        let connecting = std::thread::spawn(|| connect_to(at("127.0.0.1"), BUSY));
+        while !connecting.is_finished() {
+            drop(listener.accept());
+        }
+        let connections = connecting.join().unwrap();
+        let released = Instant::now();
         let busy = released - busy;
         drop(listener);
         let waited = waiting.join().unwrap();
 
-        let connections = connections.load(Ordering::Relaxed);
         assert!(connections > FEW, "{connections} connections");
         let counters = waited.counters;
         println!(
