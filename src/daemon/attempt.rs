@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, read_lines};
+use crate::process::{Child, Main, Survivor, Tree, limits, read_lines};
 use crate::ssh::{ControlSocket, Master, MasterError, classify};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
@@ -36,6 +36,9 @@ pub(super) enum Order {
 /// What a process of ours listens on, as the kernel showed it when it came up.
 pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
 
+/// What is left of the process after its end.
+pub(super) type Left = Arc<Mutex<Vec<Survivor>>>;
+
 /// What every attempt needs.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
@@ -45,6 +48,7 @@ pub(super) struct Attempt {
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
+    pub(super) left: Left,
 }
 
 impl Attempt {
@@ -69,10 +73,11 @@ impl Attempt {
                 .await;
             }
         });
-        let pid = child.group().pid();
+        let (pid, tree) = (child.pid(), child.tree());
         let ended = tokio::select! {
             ended = child.ended() => ended,
             never = self.serve(&tunnel, &control, made, pid, orders) => match never {},
+            never = self.report_stops(&tree) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
         drop(control);
@@ -80,7 +85,35 @@ impl Attempt {
             Ok(status) => classify(status, &said.lines(), &tunnel.destination),
             Err(error) => Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}")),
         };
+        self.finish(&tree, failure).await;
+    }
+
+    /// The process has ended: waits for what is left of its tree.
+    pub(super) async fn finish(&self, tree: &Tree, failure: Failure) {
+        if tree.has_members().await {
+            self.report(Event::LeaderEnded(self.generation, failure.clone()));
+        }
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = tree.gone().await;
         self.report(Event::ProcessEnded(self.generation, failure));
+    }
+
+    /// Reports when the process is stopped by a signal, and when it goes on.
+    pub(super) async fn report_stops(&self, tree: &Tree) -> Infallible {
+        let mut main = tree.main();
+        main.mark_changed();
+        let mut was_stopped = false;
+        while main.changed().await.is_ok() {
+            let Main { pid, is_stopped, .. } = *main.borrow_and_update();
+            match pid {
+                Some(pid) if is_stopped && !was_stopped => {
+                    self.report(Event::ProcessStopped(self.generation, pid));
+                }
+                Some(_) if was_stopped && !is_stopped => self.report(Event::ProcessContinued(self.generation)),
+                Some(_) | None => {}
+            }
+            was_stopped = is_stopped;
+        }
+        std::future::pending().await
     }
 
     async fn serve(
@@ -196,8 +229,17 @@ impl Attempt {
 /// The failure of a port that cannot even be asked about.
 pub(super) fn port_failure(error: &PortError) -> Failure {
     let kind = match error {
+        PortError::TrialBind { source, .. } | PortError::Netlink { source, .. } => {
+            if let Some(limit) = limits::explain(source) {
+                return Failure::new(FailureKind::Exited, limit);
+            }
+            FailureKind::Network
+        }
         PortError::PermissionDenied { .. } => FailureKind::Config,
-        _ => FailureKind::Network,
+        PortError::NotTold(_)
+        | PortError::Refused(_)
+        | PortError::Unsteady { .. }
+        | PortError::AddressNotAvailable(_) => FailureKind::Network,
     };
     Failure::new(kind, error.to_string())
 }

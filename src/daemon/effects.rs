@@ -8,11 +8,11 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::attempt::{Attempt, Left, Listening, Order, port_failure};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Group, Signalled, SpawnError};
+use crate::process::{self, Evictee, Signalled, SpawnError, Survivor, Tree};
 use crate::ssh::{self, ControlDirectory};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -30,6 +30,8 @@ pub(super) struct Outside {
     teller: Teller,
     running: HashMap<Generation, Running>,
     waits: HashMap<Generation, Wait>,
+    /// What was left of processes that have ended, and is not for this user to signal.
+    left: Vec<Survivor>,
 }
 
 /// A wait for the port.
@@ -42,14 +44,15 @@ struct Wait {
 
 #[derive(Debug)]
 struct Running {
-    group: Group,
+    tree: Tree,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    left: Left,
 }
 
 impl Outside {
     pub(super) fn new(slot: Slot, teller: Teller) -> Self {
-        Self { slot, teller, running: HashMap::new(), waits: HashMap::new() }
+        Self { slot, teller, running: HashMap::new(), waits: HashMap::new(), left: Vec::new() }
     }
 
     pub(super) fn teller(&self) -> &Teller {
@@ -58,7 +61,7 @@ impl Outside {
 
     /// The pid of this generation's process.
     pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
-        self.running.get(&generation).map(|running| running.group.pid())
+        self.running.get(&generation).and_then(|running| running.tree.pid())
     }
 
     /// What this generation's process listened on when it came up.
@@ -70,7 +73,14 @@ impl Outside {
 
     /// The process has ended.
     pub(super) fn forget(&mut self, generation: Generation) {
-        self.running.remove(&generation);
+        if let Some(running) = self.running.remove(&generation) {
+            self.left.append(&mut running.left.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// What was left of the processes of late.
+    pub(super) fn left(&self) -> &[Survivor] {
+        &self.left
     }
 
     pub(super) fn order(&self, generation: Generation, order: Order) {
@@ -82,14 +92,33 @@ impl Outside {
 
     pub(super) fn terminate(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.terminate();
+            running.tree.terminate();
         }
     }
 
     pub(super) fn kill(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.kill();
+            running.tree.kill();
         }
+    }
+
+    /// Names the processes that are left, on a thread that may block.
+    pub(super) fn find_survivors(&self, generation: Generation) {
+        let Some(running) = self.running.get(&generation) else { return };
+        let (tree, teller) = (running.tree.clone(), self.teller.clone());
+        spawn_blocking(move || {
+            let who = match tree.survivors() {
+                // The news of its end is on its way.
+                Ok(survivors) if survivors.is_empty() => return,
+                Ok(survivors) => named(&survivors),
+                Err(error) => format!("what is left of the process ({error})"),
+            };
+            let message = format!(
+                "{who} did not die of SIGKILL within 5 s: stuck in the kernel (state D in ps), most often on a network file \
+                 system; portward waits for its end"
+            );
+            teller.report(Event::ProcessSurvived(generation, Failure::new(FailureKind::Killed, message)));
+        });
     }
 
     pub(super) fn abandon_port(&mut self, generation: Generation) {
@@ -120,10 +149,10 @@ impl Effects {
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
         let ports = self.ports.clone();
+        let own: Arc<[Tree]> = outside.running.values().map(|running| running.tree.clone()).collect();
         let task = tokio::spawn(async move {
-            let unbound = ports
-                .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
-                .await;
+            let report = |held: &[HeldBy]| report_holders(teller.clone(), generation, held.to_vec(), own.clone());
+            let unbound = ports.unbound(&endpoints, report).await;
             teller.report(match unbound {
                 Ok(()) => Event::PortUnbound(generation),
                 Err(error) => Event::PortUnusable(generation, port_failure(&error)),
@@ -135,13 +164,15 @@ impl Effects {
 
     /// Starts the process of `work`.
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
-        let listening = Listening::default();
+        outside.left.clear();
+        let (listening, left) = (Listening::default(), Left::default());
         let attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
             endpoints: self.ports.usable(work.endpoints()),
             listening: listening.clone(),
+            left: left.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
@@ -150,23 +181,17 @@ impl Effects {
                 let mut command = Command::new(&tunnel.argv[0]);
                 command.args(&tunnel.argv[1..]);
                 process::spawn(command).map(|process| {
-                    let group = process.0.group();
+                    let tree = process.0.tree();
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    group
+                    tree
                 })
             }
         };
         match started {
-            Ok(group) => {
-                outside.running.insert(generation, Running { group, orders, listening });
+            Ok(tree) => {
+                outside.running.insert(generation, Running { tree, orders, listening, left });
             }
-            Err(error) => {
-                let message =
-                    format!("{error}; check the program's path, and the PATH that portward runs with");
-                outside
-                    .teller
-                    .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));
-            }
+            Err(error) => outside.teller.report(Event::ProcessEnded(generation, error.failure())),
         }
     }
 
@@ -176,12 +201,12 @@ impl Effects {
         slot: Slot,
         tunnel: &SshTunnel,
         orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Result<Group, SpawnError> {
+    ) -> Result<Tree, SpawnError> {
         let (control, made) = self.control.socket(&format!("{}-{}", slot.0, attempt.generation));
         let process = process::spawn(ssh::command(tunnel, control.path()))?;
-        let group = process.0.group();
+        let tree = process.0.tree();
         tokio::spawn(attempt.run_ssh(tunnel.clone(), process, (control, made), orders));
-        Ok(group)
+        Ok(tree)
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
@@ -238,15 +263,25 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
     }
 }
 
-/// Finds out who holds the port, on a thread that may block, and reports it.
-fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
+/// The processes as one text.
+pub(super) fn named(survivors: &[Survivor]) -> String {
+    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+/// Finds out who holds the port, on a thread that may block, and reports it. What is left of the tunnel's `own` processes is
+/// being ended, and no stranger.
+fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>, own: Arc<[Tree]>) {
     spawn_blocking(move || {
+        let is_own = |holder: &Holder| {
+            let mut pids = holder.pid.iter().chain(&holder.others).peekable();
+            pids.peek().is_some() && pids.all(|pid| own.iter().any(|tree| tree.contains(*pid)))
+        };
         let mut holders: Vec<Holder> = Vec::new();
         for held in &held {
             match held.kind {
                 HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
                     let holder = holder::describe(held);
-                    if !holders.contains(&holder) {
+                    if !holders.contains(&holder) && !is_own(&holder) {
                         holders.push(holder);
                     }
                 }

@@ -149,6 +149,7 @@ impl EventLoop {
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),
             Action::Kill(generation) => entry.outside.kill(generation),
+            Action::FindSurvivors(generation) => entry.outside.find_survivors(generation),
             Action::TerminateHolders(generation) => {
                 let holders = entry.tunnel.holders().to_vec();
                 self.effects.terminate_holders(&entry.outside, generation, work, holders);

@@ -20,6 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::api::{self, ApiError, Listeners};
@@ -28,6 +29,7 @@ use crate::config::{self, ConfigError, ConfigWatch, WatchError};
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
 use crate::port::{PortError, Ports};
+use crate::process;
 use crate::ssh::{ControlDirectory, ControlError};
 use effects::Effects;
 use event_loop::{EventLoop, State};
@@ -81,6 +83,9 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// Orphans of a tunnel would escape.
+    #[error("cannot become the parent of the orphans of tunnels (PR_SET_CHILD_SUBREAPER): {0}")]
+    Subreaper(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(#[source] io::Error),
@@ -100,6 +105,11 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let ports = Ports::new()?;
     // Beside the socket, whose lock keeps a second daemon away from it.
     let control = ControlDirectory::open(&socket.with_extension("ssh"))?;
+
+    process::limits::raise_open_files();
+    process::become_subreaper().map_err(RunError::Subreaper)?;
+    let children = signal(SignalKind::child()).map_err(RunError::Signals)?;
+    tokio::spawn(process::look_after_children(children));
 
     let clock = Clock::start();
     let (report, events) = mpsc::unbounded_channel();

@@ -1,5 +1,6 @@
 //! What the log says of a tunnel's life.
 
+use super::effects::named;
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
 use super::tell::tell;
@@ -40,6 +41,9 @@ pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
     let holders = entry.tunnel.holders();
     if !holders.is_empty() && holders != before.holders() {
         waiting(entry, holders);
+    }
+    if old == new && new == StateName::Up && before.last_failure().is_some() && entry.tunnel.last_failure().is_none() {
+        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
     }
     if old != new {
         entered(entry, new, milliseconds(now.since(before.entered())));
@@ -87,14 +91,27 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }
         StateName::Stopped => {
-            tell!(
-                info,
-                identity,
-                state = word,
-                event = "state",
-                duration_ms,
-                "stopped; nothing of it is left"
-            );
+            let left = entry.outside.left();
+            if left.is_empty() {
+                tell!(
+                    info,
+                    identity,
+                    state = word,
+                    event = "state",
+                    duration_ms,
+                    "stopped; nothing of it is left"
+                );
+            } else {
+                tell!(
+                    warn,
+                    identity,
+                    state = word,
+                    event = "state",
+                    duration_ms,
+                    "stopped; left is what portward's user may not signal: {}; end it as root",
+                    named(left)
+                );
+            }
         }
         StateName::AwaitingPort
         | StateName::Connecting

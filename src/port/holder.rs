@@ -52,6 +52,11 @@ pub fn pid_owns(pid: u32, inode: u32) -> bool {
     Processes::system().any_socket(pid, |socket| socket == inode)
 }
 
+/// The command line of `pid` as it may be shown, or its name in brackets if it has erased it.
+pub fn command(pid: u32) -> Option<String> {
+    Processes::system().command(pid).map(|command| harmless(&command))
+}
+
 /// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
 /// the unit and the container are known all the same.
 ///

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 
+use super::is_of_a_tree;
 use crate::port::{HeldBy, HoldKind, Holder, holder};
 
 /// A process that holds a port, and that a signal can reach without ever reaching another one.
@@ -113,6 +114,9 @@ fn examine(pid: u32, inode: u32) -> Result<Option<OwnedFd>, String> {
         return Err("that is the first process of this machine or container: stop what it holds the port for, such as a \
                     socket unit (`systemctl list-sockets`)"
             .to_owned());
+    }
+    if is_of_a_tree(pid) {
+        return Err("that is a process of a tunnel of portward: give the two tunnels different ports".to_owned());
     }
     if holder::is_descendant_of(std::process::id(), pid) {
         return Err("that is portward itself or a process that started portward: end it by hand".to_owned());

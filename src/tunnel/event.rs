@@ -24,8 +24,16 @@ pub enum Event {
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
     ProcessReady(Generation),
-    /// The process has ended; nothing of its process group is left.
+    /// The process has ended, and others that it has started have not.
+    LeaderEnded(Generation, Failure),
+    /// The process has ended, and nothing is left of its tree that portward may signal.
     ProcessEnded(Generation, Failure),
+    /// SIGKILL did not end all of the tree.
+    ProcessSurvived(Generation, Failure),
+    /// The process with this pid was stopped by a signal: it answers nobody.
+    ProcessStopped(Generation, u32),
+    /// The process was stopped, and goes on.
+    ProcessContinued(Generation),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
     ForwardListening(Generation),
     /// The forward was refused.
@@ -48,7 +56,11 @@ impl Event {
             | Self::HoldersSpared(generation, ..)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
+            | Self::LeaderEnded(generation, _)
             | Self::ProcessEnded(generation, _)
+            | Self::ProcessSurvived(generation, _)
+            | Self::ProcessStopped(generation, _)
+            | Self::ProcessContinued(generation)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)
