@@ -108,7 +108,9 @@ impl Attempt {
                 Some(pid) if is_stopped && !was_stopped => {
                     self.report(Event::ProcessStopped(self.generation, pid));
                 }
-                Some(_) if was_stopped && !is_stopped => self.report(Event::ProcessContinued(self.generation)),
+                Some(_) if was_stopped && !is_stopped => {
+                    self.report(Event::ProcessContinued(self.generation))
+                }
                 Some(_) | None => {}
             }
             was_stopped = is_stopped;

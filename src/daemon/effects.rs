@@ -151,7 +151,8 @@ impl Effects {
         let ports = self.ports.clone();
         let own: Arc<[Tree]> = outside.running.values().map(|running| running.tree.clone()).collect();
         let task = tokio::spawn(async move {
-            let report = |held: &[HeldBy]| report_holders(teller.clone(), generation, held.to_vec(), own.clone());
+            let report =
+                |held: &[HeldBy]| report_holders(teller.clone(), generation, held.to_vec(), own.clone());
             let unbound = ports.unbound(&endpoints, report).await;
             teller.report(match unbound {
                 Ok(()) => Event::PortUnbound(generation),

@@ -42,7 +42,11 @@ pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
     if !holders.is_empty() && holders != before.holders() {
         waiting(entry, holders);
     }
-    if old == new && new == StateName::Up && before.last_failure().is_some() && entry.tunnel.last_failure().is_none() {
+    if old == new
+        && new == StateName::Up
+        && before.last_failure().is_some()
+        && entry.tunnel.last_failure().is_none()
+    {
         tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
     }
     if old != new {

@@ -116,7 +116,9 @@ fn examine(pid: u32, inode: u32) -> Result<Option<OwnedFd>, String> {
             .to_owned());
     }
     if is_of_a_tree(pid) {
-        return Err("that is a process of a tunnel of portward: give the two tunnels different ports".to_owned());
+        return Err(
+            "that is a process of a tunnel of portward: give the two tunnels different ports".to_owned()
+        );
     }
     if holder::is_descendant_of(std::process::id(), pid) {
         return Err("that is portward itself or a process that started portward: end it by hand".to_owned());

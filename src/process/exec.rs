@@ -34,7 +34,8 @@ pub(super) fn resolve(command: &Command) -> PathBuf {
         return program.into();
     }
     let path = search_path(command);
-    let candidates = || env::split_paths(&path).map(|directory| directory.join(program)).filter(|file| file.is_file());
+    let candidates =
+        || env::split_paths(&path).map(|directory| directory.join(program)).filter(|file| file.is_file());
     candidates()
         .find(|file| access(file, Access::EXEC_OK).is_ok())
         .or_else(|| candidates().next())
@@ -95,7 +96,8 @@ impl Image {
                 None => environment.remove(name),
             };
         }
-        let assignment = |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+        let assignment =
+            |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
         Ok(Self {
             path: CString::new(path.as_os_str().as_bytes())?,
             arguments: Strings::new(arguments.map(OsStr::as_bytes).map(<[u8]>::to_vec))?,
@@ -107,7 +109,11 @@ impl Image {
     fn execute(&self) -> io::Error {
         // SAFETY: the path ends with a zero, and both arrays end with a null pointer; all live as long as `self`.
         unsafe {
-            libc::execve(self.path.as_ptr(), self.arguments.pointers.as_ptr(), self.environment.pointers.as_ptr());
+            libc::execve(
+                self.path.as_ptr(),
+                self.arguments.pointers.as_ptr(),
+                self.environment.pointers.as_ptr(),
+            );
         }
         io::Error::last_os_error()
     }

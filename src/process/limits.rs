@@ -51,9 +51,13 @@ pub fn explain(error: &io::Error) -> Option<String> {
             "as many files are open on this machine as it allows, {}: raise it with `sysctl fs.file-max`; it is tried again",
             setting("/proc/sys/fs/file-max")
         ),
-        libc::EAGAIN => format!("the kernel refuses another process: {}; it is tried again", process_limits(ours)),
-        libc::ENOMEM => "not enough memory for another process (`free -h`, and MemoryMax= of the unit); it is tried again"
-            .to_owned(),
+        libc::EAGAIN => {
+            format!("the kernel refuses another process: {}; it is tried again", process_limits(ours))
+        }
+        libc::ENOMEM => {
+            "not enough memory for another process (`free -h`, and MemoryMax= of the unit); it is tried again"
+                .to_owned()
+        }
         _ => return None,
     })
 }
@@ -74,7 +78,10 @@ fn process_limits(ours: u32) -> String {
         );
     }
     let (threads, pids) = (setting("/proc/sys/kernel/threads-max"), setting("/proc/sys/kernel/pid_max"));
-    let _ = write!(text, "this machine may run {threads} threads with {pids} pids (kernel.threads-max, kernel.pid_max)");
+    let _ = write!(
+        text,
+        "this machine may run {threads} threads with {pids} pids (kernel.threads-max, kernel.pid_max)"
+    );
     text
 }
 

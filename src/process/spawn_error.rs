@@ -76,14 +76,18 @@ impl SpawnError {
         if self.source.kind() == io::ErrorKind::InvalidInput {
             return for_ever("it, or one of its arguments, holds a NUL character");
         }
-        let file = self.directory.as_ref().map_or_else(|| self.file.clone(), |directory| directory.join(&self.file));
+        let file =
+            self.directory.as_ref().map_or_else(|| self.file.clone(), |directory| directory.join(&self.file));
         let name = shown(&file);
         config(match self.source.raw_os_error() {
             Some(libc::ENOENT) => self.not_found(&file),
             Some(libc::EACCES | libc::EPERM) => not_permitted(&file),
             Some(libc::ENOEXEC) => not_executable(&file),
             Some(libc::ENOTDIR) => {
-                format!("{} is not a directory, as the path {name} has it; correct the path", first_file(&file))
+                format!(
+                    "{} is not a directory, as the path {name} has it; correct the path",
+                    first_file(&file)
+                )
             }
             Some(libc::ELOOP) => format!(
                 "{name} leads in a circle: see `namei -l {name}` for its symbolic links, and whether its #! line names a \
@@ -114,9 +118,13 @@ impl SpawnError {
         let name = shown(file);
         if !file.exists() {
             return match fs::read_link(file) {
-                Ok(target) => format!("{name} is a symbolic link to {}, which does not exist", shown(&target)),
+                Ok(target) => {
+                    format!("{name} is a symbolic link to {}, which does not exist", shown(&target))
+                }
                 Err(_) => {
-                    format!("there is no file {name}: check the program's path, or install it; it is tried again")
+                    format!(
+                        "there is no file {name}: check the program's path, or install it; it is tried again"
+                    )
                 }
             };
         }
@@ -127,7 +135,9 @@ impl SpawnError {
             ),
             Some(interpreter) => {
                 let interpreter = shown(Path::new(OsStr::from_bytes(&interpreter)));
-                format!("{name} is a script for {interpreter}, which does not exist: install it, or correct its first line")
+                format!(
+                    "{name} is a script for {interpreter}, which does not exist: install it, or correct its first line"
+                )
             }
             None => format!(
                 "{name} is there, but the loader that it needs is not: it was built for another distribution (musl or glibc) \
@@ -143,7 +153,9 @@ fn wrong_directory(directory: &Path) -> Option<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Some(format!("its working directory {name} does not exist; it is tried again"))
         }
-        Ok(metadata) if !metadata.is_dir() => Some(format!("its working directory {name} is not a directory")),
+        Ok(metadata) if !metadata.is_dir() => {
+            Some(format!("its working directory {name} is not a directory"))
+        }
         _ if access(directory, Access::EXEC_OK).is_err() => {
             Some(format!("portward's user may not enter its working directory {name}: see `namei -l {name}`"))
         }
@@ -157,7 +169,9 @@ fn not_permitted(file: &Path) -> String {
     let metadata = match fs::metadata(file) {
         Ok(metadata) => metadata,
         Err(_) => {
-            return format!("portward's user may not search a directory on the way to {name}: see `namei -l {name}`");
+            return format!(
+                "portward's user may not search a directory on the way to {name}: see `namei -l {name}`"
+            );
         }
     };
     let kind = metadata.file_type();
@@ -190,7 +204,9 @@ fn not_permitted(file: &Path) -> String {
     match interpreter(&head(file)) {
         Some(interpreter) => {
             let interpreter = shown(Path::new(OsStr::from_bytes(&interpreter)));
-            format!("{name} is a script for {interpreter}, which portward's user may not execute: see `ls -l {interpreter}`")
+            format!(
+                "{name} is a script for {interpreter}, which portward's user may not execute: see `ls -l {interpreter}`"
+            )
         }
         None => format!(
             "the kernel does not let portward's user execute {name}, though its mode does: see whether AppArmor, SELinux or \
@@ -211,10 +227,14 @@ fn not_executable(file: &Path) -> String {
         );
     }
     if head.starts_with(b"\xef\xbb\xbf#!") {
-        return format!("{name} has a byte order mark before its #! line: `sed -i '1s/^\\xEF\\xBB\\xBF//' {name}` removes it");
+        return format!(
+            "{name} has a byte order mark before its #! line: `sed -i '1s/^\\xEF\\xBB\\xBF//' {name}` removes it"
+        );
     }
     if head.starts_with(b"#!") {
-        return format!("{name} names no interpreter in its #! line: write `#!/bin/sh`, or the one that it is for");
+        return format!(
+            "{name} names no interpreter in its #! line: write `#!/bin/sh`, or the one that it is for"
+        );
     }
     if head.contains(&0) {
         return format!("{name} is no program in a format that this kernel executes: see `file {name}`");
@@ -250,7 +270,8 @@ fn head(file: &Path) -> Vec<u8> {
 fn first_file(path: &Path) -> String {
     let mut parents: Vec<_> = path.ancestors().skip(1).collect();
     parents.reverse();
-    let file = parents.into_iter().find(|parent| fs::metadata(parent).is_ok_and(|metadata| !metadata.is_dir()));
+    let file =
+        parents.into_iter().find(|parent| fs::metadata(parent).is_ok_and(|metadata| !metadata.is_dir()));
     shown(file.unwrap_or(path))
 }
 
@@ -270,7 +291,8 @@ mod tests {
         // be executed.
         let source = directory.join(format!("{name}.source"));
         fs::write(&source, content).unwrap();
-        let made = Command::new("install").arg(format!("-m{mode:o}")).args([&source, &file]).status().unwrap();
+        let made =
+            Command::new("install").arg(format!("-m{mode:o}")).args([&source, &file]).status().unwrap();
         assert!(made.success());
         file
     }
@@ -300,9 +322,15 @@ mod tests {
             (at("empty", b"", 0o755), "is empty"),
             (at("bom", b"\xef\xbb\xbf#!/bin/sh\n", 0o755), "byte order mark"),
             (at("bare", b"#!\n", 0o755), "names no interpreter"),
-            (at("elf", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\xff", 0o755), "another architecture"),
+            (
+                at("elf", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\xff", 0o755),
+                "another architecture",
+            ),
             (at("picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 0o755), "see `file"),
-            (at("locked", format!("#!{}\n", directory.path().join("mode").display()).as_bytes(), 0o755), "may not execute"),
+            (
+                at("locked", format!("#!{}\n", directory.path().join("mode").display()).as_bytes(), 0o755),
+                "may not execute",
+            ),
             (plain.join("program"), "is not a directory"),
             (directory.path().to_owned(), "is a directory"),
             (fifo, "a named pipe"),

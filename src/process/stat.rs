@@ -58,7 +58,9 @@ impl Stat {
 /// The children of `pid`, those that it was given as a subreaper included.
 pub(super) fn children(pid: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
-    let Some(threads) = absent_as_none(fs::read_dir(format!("/proc/{pid}/task")))? else { return Ok(children) };
+    let Some(threads) = absent_as_none(fs::read_dir(format!("/proc/{pid}/task")))? else {
+        return Ok(children);
+    };
     for thread in threads {
         // The list of threads ends early when the process does.
         let Some(thread) = absent_as_none(thread)? else { continue };
@@ -141,7 +143,9 @@ mod tests {
         assert!(children(ours).unwrap().contains(&child.id()));
         assert!(children_by_search(ours).unwrap().contains(&child.id()));
         child.kill().unwrap();
-        assert!(!Stat::of(child.id()).unwrap().unwrap().identity.eq(&Stat::of(ours).unwrap().unwrap().identity));
+        assert!(
+            !Stat::of(child.id()).unwrap().unwrap().identity.eq(&Stat::of(ours).unwrap().unwrap().identity)
+        );
         child.wait().unwrap();
         assert_eq!(Stat::of(child.id()).unwrap(), None);
     }

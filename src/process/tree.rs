@@ -164,7 +164,8 @@ impl Trees {
         for tree in &self.trees {
             let is_main = tree.main.borrow().pid == Some(pid) && tree.state().is_leader_reaped;
             if is_main {
-                tree.main.send_modify(|main| *main = Main { pid: None, is_stopped: false, ended: Some(status) });
+                tree.main
+                    .send_modify(|main| *main = Main { pid: None, is_stopped: false, ended: Some(status) });
             }
         }
     }
@@ -350,7 +351,8 @@ impl Tree {
     pub async fn gone(&self) -> Vec<Survivor> {
         loop {
             let tree = self.clone();
-            let members = spawn_blocking(move || tree.members()).await.unwrap_or_else(|error| Err(error.into()));
+            let members =
+                spawn_blocking(move || tree.members()).await.unwrap_or_else(|error| Err(error.into()));
             let Ok(members) = members else {
                 sleep(NO_DESCRIPTOR_WAIT).await;
                 continue;

@@ -233,7 +233,8 @@ impl World {
                 self.hear(Event::ProcessSurvived(generation, failure));
             }
             // What a leader alone can answer, nobody answers any more.
-            Action::StartProcess(_) | Action::RequestForward(_) | Action::CloseForward(_) if process.headless => {}
+            Action::StartProcess(_) | Action::RequestForward(_) | Action::CloseForward(_)
+                if process.headless => {}
             Action::Terminate(_) if !process.hung => self.die(generation),
             Action::StartProcess(_) if !process.hung => {
                 if self.policy.kind == Kind::Command {
@@ -359,7 +360,11 @@ impl World {
         let running: Vec<_> = self.processes.keys().copied().collect();
         let generation = *index.get(&running);
         self.processes.entry(generation).or_default().hung = hung;
-        self.hear(if hung { Event::ProcessStopped(generation, 7) } else { Event::ProcessContinued(generation) });
+        self.hear(if hung {
+            Event::ProcessStopped(generation, 7)
+        } else {
+            Event::ProcessContinued(generation)
+        });
     }
 
     /// News of a generation that no process, wait or deadline belongs to changes nothing.

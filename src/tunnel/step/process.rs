@@ -282,7 +282,10 @@ fn survived(holders: &[Holder]) -> Failure {
 fn stopped_for_good(policy: &Policy) -> Failure {
     Failure::new(
         FailureKind::Timeout,
-        format!("the process was stopped by a signal for {} s; it is started anew", policy.stop_grace.as_secs_f64()),
+        format!(
+            "the process was stopped by a signal for {} s; it is started anew",
+            policy.stop_grace.as_secs_f64()
+        ),
     )
 }
 
