@@ -51,31 +51,37 @@ impl Attempt {
         let tree = child.tree();
         let mut watch = pin!(self.watch_listener(&tree, &spoke));
         let mut stops = pin!(self.report_stops(&tree));
-        let mut ended = tokio::select! {
+        let ended = tokio::select! {
             ended = child.ended() => ended,
             never = &mut watch => match never {},
             never = &mut stops => match never {},
         };
-        let mut subject = text::line(&tunnel.argv[0]).into_owned();
-        // A program that goes into the background ends with success, and leaves the work to another process. That one may do the
-        // same again.
-        while ended.as_ref().is_ok_and(ExitStatus::success) && tree.has_members().await {
-            // Finds the process that stands for the tunnel now, if it listens already.
-            self.look(&tree).await;
-            subject = format!("{} in the background", text::line(&tunnel.argv[0]));
-            ended = tokio::select! {
-                biased;
-                status = tree.main_ended() => Ok(status),
-                _ = tree.gone() => break,
-                never = &mut watch => match never {},
-                never = &mut stops => match never {},
-            };
-        }
-        let _ = timeout(OUTPUT_GRACE, output).await;
+        let program = text::line(&tunnel.argv[0]);
         let failure = match ended {
-            Ok(status) => how_it_ended(&subject, status, &said),
+            Ok(mut status) => {
+                let mut subject = program.to_string();
+                // A program that goes into the background ends with success, and leaves the work to another process. That one may
+                // do the same again.
+                while status.success() && tree.has_members().await {
+                    subject = format!("{program} in the background");
+                    // Finds the process that stands for the tunnel now, if it listens already.
+                    self.look(&tree).await;
+                    tokio::select! {
+                        biased;
+                        ended = tree.main_ended() => status = ended,
+                        _ = tree.gone() => {
+                            status = tree.how_main_ended().unwrap_or(status);
+                            break;
+                        }
+                        never = &mut watch => match never {},
+                        never = &mut stops => match never {},
+                    }
+                }
+                let _ = timeout(OUTPUT_GRACE, output).await;
+                how_it_ended(&subject, status, &said)
+            }
             Err(error) => {
-                Failure::new(FailureKind::Exited, format!("cannot learn how the command ended: {error}"))
+                Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
             }
         };
         self.finish(&tree, failure).await;

@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::child::watch_pidfd;
+use super::reaper::reap_orphans;
 use super::stat::{self, Identity, Stat};
 use crate::port::holder;
 
@@ -383,6 +384,13 @@ impl Tree {
             // The sender lives as long as this tree.
             Ok(None) | Err(_) => std::future::pending().await,
         }
+    }
+
+    /// How the process ended that stood for the tree after its leader; `None` if there was none.
+    pub fn how_main_ended(&self) -> Option<ExitStatus> {
+        // A pidfd may have told of its end before SIGCHLD did.
+        reap_orphans();
+        self.inner.main.borrow().ended
     }
 
     /// Whether a process of the tree is left; in doubt it is.
