@@ -198,6 +198,33 @@ async fn an_orphan_that_shows_nothing_of_its_origin_is_the_only_tunnels() {
 }
 
 #[tokio::test]
+async fn an_orphan_that_may_be_of_any_tunnel_is_named_and_ends_with_the_last_one() {
+    let lab = Lab::new();
+    let script = format!("(env -i setsid sleep 1000 >/dev/null 2>&1 &) ; exec {SOCAT}");
+    let other = "  - {name: other, command: [socat, 'TCP-LISTEN:9444,bind=127.0.0.1,reuseaddr', STDOUT], local_port: 9444}\n";
+    let daemon = Daemon::start(&lab, &(shell(&script, "") + other)).await;
+    daemon.wait_state("relay", StateName::Up).await;
+    daemon.wait_state("other", StateName::Up).await;
+    let answer = daemon.post("/stop/relay?timeout=20s").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let stopped = daemon.wait_log(0, "of the stop", |line| line.has("state", "stopped")).await;
+    assert!(stopped.raw.contains("(sleep 1000) runs on"), "{}", stopped.raw);
+    stop_leaves_nothing(&lab, &daemon, "other").await;
+}
+
+#[tokio::test]
+async fn a_wrapper_that_finishes_on_sigterm_has_the_grace_for_it() {
+    let lab = Lab::new();
+    let notes = lab.path("notes");
+    let finish = format!("kill $server; sleep 0.4; echo finished > {}; exit 0", notes.display());
+    let script = format!("trap '{finish}' TERM; setsid {SOCAT} & server=$!; wait");
+    let daemon = Daemon::start(&lab, &shell(&script, "    stop_grace: 20s\n")).await;
+    daemon.wait_state("relay", StateName::Up).await;
+    stop_leaves_nothing(&lab, &daemon, "relay").await;
+    assert_eq!(fs::read_to_string(&notes).unwrap(), "finished\n");
+}
+
+#[tokio::test]
 async fn one_tunnels_process_is_spared_by_the_other_one() {
     let lab = Lab::new();
     // The first tunnel's command listens on the second one's port, too.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, Main, Survivor, Tree, limits, read_lines};
+use crate::process::{Child, Main, Remains, Tree, limits, read_lines};
 use crate::ssh::{ControlSocket, Master, MasterError, classify};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
@@ -37,7 +37,7 @@ pub(super) enum Order {
 pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
 
 /// What is left of the process after its end.
-pub(super) type Left = Arc<Mutex<Vec<Survivor>>>;
+pub(super) type Left = Arc<Mutex<Remains>>;
 
 /// What every attempt needs.
 #[derive(Debug, Clone)]

@@ -28,6 +28,9 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// has a living process stopped listening.
 const END_FOLLOWS: Duration = Duration::from_millis(100);
 
+/// How long to wait before subscribing to the kernel's events again when it refuses.
+const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
+
 impl Attempt {
     /// Looks after a command until it has ended.
     pub(super) async fn run_command(
@@ -96,12 +99,18 @@ impl Attempt {
             }
         }
         self.report(Event::ProcessReady(self.generation));
-        if let Err(error) = self.until_listener_lost(tree).await {
-            self.teller.warn(&port_failure(&error).message);
-        } else {
-            sleep(END_FOLLOWS).await;
-            self.report(Event::ListenerLost(self.generation));
+        let mut said = String::new();
+        while let Err(error) = self.until_listener_lost(tree).await {
+            // It is a limit that is reached, and that is not reached for ever.
+            let message = port_failure(&error).message;
+            if message != said {
+                self.teller.warn(&message);
+                said = message;
+            }
+            sleep(NO_DESCRIPTOR_WAIT).await;
         }
+        sleep(END_FOLLOWS).await;
+        self.report(Event::ListenerLost(self.generation));
         std::future::pending().await
     }
 

@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Left, Listening, Order, port_failure};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Signalled, SpawnError, Survivor, Tree};
+use crate::process::{self, Evictee, Remains, Signalled, SpawnError, Survivor, Tree};
 use crate::ssh::{self, ControlDirectory};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -30,8 +30,8 @@ pub(super) struct Outside {
     teller: Teller,
     running: HashMap<Generation, Running>,
     waits: HashMap<Generation, Wait>,
-    /// What was left of processes that have ended, and is not for this user to signal.
-    left: Vec<Survivor>,
+    /// What was left of the latest process that has ended.
+    left: Remains,
 }
 
 /// A wait for the port.
@@ -52,7 +52,7 @@ struct Running {
 
 impl Outside {
     pub(super) fn new(slot: Slot, teller: Teller) -> Self {
-        Self { slot, teller, running: HashMap::new(), waits: HashMap::new(), left: Vec::new() }
+        Self { slot, teller, running: HashMap::new(), waits: HashMap::new(), left: Remains::default() }
     }
 
     pub(super) fn teller(&self) -> &Teller {
@@ -74,12 +74,12 @@ impl Outside {
     /// The process has ended.
     pub(super) fn forget(&mut self, generation: Generation) {
         if let Some(running) = self.running.remove(&generation) {
-            self.left.append(&mut running.left.lock().unwrap_or_else(PoisonError::into_inner));
+            self.left = running.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
         }
     }
 
-    /// What was left of the processes of late.
-    pub(super) fn left(&self) -> &[Survivor] {
+    /// What was left of the latest process that has ended.
+    pub(super) fn left(&self) -> &Remains {
         &self.left
     }
 
@@ -165,7 +165,7 @@ impl Effects {
 
     /// Starts the process of `work`.
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
-        outside.left.clear();
+        outside.left = Remains::default();
         let (listening, left) = (Listening::default(), Left::default());
         let attempt = Attempt {
             generation,

@@ -7,6 +7,7 @@ use super::tell::tell;
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
 use crate::port::Holder;
+use crate::process::Remains;
 use crate::tunnel::{Failure, StateName, Tunnel};
 
 /// The one line of a start.
@@ -95,26 +96,12 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }
         StateName::Stopped => {
-            let left = entry.outside.left();
+            let left = left(entry.outside.left());
             if left.is_empty() {
-                tell!(
-                    info,
-                    identity,
-                    state = word,
-                    event = "state",
-                    duration_ms,
-                    "stopped; nothing of it is left"
-                );
+                let left = "nothing of it is left";
+                tell!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
             } else {
-                tell!(
-                    warn,
-                    identity,
-                    state = word,
-                    event = "state",
-                    duration_ms,
-                    "stopped; left is what portward's user may not signal: {}; end it as root",
-                    named(left)
-                );
+                tell!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
             }
         }
         StateName::AwaitingPort
@@ -128,6 +115,22 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(debug, identity, state = word, event = "state", duration_ms, "{word}");
         }
     }
+}
+
+/// What runs on after a stop; empty if nothing does.
+fn left(remains: &Remains) -> String {
+    let mut texts = Vec::new();
+    if !remains.forbidden.is_empty() {
+        let who = named(&remains.forbidden);
+        texts.push(format!("{who} runs on, which portward's user may not signal: end it as root"));
+    }
+    if !remains.unknown.is_empty() {
+        let who = named(&remains.unknown);
+        texts.push(format!(
+            "{who} runs on, which this tunnel or another one has started: it shows no more which"
+        ));
+    }
+    texts.join("; ")
 }
 
 /// What an up tunnel does, from the listener to the target.

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(left.len(), 1, "{left:?}");
         assert!(left[0].to_string().contains("sleep 1000"), "{left:?}");
         tree.terminate();
-        assert_eq!(tree.gone().await, []);
+        assert_eq!(tree.gone().await.forbidden, []);
         assert_eq!(lines.await.unwrap(), ["started"]);
     }
 
@@ -157,7 +157,7 @@ mod tests {
         child.ended().await.unwrap();
         assert_eq!((tree.pid(), tree.survivors().unwrap()), (None, vec![]));
         tree.signal_group(Signal::SIGKILL);
-        assert_eq!(tree.gone().await, []);
+        assert_eq!(tree.gone().await.forbidden, []);
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ pub(super) fn prepare(command: &mut Command, path: &Path) -> io::Result<()> {
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
-            limits::restore(limit)?;
+            limits::restore(limit);
             Err(image.execute())
         });
     }

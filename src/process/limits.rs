@@ -28,14 +28,15 @@ pub(super) fn of_children() -> Option<Option<u64>> {
 }
 
 /// Sets this soft limit, in the child. System calls only.
-pub(super) fn restore(soft: Option<Option<u64>>) -> io::Result<()> {
-    let Some(soft) = soft else { return Ok(()) };
+pub(super) fn restore(soft: Option<Option<u64>>) {
+    let Some(soft) = soft else { return };
     let limit = getrlimit(Resource::Nofile);
     let current = match (soft, limit.maximum) {
         (Some(soft), Some(hard)) => Some(soft.min(hard)),
         (soft, hard) => soft.or(hard),
     };
-    Ok(setrlimit(Resource::Nofile, Rlimit { current, ..limit })?)
+    // It is lowered, which the kernel allows to everybody. Where a sandbox does not, the program may open more files.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
 }
 
 /// Which limit the system call ran into that failed with `error`, and how it is raised; `None` if it is no limit.

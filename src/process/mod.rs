@@ -16,4 +16,4 @@ pub use evict::{Evictee, Signalled, Spared, evictees, signal};
 pub use lines::read_lines;
 pub use reaper::look_after_children;
 pub use spawn_error::SpawnError;
-pub use tree::{MARK, Main, Survivor, Tree, become_subreaper, is_of_a_tree};
+pub use tree::{MARK, Main, Remains, Survivor, Tree, become_subreaper, is_of_a_tree};

@@ -101,6 +101,15 @@ impl fmt::Display for Survivor {
     }
 }
 
+/// What is left when a tree is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Remains {
+    /// Processes of the tree that this user may not signal.
+    pub forbidden: Vec<Survivor>,
+    /// Processes that came from some tree, and show of none that they did.
+    pub unknown: Vec<Survivor>,
+}
+
 /// Makes this process the subreaper of all that it will start, so that no orphan escapes it.
 pub fn become_subreaper() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -349,7 +358,7 @@ impl Tree {
     }
 
     /// Waits until no process is left that this user may signal, and tells of the others.
-    pub async fn gone(&self) -> Vec<Survivor> {
+    pub async fn gone(&self) -> Remains {
         loop {
             let tree = self.clone();
             let members =
@@ -365,7 +374,9 @@ impl Tree {
                 }
             }
             let Some(first) = ours.first() else {
-                return foreign.iter().map(|stat| survivor(stat.identity.pid)).collect();
+                let forbidden = foreign.iter().map(|stat| survivor(stat.identity.pid)).collect();
+                let unknown = spawn_blocking(unknown).await.ok().and_then(Result::ok).unwrap_or_default();
+                return Remains { forbidden, unknown };
             };
             // One after the other: while this one is waited for, others may end or be started.
             match open(first.identity).map(|pidfd| pidfd.map(watch_pidfd).transpose()) {
@@ -414,6 +425,27 @@ impl Tree {
     pub(super) fn forget(&self) {
         lock().trees.retain(|tree| !Arc::ptr_eq(tree, &self.inner));
     }
+}
+
+/// Orphans of the trees of which it cannot be told from which one they came.
+fn unknown() -> io::Result<Vec<Survivor>> {
+    let children = stat::children(std::process::id())?;
+    let trees = known();
+    let leaders = trees.leaders();
+    let mut unknown = Vec::new();
+    if !trees.knows_all_children {
+        return Ok(unknown);
+    }
+    for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
+        if let Some(stat) = Stat::of(orphan)?
+            && !stat.has_ended
+            && Some(stat.session) != own_session()
+            && trees.tree_with(&stat)?.is_none()
+        {
+            unknown.push(survivor(orphan));
+        }
+    }
+    Ok(unknown)
 }
 
 fn own_session() -> Option<u32> {
