@@ -109,7 +109,7 @@ impl Attempt {
                     self.report(Event::ProcessStopped(self.generation, pid));
                 }
                 Some(_) if was_stopped && !is_stopped => {
-                    self.report(Event::ProcessContinued(self.generation))
+                    self.report(Event::ProcessContinued(self.generation));
                 }
                 Some(_) | None => {}
             }

@@ -139,7 +139,7 @@ impl Attempt {
             // After the end of the process that stood for the tree, another one is to be found.
             match tree.pid() {
                 Some(pid) if known.contains(&listener) || holder::pid_owns(pid, listener.inode) => {
-                    ours.push(listener)
+                    ours.push(listener);
                 }
                 Some(_) | None => unknown.push(listener),
             }

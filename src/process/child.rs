@@ -2,19 +2,19 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 
 use super::exec;
 use super::reaper::reap_orphans;
+use super::registry::{self, MARK};
 use super::spawn_error::SpawnError;
-use super::tree::{self, MARK, Tree};
+use super::tree::{Tree, watch_pidfd};
 
 /// What systemd gives to us alone: a child that inherits it could speak in our name.
 const OURS_ALONE: [&str; 6] =
@@ -38,18 +38,18 @@ pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), 
         command.env_remove(variable);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let image = PathBuf::from(exec::resolve(&command));
-    start(&mut command, &image).map_err(|source| SpawnError::new(&command, image, source))
+    let file = exec::resolve(&command);
+    start(&mut command, &file).map_err(|source| SpawnError::new(&command, file, source))
 }
 
 fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, ChildStderr)> {
     // Held until the child is known: nobody may take it for an orphan before.
-    let mut trees = tree::lock();
+    let mut trees = registry::lock();
     let mark = trees.next_mark();
     command.env(MARK, &mark);
     exec::prepare(command, path)?;
     let mut child = command.spawn()?;
-    let tree = trees.add(child.id(), mark);
+    let tree = Tree::new(trees.add(child.id(), mark));
     drop(trees);
     let (pidfd, stdout, stderr) = match watch(&mut child) {
         Ok(watched) => watched,
@@ -73,12 +73,6 @@ fn watch(child: &mut std::process::Child) -> io::Result<(AsyncFd<OwnedFd>, Child
     // The child is not reaped yet, so the number cannot have changed hands.
     let pidfd = pidfd_open(pid.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
     Ok((watch_pidfd(pidfd)?, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
-}
-
-/// A pidfd becomes readable when its process ends.
-pub(super) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
-    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
 }
 
 impl Child {
@@ -167,7 +161,7 @@ mod tests {
         let lines = lines_of(stdout).await;
         let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         assert_eq!(lines[0], child.pid().to_string());
-        assert!(soft.current == soft.maximum && lines[1] != "", "{lines:?} {soft:?}");
+        assert!(soft.current == soft.maximum && !lines[1].is_empty(), "{lines:?} {soft:?}");
         child.ended().await.unwrap();
     }
 

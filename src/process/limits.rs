@@ -9,29 +9,29 @@ use std::sync::OnceLock;
 use nix::libc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The soft limit of open files that portward was started with.
-static SOFT_LIMIT: OnceLock<Option<u64>> = OnceLock::new();
+/// The limit of open files that portward was started with.
+static FIRST_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 
 /// Raises portward's own soft limit of open files to the hard one. The programs that it starts get the old one: some of them
 /// use select(2), which fails above 1024.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    if SOFT_LIMIT.set(limit.current).is_ok() {
+    if FIRST_LIMIT.set(limit).is_ok() {
         // If it stays lower, more starts are retried, and each says why.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
 
-/// The soft limit for [`restore`]; `None` if portward's own was not changed.
-pub(super) fn of_children() -> Option<Option<u64>> {
-    SOFT_LIMIT.get().copied()
+/// The limit for [`restore`]; `None` if portward's own was not changed.
+pub(super) fn of_children() -> Option<Rlimit> {
+    FIRST_LIMIT.get().copied()
 }
 
-/// Sets this soft limit, in the child. System calls only.
-pub(super) fn restore(soft: Option<Option<u64>>) {
-    let Some(soft) = soft else { return };
+/// Sets the soft limit of `first`, in the child. System calls only.
+pub(super) fn restore(first: Option<Rlimit>) {
+    let Some(first) = first else { return };
     let limit = getrlimit(Resource::Nofile);
-    let current = match (soft, limit.maximum) {
+    let current = match (first.current, limit.maximum) {
         (Some(soft), Some(hard)) => Some(soft.min(hard)),
         (soft, hard) => soft.or(hard),
     };

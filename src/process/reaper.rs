@@ -13,7 +13,7 @@ use nix::unistd::{Pid, getsid};
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, sleep_until};
 
-use super::tree;
+use super::registry;
 
 /// A child that is in portward's own session is one that a part of portward waits for, or one that was there before portward was
 /// executed in place of a shell. Only the latter are zombies for this long.
@@ -63,7 +63,7 @@ pub(super) fn reap_orphans() {
 
 fn reap_orphans_until() -> Front {
     // The leader's owner may just be starting it: until it is known, nobody may decide that it is an orphan.
-    let trees = tree::lock();
+    let trees = registry::lock();
     let ours = getsid(None).ok();
     while let Some(ended) = wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
         if trees.is_leader(ended.pid) {
@@ -81,7 +81,7 @@ fn reap_orphans_until() -> Front {
 }
 
 fn note_stops() {
-    let trees = tree::lock();
+    let trees = registry::lock();
     while let Some(changed) = wait(libc::P_ALL, 0, libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG) {
         trees.note_stop(changed.pid, changed.code != libc::CLD_CONTINUED);
     }

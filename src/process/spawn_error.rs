@@ -166,13 +166,10 @@ fn wrong_directory(directory: &Path) -> Option<String> {
 /// EACCES has many causes, and the kernel does not say which.
 fn not_permitted(file: &Path) -> String {
     let name = shown(file);
-    let metadata = match fs::metadata(file) {
-        Ok(metadata) => metadata,
-        Err(_) => {
-            return format!(
-                "portward's user may not search a directory on the way to {name}: see `namei -l {name}`"
-            );
-        }
+    let Ok(metadata) = fs::metadata(file) else {
+        return format!(
+            "portward's user may not search a directory on the way to {name}: see `namei -l {name}`"
+        );
     };
     let kind = metadata.file_type();
     if kind.is_dir() {
@@ -291,9 +288,9 @@ mod tests {
         // be executed.
         let source = directory.join(format!("{name}.source"));
         fs::write(&source, content).unwrap();
-        let made =
+        let installed =
             Command::new("install").arg(format!("-m{mode:o}")).args([&source, &file]).status().unwrap();
-        assert!(made.success());
+        assert!(installed.success());
         file
     }
 

@@ -95,10 +95,10 @@ pub(super) fn variable(pid: u32, name: &str) -> io::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
         read => absent_as_none(read)?.unwrap_or_default(),
     };
-    let values = environment.split(|byte| *byte == 0).filter_map(|variable| {
+    let mut values = environment.split(|byte| *byte == 0).filter_map(|variable| {
         variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
     });
-    Ok(values.last().map(|value| String::from_utf8_lossy(value).into_owned()))
+    Ok(values.next_back().map(|value| String::from_utf8_lossy(value).into_owned()))
 }
 
 /// All processes below `root`, itself included, parents first.

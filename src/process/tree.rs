@@ -1,81 +1,33 @@
-//! The process trees that portward has started: who belongs to which, and signals to all of them.
-//!
-//! portward is a child subreaper: a process whose parents have ended becomes its child, and not that of pid 1. So whatever a
-//! leader has started stays a descendant of portward, whether it has left the group, the session or its parents. To which tree
-//! an orphan belongs is told by its session and group, by a variable in its environment, and by what was found out before.
+//! One process tree: signals to all of it, and its end.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal, test_kill_process};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::child::watch_pidfd;
 use super::reaper::reap_orphans;
+use super::registry::{Inner, Main, Trees, adoptable, known, lock, own_session, root_of, unknown_orphans};
 use super::stat::{self, Identity, Stat};
 use crate::port::holder;
-
-/// In the environment of every process that portward starts, and so of all that these start: `PID-START-NUMBER`.
-pub const MARK: &str = "PORTWARD_TREE";
-
-/// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
-const MAX_ANCESTORS: usize = 1024;
 
 /// How often a tree is looked at again for processes that were started while the others got their signal.
 const SIGNAL_ROUNDS: usize = 16;
 
 /// How long to wait before looking again when the kernel gives portward no descriptor to look with.
 const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
-
-/// The trees of this process. The kernel keeps one list of children for a process, and so there is one of these.
-static TREES: Mutex<Trees> = Mutex::new(Trees { trees: Vec::new(), marks: 0, knows_all_children: false });
-
-#[derive(Clone)]
-pub(super) struct Trees {
-    trees: Vec<Arc<Inner>>,
-    marks: u64,
-    /// Every child comes from a tree: portward had none when it became a subreaper, and is not pid 1 of a container, which
-    /// inherits the orphans of strangers too.
-    knows_all_children: bool,
-}
-
-#[derive(Debug)]
-struct Inner {
-    leader: u32,
-    mark: String,
-    state: Mutex<State>,
-    main: watch::Sender<Main>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// From then on the leader's pid may be given to another process.
-    is_leader_reaped: bool,
-    /// Orphans that were found to be of this tree, by something that is not to be seen of them at all times.
-    adopted: HashSet<Identity>,
-    /// SIGKILL was ordered: whoever turns up later gets it as well.
-    is_killed: bool,
-}
-
-/// The process that stands for a tree: its leader, or once that has gone into the background, the one that serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Main {
-    /// Its pid; `None` between the end of the leader and the first listener of a process in the background.
-    pub pid: Option<u32>,
-    /// It is stopped (SIGSTOP), and answers nobody.
-    pub is_stopped: bool,
-    /// How the one in the background ended.
-    pub ended: Option<ExitStatus>,
-}
 
 /// A process tree: the leader, the group that it leads, and every process that descends from it.
 #[derive(Debug, Clone)]
@@ -110,122 +62,11 @@ pub struct Remains {
     pub unknown: Vec<Survivor>,
 }
 
-/// Makes this process the subreaper of all that it will start, so that no orphan escapes it.
-pub fn become_subreaper() -> io::Result<()> {
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let ours = std::process::id();
-    let has_children = stat::children(ours).map_or(true, |children| !children.is_empty());
-    lock().knows_all_children = ours != 1 && !has_children;
-    Ok(())
-}
-
-/// Whether `pid` is of a tree that portward looks after now. Reads /proc.
-pub fn is_of_a_tree(pid: u32) -> bool {
-    known().tree_of(pid).is_ok_and(|tree| tree.is_some())
-}
-
-/// Never held while /proc is read: a process that is stuck in the kernel makes its readers wait.
-pub(super) fn lock() -> MutexGuard<'static, Trees> {
-    TREES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The trees of now. Children are listed before this is called, so that the leader of a tree that is just being started is
-/// never taken for an orphan.
-fn known() -> Trees {
-    lock().clone()
-}
-
-impl Trees {
-    /// A value of [`MARK`] that no tree had before.
-    pub(super) fn next_mark(&mut self) -> String {
-        self.marks += 1;
-        let ours = std::process::id();
-        let start = stat::Stat::of(ours).ok().flatten().map_or(0, |stat| stat.identity.start());
-        format!("{ours}-{start}-{}", self.marks)
-    }
-
-    /// From now on, until [`Tree::forget`], `leader` leads a tree.
-    pub(super) fn add(&mut self, leader: u32, mark: String) -> Tree {
-        let main = watch::Sender::new(Main { pid: Some(leader), is_stopped: false, ended: None });
-        let inner = Arc::new(Inner { leader, mark, state: Mutex::default(), main });
-        self.trees.push(inner.clone());
-        Tree { inner }
-    }
-
-    /// Whether somebody else than the reaper waits for `pid`.
-    pub(super) fn is_leader(&self, pid: u32) -> bool {
-        self.trees.iter().any(|tree| tree.leader == pid && !tree.state().is_leader_reaped)
-    }
-
-    fn leaders(&self) -> HashSet<u32> {
-        let unreaped = self.trees.iter().filter(|tree| !tree.state().is_leader_reaped);
-        unreaped.map(|tree| tree.leader).collect()
-    }
-
-    /// The kernel says that a child was stopped or goes on.
-    pub(super) fn note_stop(&self, pid: u32, is_stopped: bool) {
-        for tree in self.trees.iter().filter(|tree| tree.main.borrow().pid == Some(pid)) {
-            tree.main.send_modify(|main| main.is_stopped = is_stopped);
-        }
-    }
-
-    /// An orphan was reaped.
-    pub(super) fn note_end(&self, pid: u32, status: ExitStatus) {
-        for tree in &self.trees {
-            let is_main = tree.main.borrow().pid == Some(pid) && tree.state().is_leader_reaped;
-            if is_main {
-                tree.main
-                    .send_modify(|main| *main = Main { pid: None, is_stopped: false, ended: Some(status) });
-            }
-        }
-    }
-
-    /// The tree that `pid` descends from; never one for a process that is no descendant of ours.
-    fn tree_of(&self, pid: u32) -> io::Result<Option<Arc<Inner>>> {
-        let ours = std::process::id();
-        let mut current = pid;
-        let mut found = None;
-        for _ in 0..MAX_ANCESTORS {
-            let Some(stat) = Stat::of(current)? else { return Ok(None) };
-            if found.is_none() {
-                found = self.tree_with(&stat)?;
-            }
-            if stat.parent == ours {
-                return Ok(found);
-            }
-            current = stat.parent;
-        }
-        Ok(None)
-    }
-
-    /// The tree that this descendant of ours shows to be of.
-    fn tree_with(&self, stat: &Stat) -> io::Result<Option<Arc<Inner>>> {
-        // The latest first: a leader's pid may have been that of an earlier leader.
-        let trees = || self.trees.iter().rev();
-        if let Some(tree) = trees().find(|tree| tree.shows(stat)) {
-            return Ok(Some(tree.clone()));
-        }
-        let Some(mark) = stat::variable(stat.identity.pid, MARK)? else { return Ok(None) };
-        Ok(trees().find(|tree| tree.mark == mark).cloned())
-    }
-}
-
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// No number of a session or a group is given out as a pid while somebody is in it.
-    fn shows(&self, stat: &Stat) -> bool {
-        let state = self.state();
-        (stat.identity.pid == self.leader && !state.is_leader_reaped)
-            || stat.session == self.leader
-            || stat.group == self.leader
-            || state.adopted.contains(&stat.identity)
-    }
-}
-
 impl Tree {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
     /// Pid of the process that stands for the tree.
     pub fn pid(&self) -> Option<u32> {
         self.inner.main.borrow().pid
@@ -312,7 +153,7 @@ impl Tree {
             return Ok(Arc::ptr_eq(&tree, &self.inner));
         }
         // It shows nothing, but there is nobody else that it could come from.
-        let is_only_one = trees.knows_all_children && trees.trees.len() == 1;
+        let is_only_one = trees.knows_all_children && trees.is_only_one();
         let is_ours = is_only_one && Some(stat.session) != own_session();
         if is_ours {
             self.inner.state().adopted.insert(stat.identity);
@@ -375,7 +216,9 @@ impl Tree {
             }
             let Some(first) = ours.first() else {
                 let forbidden = foreign.iter().map(|stat| survivor(stat.identity.pid)).collect();
-                let unknown = spawn_blocking(unknown).await.ok().and_then(Result::ok).unwrap_or_default();
+                let unknown =
+                    spawn_blocking(unknown_orphans).await.ok().and_then(Result::ok).unwrap_or_default();
+                let unknown = unknown.into_iter().map(survivor).collect();
                 return Remains { forbidden, unknown };
             };
             // One after the other: while this one is waited for, others may end or be started.
@@ -423,46 +266,8 @@ impl Tree {
 
     /// Nobody looks after the tree any more.
     pub(super) fn forget(&self) {
-        lock().trees.retain(|tree| !Arc::ptr_eq(tree, &self.inner));
+        lock().remove(&self.inner);
     }
-}
-
-/// Orphans of the trees of which it cannot be told from which one they came.
-fn unknown() -> io::Result<Vec<Survivor>> {
-    let children = stat::children(std::process::id())?;
-    let trees = known();
-    let leaders = trees.leaders();
-    let mut unknown = Vec::new();
-    if !trees.knows_all_children {
-        return Ok(unknown);
-    }
-    for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
-        if let Some(stat) = Stat::of(orphan)?
-            && !stat.has_ended
-            && Some(stat.session) != own_session()
-            && trees.tree_with(&stat)?.is_none()
-        {
-            unknown.push(survivor(orphan));
-        }
-    }
-    Ok(unknown)
-}
-
-fn own_session() -> Option<u32> {
-    nix::unistd::getsid(None).ok().and_then(|session| u32::try_from(session.as_raw()).ok())
-}
-
-/// The child of ours that `pid` descends from.
-fn root_of(pid: u32) -> Option<Stat> {
-    let ours = std::process::id();
-    let climb = std::iter::successors(Stat::of(pid).ok()?, |stat| Stat::of(stat.parent).ok()?);
-    climb.take(MAX_ANCESTORS).find(|stat| stat.parent == ours)
-}
-
-/// The uppermost ancestor of a descendant of ours, unless it is one that portward runs beside its tunnels.
-fn adoptable(pid: u32) -> Option<Identity> {
-    let root = root_of(pid)?;
-    (Some(root.session) != own_session()).then_some(root.identity)
 }
 
 fn survivor(pid: u32) -> Survivor {
@@ -476,7 +281,7 @@ fn is_signalable(stat: &Stat) -> bool {
 }
 
 /// A descriptor of that very process; `None` if it has ended.
-fn open(process: Identity) -> io::Result<Option<std::os::fd::OwnedFd>> {
+fn open(process: Identity) -> io::Result<Option<OwnedFd>> {
     let pid = i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw);
     let Some(pid) = pid else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
@@ -499,4 +304,10 @@ fn send(process: Identity, signal: Signal) {
         // ESRCH: it has just ended. EPERM: it is named as a survivor.
         let _ = pidfd_send_signal(&pidfd, signal);
     }
+}
+
+/// A pidfd becomes readable when its process ends.
+pub(super) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
 }
