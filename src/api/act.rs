@@ -101,7 +101,7 @@ async fn act_on_all(
     State(context): State<Context>,
     Parameters(ActParameters { timeout }): Parameters<ActParameters>,
 ) -> Result<Response, Refusal> {
-    let snapshot = context.handle.snapshot();
+    let snapshot = context.snapshot().await?;
     let tunnels = snapshot.tunnels.iter().filter(|tunnel| !tunnel.interactive).cloned();
     // All are asked at once, and answered for in the order of the file.
     let asked: Vec<_> = tunnels

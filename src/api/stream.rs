@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{self, error::SendError};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::context::Context;
+use crate::daemon::handle::ShuttingDown;
 
 /// Events on their way to one client; who cannot keep up with more is caught up by a snapshot.
 const QUEUE: usize = 16;
@@ -19,9 +20,15 @@ const QUEUE: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Outlet(mpsc::Sender<Result<Event, Infallible>>);
 
-/// The client is gone, or an event could not be written as JSON: either way the stream is over.
+/// The client is gone, the daemon is ending, or an event could not be written as JSON: the stream is over.
 #[derive(Debug)]
 pub(super) struct Over;
+
+impl From<ShuttingDown> for Over {
+    fn from(ShuttingDown: ShuttingDown) -> Self {
+        Self
+    }
+}
 
 impl Outlet {
     /// Sends `data` as JSON.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
 use crate::process::{Child, Main, Remains, Tree, limits, read_lines};
-use crate::ssh::{ControlSocket, Master, MasterError, classify};
+use crate::ssh::{self, ControlSocket, End, Master, MasterError};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tell::Teller;
@@ -49,6 +50,8 @@ pub(super) struct Attempt {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
     pub(super) left: Left,
+    /// The last lines of the process.
+    pub(super) said: Said,
 }
 
 impl Attempt {
@@ -62,28 +65,41 @@ impl Attempt {
     ) {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
-        let said = Said::default();
         let output = tokio::spawn({
-            let (said, teller) = (said.clone(), self.teller.clone());
+            let (said, teller) = (self.said.clone(), self.teller.clone());
             async move {
                 read_lines(stderr, |line| {
                     teller.output(&line);
-                    said.push(line);
+                    if !ssh::is_debug(&line) {
+                        said.push(line);
+                    }
                 })
                 .await;
             }
         });
         let (pid, tree) = (child.pid(), child.tree());
-        let ended = tokio::select! {
-            ended = child.ended() => ended,
-            never = self.serve(&tunnel, &control, made, pid, orders) => match never {},
+        let was_ready = AtomicBool::new(false);
+        let (ended, not_the_master) = tokio::select! {
+            ended = child.ended() => (ended, None),
+            error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
+                // What answers in its place is of its tree, and useless.
+                tree.kill();
+                (child.ended().await, Some(error))
+            }
             never = self.report_stops(&tree) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
         drop(control);
-        let failure = match ended {
-            Ok(status) => classify(status, &said.lines(), &tunnel.destination),
-            Err(error) => Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}")),
+        let said = self.said.lines();
+        let failure = match (not_the_master, ended) {
+            (Some(error), _) => ssh::not_the_master(&error, &tunnel),
+            (None, Ok(status)) => {
+                let was_ready = was_ready.into_inner();
+                ssh::classify(&End { status, said: &said, was_ready }, &tunnel)
+            }
+            (None, Err(error)) => {
+                Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
+            }
         };
         self.finish(&tree, failure).await;
     }
@@ -118,6 +134,7 @@ impl Attempt {
         std::future::pending().await
     }
 
+    /// Serves the orders once the master is ready; returns only if another process is in the master's place.
     async fn serve(
         &self,
         tunnel: &SshTunnel,
@@ -125,15 +142,20 @@ impl Attempt {
         made: oneshot::Receiver<()>,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Infallible {
+        was_ready: &AtomicBool,
+    ) -> MasterError {
         if made.await.is_ok() {
             match Master::connect(control.path(), pid).await {
                 Ok(mut master) => {
+                    // A banner, say, tells nothing about the end of a connection that stood.
+                    self.said.clear();
+                    was_ready.store(true, Ordering::Relaxed);
                     self.report(Event::ProcessReady(self.generation));
                     while let Some(order) = orders.recv().await {
                         self.carry_out(order, &mut master, tunnel, pid).await;
                     }
                 }
+                Err(error @ MasterError::Stranger { .. }) => return error,
                 // The deadline of the attempt ends it.
                 Err(error) => self.teller.warn(&error.to_string()),
             }
@@ -208,7 +230,13 @@ impl Attempt {
                 ),
             ),
             Ok(Verdict::Unbound) => {
-                Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}"))
+                let said =
+                    self.said.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+                let said = said.unwrap_or_default();
+                Failure::new(
+                    FailureKind::Exited,
+                    format!("ssh to {destination} does not listen: {error}{said}"),
+                )
             }
         }
     }
@@ -257,6 +285,10 @@ impl Said {
             lines.pop_front();
         }
         lines.push_back(line);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn lines(&self) -> Vec<String> {

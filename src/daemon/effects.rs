@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Left, Listening, Order, port_failure};
+use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
@@ -48,6 +49,7 @@ struct Running {
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
     left: Left,
+    said: Said,
 }
 
 impl Outside {
@@ -69,6 +71,22 @@ impl Outside {
         self.running.get(&generation).map_or_else(Vec::new, |running| {
             running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
+    }
+
+    /// What this generation's ssh waits for that is not ready after `waited`; `None` for a command, and when it has ended.
+    pub(super) fn why_not_ready(
+        &self,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) -> Option<Failure> {
+        match (work, self.running.get(&generation)) {
+            (Work::Ssh(tunnel), Some(running)) => {
+                let pid = running.tree.pid()?;
+                Some(ssh::not_ready(tunnel, pid, &running.said.lines(), waited))
+            }
+            (Work::Ssh(_) | Work::Command(_), _) => None,
+        }
     }
 
     /// The process has ended.
@@ -167,6 +185,7 @@ impl Effects {
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
         outside.left = Remains::default();
         let (listening, left) = (Listening::default(), Left::default());
+        let said = Said::default();
         let attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
@@ -174,6 +193,7 @@ impl Effects {
             endpoints: self.ports.usable(work.endpoints()),
             listening: listening.clone(),
             left: left.clone(),
+            said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
@@ -190,7 +210,7 @@ impl Effects {
         };
         match started {
             Ok(tree) => {
-                outside.running.insert(generation, Running { tree, orders, listening, left });
+                outside.running.insert(generation, Running { tree, orders, listening, left, said });
             }
             Err(error) => outside.teller.report(Event::ProcessEnded(generation, error.failure())),
         }

@@ -1,5 +1,6 @@
 //! One tunnel as the event loop keeps it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
@@ -8,7 +9,7 @@ use super::snapshot::{AncestorStatus, TunnelStatus};
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
-use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
+use crate::tunnel::{Action, Event, Failure, Generation, StateName, Tunnel};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]
@@ -23,11 +24,20 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<String>,
+    /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
+    pub(super) published: Option<Arc<TunnelStatus>>,
 }
 
 impl Entry {
     pub(super) fn identity(&self) -> Identity {
         self.outside.teller().identity()
+    }
+
+    /// What the process of `generation` waits for, if it is an ssh that is not ready.
+    pub(super) fn why_not_ready(&self, generation: Generation) -> Option<Failure> {
+        let is_due = matches!(self.tunnel.name(), StateName::Connecting | StateName::Replacing);
+        let ready_timeout = self.desired.policy.ready_timeout;
+        if is_due { self.outside.why_not_ready(generation, &self.desired.work, ready_timeout) } else { None }
     }
 
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
@@ -113,7 +123,7 @@ impl Phases {
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)
-            | Event::DeadlinePassed(_) => {}
+            | Event::DeadlinePassed(..) => {}
         }
     }
 

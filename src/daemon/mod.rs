@@ -12,6 +12,7 @@ mod publish;
 mod reload;
 pub mod snapshot;
 mod tell;
+mod timers;
 mod waiter;
 
 use std::fs::DirBuilder;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::api::{self, ApiError, Listeners};
 use crate::clock::Clock;
@@ -114,9 +115,8 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let clock = Clock::start();
     let (report, events) = mpsc::unbounded_channel();
     let (commands_in, commands) = mpsc::channel(COMMANDS_QUEUED);
-    let (snapshot, pictures) = watch::channel(Arc::default());
     let changes = broadcast::Sender::new(CHANGES_KEPT);
-    let handle = Handle::new(commands_in, pictures, changes.clone(), logs.clone());
+    let handle = Handle::new(commands_in, changes.clone(), logs.clone());
     let (end_api, api_ends) = oneshot::channel::<()>();
     let serving = tokio::spawn(api::serve(listeners, handle, async {
         // A dropped sender is the end as well.
@@ -129,7 +129,6 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         events,
         report,
         commands,
-        snapshot,
         changes,
         logs,
         config_path: options.config,

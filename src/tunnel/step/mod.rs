@@ -68,7 +68,7 @@ impl Step<'_> {
             Event::ForwardRefused(generation, failure) => self.forward_refused(generation, failure),
             Event::ForwardClosed(generation) => self.forward_closed(generation),
             Event::ListenerLost(generation) => self.listener_lost(generation),
-            Event::DeadlinePassed(generation) => self.deadline_passed(generation),
+            Event::DeadlinePassed(generation, reason) => self.deadline_passed(generation, reason),
         }
     }
 
@@ -81,11 +81,11 @@ impl Step<'_> {
                 self.actions.push(Action::Disarm(generation));
                 self.finish_stopping();
             }
-            Event::DeadlinePassed(_) if killed => {
+            Event::DeadlinePassed(..) if killed => {
                 self.actions.push(Action::FindSurvivors(generation));
             }
             Event::ProcessSurvived(_, failure) => self.tunnel.last_failure = Some(failure.clone()),
-            Event::DeadlinePassed(_) => {
+            Event::DeadlinePassed(..) => {
                 self.tunnel.ending[index].killed = true;
                 self.kill(generation);
             }
