@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::desired::{Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{Field, Located};
+use super::paths::Base;
 use super::raw::{self, Direction, DirectionMode, OnConflict};
 use super::values::{Period, Port};
 use super::{identity, meant};
@@ -22,8 +23,8 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 
 /// What the entries of a file have in common.
 pub(super) struct Context<'c> {
-    /// Where the file lies.
-    pub(super) directory: &'c Path,
+    /// What the paths in the file are taken from.
+    pub(super) directory: Base<'c>,
     pub(super) mode: DirectionMode,
     pub(super) problems: &'c Problems,
 }

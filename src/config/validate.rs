@@ -10,8 +10,13 @@ use super::located::{Field, Located};
 use super::{identity, node, overlap, paths, raw, read, ssh};
 
 /// Reads `source`, the file `path`, and reports everything that is wrong with it. What it returns is to be used only if
-/// nothing was reported.
-pub(super) fn desired(source: &str, path: &Path, problems: &Problems) -> Option<Desired> {
+/// nothing was reported. `home` is what `~/` stands for.
+pub(super) fn desired(
+    source: &str,
+    path: &Path,
+    home: Option<&Path>,
+    problems: &Problems,
+) -> Option<Desired> {
     let tree = node::parse(source, problems)?;
     let config: raw::Config = read::read(&tree, problems)?;
     let tunnels = match &config.tunnels {
@@ -26,7 +31,7 @@ pub(super) fn desired(source: &str, path: &Path, problems: &Problems) -> Option<
 
     // Relative paths must stay what they are when the working directory changes.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let directory = absolute.parent().unwrap_or(Path::new("/"));
+    let directory = paths::Base { directory: absolute.parent().unwrap_or(Path::new("/")), home };
     let mode = config.direction_mode.value().copied().unwrap_or_default();
     let context = Context { directory, mode, problems };
 

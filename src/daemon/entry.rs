@@ -56,7 +56,8 @@ impl Entry {
             since: clock.timestamp(self.tunnel.entered()).to_string(),
             restarts: self.starts.saturating_sub(1),
             last_error: self.tunnel.last_failure().cloned(),
-            holder: self.tunnel.holders().first().cloned(),
+            holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
+            held_by: self.tunnel.holders().to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
             note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
             connection_errors: self.connection_errors.clone(),
@@ -100,6 +101,7 @@ impl Phases {
             | Action::CloseForward(_)
             | Action::Terminate(_)
             | Action::Kill(_)
+            | Action::FindSurvivors(_)
             | Action::TerminateHolders(_)
             | Action::KillHolders(_)
             | Action::Arm(..)
@@ -125,7 +127,11 @@ impl Phases {
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
             | Event::NotReady(..)
+            | Event::LeaderEnded(..)
             | Event::ProcessEnded(..)
+            | Event::ProcessSurvived(..)
+            | Event::ProcessStopped(..)
+            | Event::ProcessContinued(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)

@@ -2,13 +2,18 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
+use super::effects::named;
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
 use super::tally::Failed;
 use super::tell::{Teller, tell};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, SshTunnel, Work};
-use crate::port::Holder;
+use crate::port::Occupant;
+use crate::port::advice::{self, advice};
+use crate::process::Remains;
 use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
 
@@ -78,6 +83,13 @@ pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
     if !holders.is_empty() && holders != before.holders() {
         waiting(entry, holders);
     }
+    if old == new
+        && new == StateName::Up
+        && before.last_failure().is_some()
+        && entry.tunnel.last_failure().is_none()
+    {
+        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
+    }
     if old != new {
         entered(entry, new, milliseconds(now.since(before.entered())));
     }
@@ -100,19 +112,22 @@ fn failure(entry: &Entry, failure: &Failure, state: StateName) {
     }
 }
 
-fn waiting(entry: &Entry, holders: &[Holder]) {
+fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let identity = entry.identity();
-    let holder_pid = holders.iter().find_map(|holder| holder.pid);
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let holder_pid = held_by.iter().find_map(|occupant| occupant.holder.as_ref()?.pid);
+    let now = Timestamp::now();
+    let reasons: Vec<_> = held_by.iter().map(|occupant| advice::predicate(occupant, now)).collect();
+    let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
     tell!(
         warn,
         identity,
         state = StateName::AwaitingPort.as_str(),
         event = "held",
         holder_pid,
-        "port {} is held by {}; the tunnel comes up as soon as it is free",
+        "port {} {}; the tunnel comes up as soon as it is free: {}",
         identity.port,
-        text::excerpt(&names.join(" and "), HOLDERS_LENGTH)
+        text::excerpt(&reasons.join(" and "), HOLDERS_LENGTH),
+        text::excerpt(&steps.join("; "), HOLDERS_LENGTH)
     );
 }
 
@@ -124,14 +139,13 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }
         StateName::Stopped => {
-            tell!(
-                info,
-                identity,
-                state = word,
-                event = "state",
-                duration_ms,
-                "stopped; nothing of it is left"
-            );
+            let left = left(entry.outside.left());
+            if left.is_empty() {
+                let left = "nothing of it is left";
+                tell!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+            } else {
+                tell!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+            }
         }
         StateName::AwaitingPort
         | StateName::Connecting
@@ -144,6 +158,22 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(debug, identity, state = word, event = "state", duration_ms, "{word}");
         }
     }
+}
+
+/// What runs on after a stop; empty if nothing does.
+fn left(remains: &Remains) -> String {
+    let mut texts = Vec::new();
+    if !remains.forbidden.is_empty() {
+        let who = named(&remains.forbidden);
+        texts.push(format!("{who} runs on, which portward's user may not signal: end it as root"));
+    }
+    if !remains.unknown.is_empty() {
+        let who = named(&remains.unknown);
+        texts.push(format!(
+            "{who} runs on, which this tunnel or another one has started: it shows no more which"
+        ));
+    }
+    texts.join("; ")
 }
 
 /// What an up tunnel does, from the listener to the target.

@@ -106,7 +106,7 @@ pub(super) fn judge_commands(desired: &Desired, judged: &Judged, config: &Path) 
             continue;
         };
         let Some(program) = argv.first() else { continue };
-        let judged = &judged.with(env);
+        let judged = &judged.given(env);
         if let Some(directory) = working_directory.as_deref().filter(|directory| !directory.is_dir()) {
             let directory = path(directory);
             let what = format!("the working directory {directory} of tunnel `{}` is not there", tunnel.name);
