@@ -27,8 +27,8 @@ use crate::tunnel::{Failure, FailureKind};
 /// The status that ssh itself exits with on an error of its own (ssh(1), EXIT STATUS).
 const SSH_ERROR: i32 = 255;
 
-/// Characters of a line that are quoted.
-const QUOTE_LENGTH: usize = 300;
+/// Characters of a line that are quoted: a link to log in by may have some hundred.
+const QUOTE_LENGTH: usize = 600;
 
 /// Ends of lines about a configuration file that say nothing against the file: they pass by themselves.
 const PASSING: [&str; 4] =
