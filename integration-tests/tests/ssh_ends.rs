@@ -72,7 +72,7 @@ async fn whatever_the_banner_says_a_killed_session_is_a_lost_connection() {
             let mark = daemon.mark();
             sshd.kill_sessions();
             let message = failure(&daemon, mark, FailureKind::Network).await;
-            assert!(!message.contains(first), "the banner is forgotten: {message}");
+            assert!(!message.contains(first.trim_end_matches('.')), "the banner is forgotten: {message}");
             let anew = |status: &TunnelStatus| status.state == StateName::Up && status.pid != before.pid;
             before = daemon.wait_status(mark, "web", "up anew", anew).await;
             let is_banner = |line: &LogLine| line.has("event", "output") && line.has("message", first);
