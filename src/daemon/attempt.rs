@@ -11,14 +11,17 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, read_lines};
-use crate::ssh::{self, ControlSocket, End, Master, MasterError};
+use crate::process::{Child, Pace, read_lines};
+use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
+use super::tally::Tally;
 use super::tell::Teller;
 
-/// Lines of stderr that are kept to tell why a process ended.
+/// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
+/// and their bytes in all.
+const BYTES_KEPT: usize = 16 * 1024;
 
 /// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
 /// open that long.
@@ -42,6 +45,7 @@ pub(super) struct Attempt {
     pub(super) generation: Generation,
     pub(super) teller: Teller,
     pub(super) ports: Ports,
+    pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
@@ -61,15 +65,24 @@ impl Attempt {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
         let output = tokio::spawn({
-            let (said, teller) = (self.said.clone(), self.teller.clone());
+            let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
+            let pace = self.pace.clone();
             async move {
-                read_lines(stderr, |line| {
+                let tally = Tally::default();
+                let reading = read_lines(stderr, &pace, |line| {
+                    if let Some(error) = ConnectionError::of_line(&line) {
+                        return tally.add(error);
+                    }
                     teller.output(&line);
                     if !ssh::is_debug(&line) {
                         said.push(line);
                     }
-                })
-                .await;
+                });
+                tokio::select! {
+                    () = reading => {}
+                    never = tally.run(&tunnel, &teller) => match never {},
+                }
+                tally.report(&tunnel, &teller);
             }
         });
         let pid = child.group().pid();
@@ -83,6 +96,7 @@ impl Attempt {
             }
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
+        self.teller.output_ended();
         drop(control);
         let said = self.said.lines();
         let failure = match (not_the_master, ended) {
@@ -176,11 +190,14 @@ impl Attempt {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
         if let Forward::Remote { port, .. } = &tunnel.forward {
+            let below_1024 =
+                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(
-                    "{destination} does not listen on its port {port} ({error}): see who holds it there with `ss -ltnp \
-                     'sport = :{port}'`, or allow it in its sshd_config (AllowTcpForwarding, GatewayPorts, PermitListen)"
+                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
+                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
+                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
                 ),
             );
         }
@@ -236,10 +253,10 @@ pub(super) struct Said(Arc<Mutex<VecDeque<String>>>);
 impl Said {
     pub(super) fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LINES_KEPT {
+        lines.push_back(line);
+        while lines.len() > LINES_KEPT || lines.iter().map(String::len).sum::<usize>() > BYTES_KEPT {
             lines.pop_front();
         }
-        lines.push_back(line);
     }
 
     pub(super) fn clear(&self) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::effects::Outside;
 use super::handle::Took;
-use super::snapshot::{AncestorStatus, TunnelStatus};
+use super::narrate;
+use super::snapshot::{AncestorStatus, ConnectionErrors, FailedConnection, TunnelStatus};
+use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
@@ -24,6 +26,8 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<String>,
+    /// Connections of its clients that failed.
+    pub(super) connection_errors: Option<ConnectionErrors>,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
     pub(super) published: Option<Arc<TunnelStatus>>,
 }
@@ -61,7 +65,19 @@ impl Entry {
             last_error: self.tunnel.last_failure().cloned(),
             holder: self.tunnel.holders().first().cloned(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
+            note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
+            connection_errors: self.connection_errors.clone(),
         }
+    }
+
+    pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
+        let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
+        let last = FailedConnection {
+            at: clock.timestamp(clock.moment(failed.at)).to_string(),
+            kind: failed.kind,
+            message: failed.message.clone(),
+        };
+        self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
     }
 }
 

@@ -15,6 +15,7 @@ use super::entry::Entry;
 use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
 use super::publish::Published;
+use super::tell::Report;
 use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
 use crate::clock::Clock;
@@ -29,8 +30,8 @@ use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 pub(super) struct EventLoop {
     pub(super) clock: Clock,
     pub(super) effects: Effects,
-    pub(super) events: mpsc::UnboundedReceiver<(Slot, Event)>,
-    pub(super) report: mpsc::UnboundedSender<(Slot, Event)>,
+    pub(super) events: mpsc::UnboundedReceiver<(Slot, Report)>,
+    pub(super) report: mpsc::UnboundedSender<(Slot, Report)>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) logs: Arc<RecentLogs>,
@@ -77,7 +78,7 @@ impl EventLoop {
             let wake = self.state.timers.next().into_iter().chain(next_ping).min();
             let clock = self.clock;
             tokio::select! {
-                Some((slot, event)) = self.events.recv() => self.hear(slot, event),
+                Some((slot, report)) = self.events.recv() => self.take(slot, report),
                 Some(command) = self.commands.recv() => self.obey(command),
                 content = self.config.changed(), if !self.state.stopping => {
                     let result = content.map_err(|error| error.to_string()).and_then(|text: String| self.parse(&text));
@@ -95,8 +96,8 @@ impl EventLoop {
                 }
             }
             // What can be decided at once is decided before anybody is told.
-            while let Ok((slot, event)) = self.events.try_recv() {
-                self.hear(slot, event);
+            while let Ok((slot, report)) = self.events.try_recv() {
+                self.take(slot, report);
             }
             self.publish();
             if let (Some(interval), Some(due)) = (watchdog, next_ping)
@@ -107,6 +108,21 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+
+    fn take(&mut self, slot: Slot, report: Report) {
+        self.state.touched.insert(slot);
+        match report {
+            Report::Event(event) => self.hear(slot, event),
+            // The status that is published next has its pid.
+            Report::Started => {}
+            Report::ConnectionsFailed(failed) => {
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.note_failed_connections(&failed, &self.clock);
+                    narrate::connections_failed(entry, &failed);
+                }
+            }
+        }
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
@@ -149,7 +165,6 @@ impl EventLoop {
             Action::AbandonPort(generation) => entry.outside.abandon_port(generation),
             Action::StartProcess(generation) => {
                 entry.starts += 1;
-                narrate::starting(entry);
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
             }
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
@@ -158,7 +173,7 @@ impl EventLoop {
             Action::Kill(generation) => entry.outside.kill(generation),
             Action::TerminateHolders(generation) => {
                 let holders = entry.tunnel.holders().to_vec();
-                self.effects.terminate_holders(&entry.outside, generation, work, holders);
+                self.effects.terminate_holders(&entry.outside, generation, holders);
             }
             Action::KillHolders(generation) => Effects::kill_holders(&entry.outside, generation),
             Action::Arm(generation, at) => {

@@ -23,6 +23,7 @@ mod permissions;
 mod privileges;
 mod programs;
 mod settings;
+mod ssh_config;
 mod systemd;
 mod unit;
 
@@ -169,6 +170,7 @@ impl Examination<'_> {
         let versions = programs::versions(desired, judged).await;
         let resolved = settings::resolve(desired, &programs::usable(&versions), judged).await;
         let mut findings = programs::judge(&versions, config, *mend);
+        findings.extend(ssh_config::judge(&resolved, config));
         findings.extend(programs::judge_commands(desired, judged, config));
         findings.extend(keys::judge(&resolved, judged, *mend).await);
         findings.extend(host_keys::judge(&resolved, judged, *mend).await);

@@ -39,6 +39,8 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         last_error: None,
         holder: None,
         listeners: vec!["127.0.0.1:13306".to_owned(), "[::1]:13306".to_owned()],
+        note: None,
+        connection_errors: None,
     }
 }
 
