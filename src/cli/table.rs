@@ -82,6 +82,9 @@ pub(super) fn render(
         );
         let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
     }
+    for warning in &picture.warnings {
+        let _ = write!(text, "\n\n{} {}", "warning:".bold(), text::line(warning));
+    }
     text
 }
 
@@ -198,7 +201,7 @@ mod tests {
         Snapshot {
             tunnels: vec![tunnel("database"), waiting, program],
             config_path: "/etc/portward/config.yaml".to_owned(),
-            config_error: None,
+            ..Snapshot::default()
         }
     }
 

@@ -1,7 +1,6 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
 use std::collections::HashMap;
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,15 +9,17 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, Said, port_failure};
+use super::command_attempt::belongs_to;
 use super::launch::Launch;
 use super::narrate;
 use super::shares::Shares;
 use super::ssh_start::{SshStart, not_started};
 use super::tell::{Teller, tell};
+use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Evictee, Pace, Signalled};
-use crate::ssh::{self, ControlDirectory, Plan};
+use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -85,21 +86,6 @@ impl Outside {
         })
     }
 
-    /// What this generation's ssh waits for that is not ready after `waited`; `None` for a command, and when it has ended.
-    pub(super) fn why_not_ready(
-        &self,
-        generation: Generation,
-        work: &Work,
-        waited: Duration,
-    ) -> Option<Failure> {
-        match (work, self.running.get(&generation)) {
-            (Work::Ssh(tunnel), Some(running)) => {
-                Some(ssh::not_ready(tunnel, running.launch.pid()?, &running.said.lines(), waited))
-            }
-            (Work::Ssh(_) | Work::Command(_), _) => None,
-        }
-    }
-
     /// The process has ended.
     pub(super) fn forget(&mut self, generation: Generation) {
         self.running.remove(&generation);
@@ -139,6 +125,11 @@ impl Effects {
     /// The tunnels' shares of the log.
     pub(super) fn shares(&self) -> Shares {
         self.shares.clone()
+    }
+
+    /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
+    pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        self.control.restore(is_locked)
     }
 
     /// The listeners on `endpoints` now.
@@ -203,7 +194,7 @@ impl Effects {
     }
 
     /// Starts the process of `work`.
-    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
         let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
         let said = Said::default();
@@ -233,10 +224,8 @@ impl Effects {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
                 // What is set once, and here first, is not set yet.
                 let _ = endpoints.set(attempt.endpoints.clone());
-                let mut command = Command::new(&tunnel.argv[0]);
-                command.args(&tunnel.argv[1..]);
                 narrate::starting(&outside.teller, &tunnel.argv.join(" "));
-                process::spawn(command).map(|process| {
+                process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.group());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
                     launch
@@ -248,9 +237,35 @@ impl Effects {
                 outside.running.insert(generation, Running { launch, endpoints, orders, listening, said });
             }
             Err(error) => {
-                outside.teller.report(Event::ProcessEnded(generation, not_started(&error)));
+                let failure = command_line::directory_failure(work).unwrap_or_else(|| not_started(&error));
+                outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
+    }
+
+    /// Reports `NotReady`, with what the process does instead.
+    pub(super) fn explain_delay(
+        &self,
+        outside: &Outside,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) {
+        let teller = outside.teller.clone();
+        let pid = outside.pid(generation);
+        let (Some(pid), Some(running)) = (pid, outside.running.get(&generation)) else {
+            return teller.report(Event::NotReady(generation, None));
+        };
+        let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
+        let endpoints = running.endpoints.get().cloned().unwrap_or_default();
+        spawn_blocking(move || {
+            let why = match &work {
+                Work::Ssh(tunnel) => Some(ssh::not_ready(tunnel, pid, &said.lines(), waited)),
+                Work::Command(_) => elsewhere::explain(&ports, |other| belongs_to(pid, other), &endpoints)
+                    .map(|why| Failure::new(FailureKind::Timeout, why)),
+            };
+            teller.report(Event::NotReady(generation, why));
+        });
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.

@@ -11,7 +11,7 @@ use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
-use crate::tunnel::{Action, Event, Failure, Generation, StateName, Tunnel};
+use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]
@@ -35,13 +35,6 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn identity(&self) -> Identity {
         self.outside.teller().identity()
-    }
-
-    /// What the process of `generation` waits for, if it is an ssh that is not ready.
-    pub(super) fn why_not_ready(&self, generation: Generation) -> Option<Failure> {
-        let is_due = matches!(self.tunnel.name(), StateName::Connecting | StateName::Replacing);
-        let ready_timeout = self.desired.policy.ready_timeout;
-        if is_due { self.outside.why_not_ready(generation, &self.desired.work, ready_timeout) } else { None }
     }
 
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
@@ -101,6 +94,7 @@ impl Phases {
                 self.requested = Some(now);
             }
             Action::RequestForward(_)
+            | Action::ExplainDelay(_)
             | Action::ConfirmPort(_)
             | Action::AbandonPort(_)
             | Action::CloseForward(_)
@@ -130,11 +124,12 @@ impl Phases {
             | Event::PortHeld(..)
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
+            | Event::NotReady(..)
             | Event::ProcessEnded(..)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)
-            | Event::DeadlinePassed(..) => {}
+            | Event::DeadlinePassed(_) => {}
         }
     }
 

@@ -15,9 +15,11 @@ use super::entry::Entry;
 use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
 use super::publish::Published;
+use super::runtime::Runtime;
 use super::tell::Report;
 use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
+use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
@@ -37,6 +39,7 @@ pub(super) struct EventLoop {
     pub(super) logs: Arc<RecentLogs>,
     pub(super) config_path: PathBuf,
     pub(super) config: ConfigWatch,
+    pub(super) runtime: Runtime,
     pub(super) state: State,
 }
 
@@ -58,6 +61,7 @@ pub(super) struct State {
     pub(super) last_request: u64,
     pub(super) api: desired::Api,
     pub(super) config_error: Option<String>,
+    pub(super) warnings: Warnings,
     pub(super) stopping: bool,
 }
 
@@ -71,6 +75,7 @@ impl EventLoop {
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
         self.state.api = wanted.api.clone();
+        self.note_config_watch();
         self.apply(wanted.tunnels);
         self.publish();
         systemd::ready();
@@ -85,11 +90,13 @@ impl EventLoop {
                     // The error is logged, and the status shows it.
                     let _ = self.reload(result);
                 }
+                () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
                 () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
                 _ = terminate.recv() => self.stop_all(),
                 _ = interrupt.recv() => self.stop_all(),
                 _ = hangup.recv() => {
                     systemd::reloading();
+                    self.restore_runtime();
                     let result = self.read_config();
                     let _ = self.reload(result);
                     systemd::ready();
@@ -99,6 +106,7 @@ impl EventLoop {
             while let Ok((slot, report)) = self.events.try_recv() {
                 self.take(slot, report);
             }
+            self.note_config_watch();
             self.publish();
             if let (Some(interval), Some(due)) = (watchdog, next_ping)
                 && self.clock.now() >= due
@@ -167,6 +175,10 @@ impl EventLoop {
                 entry.starts += 1;
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
             }
+            Action::ExplainDelay(generation) => {
+                let waited = entry.desired.policy.ready_timeout;
+                self.effects.explain_delay(&entry.outside, generation, work, waited);
+            }
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),
@@ -217,6 +229,7 @@ impl EventLoop {
                 let _ = reply.send(report);
             }
             Command::Reload { dry_run: false, reply } => {
+                self.restore_runtime();
                 let result = self.read_config();
                 let _ = reply.send(self.reload(result));
             }
@@ -252,11 +265,7 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
-                Timer::Generation(slot, generation) => {
-                    let entry = self.state.entries.get(&slot);
-                    let reason = entry.and_then(|entry| entry.why_not_ready(generation));
-                    self.hear(slot, Event::DeadlinePassed(generation, reason));
-                }
+                Timer::Generation(slot, generation) => self.hear(slot, Event::DeadlinePassed(generation)),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
         }

@@ -15,6 +15,9 @@ pub struct Snapshot {
     pub config_path: String,
     /// Why the file as it stands is not in force; `None` when it is.
     pub config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One element of `GET /status`.

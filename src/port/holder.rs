@@ -53,6 +53,16 @@ pub fn pid_owns(pid: u32, inode: u32) -> bool {
     Processes::system().any_socket(pid, |socket| socket == inode)
 }
 
+/// All processes that /proc shows, in ascending order.
+pub fn pids() -> Vec<u32> {
+    Processes::system().pids()
+}
+
+/// The inodes of the sockets that the process `pid` has open; `None` if this user may not see them.
+pub fn sockets(pid: u32) -> Option<BTreeSet<u32>> {
+    Processes::system().sockets(pid)
+}
+
 /// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
 /// the unit and the container are known all the same.
 ///

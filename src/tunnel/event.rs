@@ -24,6 +24,9 @@ pub enum Event {
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
     ProcessReady(Generation),
+    /// The process was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does
+    /// instead and the next step, if that is known.
+    NotReady(Generation, Option<Failure>),
     /// The process has ended; nothing of its process group is left.
     ProcessEnded(Generation, Failure),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
@@ -34,9 +37,8 @@ pub enum Event {
     ForwardClosed(Generation),
     /// The process lives, and the kernel shows no listener of it any more.
     ListenerLost(Generation),
-    /// The deadline armed for this generation has passed. If its process was to be ready by then, what it waits for, where
-    /// that could be seen.
-    DeadlinePassed(Generation, Option<Failure>),
+    /// The deadline armed for this generation has passed.
+    DeadlinePassed(Generation),
 }
 
 impl Event {
@@ -49,12 +51,13 @@ impl Event {
             | Self::HoldersSpared(generation, ..)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
+            | Self::NotReady(generation, _)
             | Self::ProcessEnded(generation, _)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)
             | Self::ListenerLost(generation)
-            | Self::DeadlinePassed(generation, _) => Some(*generation),
+            | Self::DeadlinePassed(generation) => Some(*generation),
         }
     }
 }

@@ -56,7 +56,7 @@ fn three_tunnels() -> Snapshot {
     Snapshot {
         tunnels: vec![tunnel("database"), web, login],
         config_path: "/etc/portward/config.yaml".to_owned(),
-        config_error: None,
+        ..Snapshot::default()
     }
 }
 

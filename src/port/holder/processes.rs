@@ -36,7 +36,7 @@ impl Processes {
     }
 
     /// All pids, in ascending order.
-    fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Vec<u32> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         let mut pids: Vec<u32> =
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -63,6 +63,17 @@ impl Processes {
             }
         }
         false
+    }
+
+    /// The inodes of the sockets that `pid` has open; `None` if this user may not see them.
+    pub(super) fn sockets(&self, pid: u32) -> Option<BTreeSet<u32>> {
+        fs::read_dir(self.file(pid, "fd")).ok()?;
+        let mut sockets = BTreeSet::new();
+        self.any_socket(pid, |inode| {
+            sockets.insert(inode);
+            false
+        });
+        Some(sockets)
     }
 
     /// The pids that have each of `inodes` open, in ascending order, never none.

@@ -92,6 +92,30 @@ impl Step<'_> {
         }
     }
 
+    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<Failure>) {
+        let failure = why.unwrap_or_else(|| not_ready_in_time(self.policy));
+        match self.tunnel.state {
+            State::Connecting { .. } => {
+                self.end(generation);
+                self.fail(failure);
+            }
+            State::Replacing { old, new } if new == generation => {
+                self.end(generation);
+                self.keep_old(old, failure);
+            }
+            State::Replacing { .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     pub(super) fn listener_lost(&mut self, generation: Generation) {
         match self.tunnel.state {
             State::Up { generation: current } if current == generation => {
@@ -121,13 +145,10 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn deadline_passed(&mut self, generation: Generation, reason: Option<Failure>) {
-        let not_ready = reason.unwrap_or_else(|| not_ready_in_time(self.policy));
+    pub(super) fn deadline_passed(&mut self, generation: Generation) {
         match &self.tunnel.state {
-            State::Connecting { .. } => {
-                self.end(generation);
-                self.fail(not_ready);
-            }
+            // It may do something else, or wait for somebody.
+            State::Connecting { .. } => self.actions.push(Action::ExplainDelay(generation)),
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
@@ -141,10 +162,8 @@ impl Step<'_> {
                     ),
                 );
             }
-            State::Replacing { old, new } if *new == generation => {
-                let old = *old;
-                self.end(generation);
-                self.keep_old(old, not_ready);
+            State::Replacing { new, .. } if *new == generation => {
+                self.actions.push(Action::ExplainDelay(generation));
             }
             State::HandingOver { old, new } if *old == generation => {
                 // It hangs. Its port is free when it is dead, and the kernel will say so.
