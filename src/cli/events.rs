@@ -131,7 +131,7 @@ fn describe_tunnel(tunnel: &TunnelStatus, zone: &TimeZone) -> String {
         |since| since.to_zoned(zone.clone()).strftime("%F %T").to_string(),
     );
     let pid = tunnel.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    let why = explain(tunnel).map(|text| format!("; {text}")).unwrap_or_default();
+    let why = explain(tunnel, Timestamp::now()).map(|text| format!("; {text}")).unwrap_or_default();
     format!("{since} {}: {}{pid}{why}", tunnel.name, tunnel.state)
 }
 

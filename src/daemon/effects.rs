@@ -17,7 +17,7 @@ use super::ssh_start::{SshStart, not_started};
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
+use crate::port::{Endpoint, HeldBy, Listener, Occupant, PortError, Ports, Verdict, who};
 use crate::process::{self, Evictee, Pace, Signalled};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
@@ -53,6 +53,21 @@ struct Wait {
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
+    told: Told,
+}
+
+/// The sockets that were told last.
+type Told = Arc<Mutex<Vec<HeldBy>>>;
+
+/// A tunnel that waits for its port.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    teller: Teller,
+    generation: Generation,
+    endpoints: Vec<Endpoint>,
+    /// The sockets that were told last, and who has them.
+    held: Vec<HeldBy>,
+    occupants: Vec<Occupant>,
 }
 
 #[derive(Debug)]
@@ -77,6 +92,23 @@ impl Outside {
     /// The pid of this generation's process.
     pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
         self.running.get(&generation)?.launch.pid()
+    }
+
+    /// Whether one of the process groups is of a process of this tunnel.
+    pub(super) fn runs_any(&self, groups: &[u32]) -> bool {
+        self.running.values().any(|running| running.launch.pid().is_some_and(|pid| groups.contains(&pid)))
+    }
+
+    /// What is known of the wait for the port, if `generation` waits for it.
+    pub(super) fn waiting(&self, generation: Generation, occupants: &[Occupant]) -> Option<Waiting> {
+        let wait = self.waits.get(&generation)?;
+        Some(Waiting {
+            teller: self.teller.clone(),
+            generation,
+            endpoints: wait.endpoints.get()?.clone(),
+            held: wait.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            occupants: occupants.to_vec(),
+        })
     }
 
     /// What this generation's process listened on when it came up.
@@ -151,12 +183,16 @@ impl Effects {
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&known) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
-            Ok(Verdict::Held(_)) => {}
+            // An address may yet come.
+            Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
         let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
-        let task = tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known).await });
-        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default() };
+        let told = Told::default();
+        let last = told.clone();
+        let task =
+            tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known, &last).await });
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
     }
 
@@ -173,6 +209,8 @@ impl Effects {
             (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
         outside.planned = Some((generation, planned.clone()));
         let waited_for = endpoints.clone();
+        let told = Told::default();
+        let last = told.clone();
         let task = tokio::spawn(async move {
             let plan = Plan::make(&tunnel).await;
             let usable = match plan.endpoints(&wanted, &tunnel.destination) {
@@ -184,13 +222,35 @@ impl Effects {
                     *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
                     teller.report(Event::PortUnbound(generation));
                 }
-                // A plan is out of date after a wait.
-                Ok(Verdict::Held(_)) => wait_for_port(&ports, &teller, generation, usable).await,
+                // A plan is out of date after a wait. An address may yet come.
+                Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
+                    wait_for_port(&ports, &teller, generation, usable, &last).await;
+                }
                 Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
             }
         });
-        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default() };
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
+    }
+
+    /// Asks once more about the ports that tunnels wait for, and reports what has changed: the kernel does not tell of every
+    /// change of a holder. Then calls `done`.
+    pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
+        let ports = self.ports.clone();
+        spawn_blocking(move || {
+            for Waiting { teller, generation, mut endpoints, held, occupants } in waiting {
+                // As the wait does: what is known to be held is asked about first.
+                endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
+                // Where the kernel cannot be asked, the wait itself says so.
+                let Ok(now) = ports.waited_for(&endpoints) else { continue };
+                if now.is_empty() {
+                    teller.report(Event::PortUnbound(generation));
+                } else if !who::still_tells(&occupants, &held, &now) {
+                    teller.report(Event::PortHeld(generation, who::describe(&now)));
+                }
+            }
+            done();
+        });
     }
 
     /// Starts the process of `work`.
@@ -269,7 +329,12 @@ impl Effects {
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, holders: Vec<Holder>) {
+    pub(super) fn terminate_holders(
+        &self,
+        outside: &Outside,
+        generation: Generation,
+        holders: Vec<Occupant>,
+    ) {
         let Some(wait) = outside.waits.get(&generation) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
         let (ports, teller) = (self.ports.clone(), outside.teller.clone());
@@ -305,9 +370,18 @@ impl Effects {
     }
 }
 
-async fn wait_for_port(ports: &Ports, teller: &Teller, generation: Generation, endpoints: &[Endpoint]) {
-    let unbound =
-        ports.unbound(endpoints, |held| report_holders(teller.clone(), generation, held.to_vec())).await;
+async fn wait_for_port(
+    ports: &Ports,
+    teller: &Teller,
+    generation: Generation,
+    endpoints: &[Endpoint],
+    told: &Told,
+) {
+    let on_held = |held: &[HeldBy], occupants| {
+        held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
+        teller.report(Event::PortHeld(generation, occupants));
+    };
+    let unbound = ports.unbound(endpoints, on_held).await;
     teller.report(match unbound {
         Ok(()) => Event::PortUnbound(generation),
         Err(error) => Event::PortUnusable(generation, port_failure(&error)),
@@ -323,33 +397,4 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
-}
-
-/// Finds out who holds the port, on a thread that may block, and reports it.
-fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
-    spawn_blocking(move || {
-        let mut holders: Vec<Holder> = Vec::new();
-        for held in &held {
-            match held.kind {
-                HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
-                    let holder = holder::describe(held);
-                    if !holders.contains(&holder) {
-                        holders.push(holder);
-                    }
-                }
-                // These sockets have no process, or none that the kernel names.
-                HoldKind::TimeWait(left) => teller.warn(&format!(
-                    "{} is in TIME_WAIT of a closed connection for another {} s; the tunnel comes up after that",
-                    held.endpoint,
-                    left.as_secs()
-                )),
-                HoldKind::Unexplained => teller.warn(&format!(
-                    "{} cannot be bound, and the kernel does not show which socket is in the way; the tunnel comes up as \
-                     soon as it is gone",
-                    held.endpoint
-                )),
-            }
-        }
-        teller.report(Event::PortHeld(generation, holders));
-    });
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::{Pid, getpgid};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use super::attempt::Order;
@@ -24,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
-use crate::port::Listener;
+use crate::port::{Holder, Listener, Occupant};
 use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
@@ -134,8 +135,11 @@ impl EventLoop {
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
-    pub(super) fn hear(&mut self, slot: Slot, event: Event) {
+    pub(super) fn hear(&mut self, slot: Slot, mut event: Event) {
         let now = self.clock.now();
+        if let Event::PortHeld(_, occupants) = &mut event {
+            self.name_tunnels(occupants);
+        }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         self.state.touched.insert(slot);
         if let Event::ProcessEnded(generation, _) = &event {
@@ -215,9 +219,13 @@ impl EventLoop {
                 };
                 self.act(slot, verb, timeout, reply);
             }
+            Command::AskAgain { reply } => self.ask_again(reply),
             Command::Snapshot { refresh, reply } => {
                 if refresh {
                     self.refresh();
+                    while let Ok((slot, report)) = self.events.try_recv() {
+                        self.take(slot, report);
+                    }
                 }
                 self.publish();
                 let _ = reply.send(self.snapshot());
@@ -236,13 +244,7 @@ impl EventLoop {
         }
     }
 
-    fn act(
-        &mut self,
-        slot: Slot,
-        verb: Verb,
-        timeout: Duration,
-        reply: tokio::sync::oneshot::Sender<Option<Outcome>>,
-    ) {
+    fn act(&mut self, slot: Slot, verb: Verb, timeout: Duration, reply: oneshot::Sender<Option<Outcome>>) {
         let asked = self.clock.now();
         self.hear(
             slot,
@@ -268,6 +270,29 @@ impl EventLoop {
                 Timer::Generation(slot, generation) => self.hear(slot, Event::DeadlinePassed(generation)),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
+        }
+    }
+
+    /// Asks about the ports that are waited for: not every change of a holder is told.
+    fn ask_again(&self, reply: oneshot::Sender<()>) {
+        let waiting = |entry: &Entry| {
+            let held_by = entry.tunnel.holders();
+            entry.outside.waiting(entry.tunnel.latest(), held_by)
+        };
+        let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
+        // Whoever asked may have gone.
+        let done = move || {
+            let _ = reply.send(());
+        };
+        if waiting.is_empty() { done() } else { self.effects.ask_again(waiting, done) }
+    }
+
+    /// Says which of our tunnels has the port, where one has.
+    fn name_tunnels(&self, occupants: &mut [Occupant]) {
+        for holder in occupants.iter_mut().filter_map(|occupant| occupant.holder.as_mut()) {
+            let groups = groups(holder);
+            let entry = self.state.entries.values().find(|entry| entry.outside.runs_any(&groups));
+            holder.tunnel = entry.map(|entry| entry.desired.name.clone());
         }
     }
 
@@ -362,6 +387,12 @@ impl State {
             let _ = waiter.reply.send(outcome);
         }
     }
+}
+
+/// The process groups of a holder.
+fn groups(holder: &Holder) -> Vec<u32> {
+    let group = |pid| getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok();
+    holder.pids().filter_map(group).filter_map(|group| group.as_raw().try_into().ok()).collect()
 }
 
 fn addresses(entry: &Entry, generation: Generation) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::port::Holder;
+use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
 use crate::tunnel::{Failure, StateName};
 
@@ -51,8 +51,11 @@ pub struct TunnelStatus {
     pub restarts: u64,
     /// The last failure, until the tunnel is up again or stopped.
     pub last_error: Option<Failure>,
-    /// Who holds the port that the tunnel waits for.
+    /// The process that holds the port which the tunnel waits for; of several, the first.
     pub holder: Option<Holder>,
+    /// All that keeps the port from being bound, in the words of `GET /ports/{port}`.
+    #[serde(default)]
+    pub held_by: Vec<Occupant>,
     /// What the tunnel's process listens on, `address:port`, as the kernel shows it.
     pub listeners: Vec<String>,
     /// What portward cannot see of a tunnel that is up, and how to look: where a server listens is the server's to decide.

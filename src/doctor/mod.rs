@@ -173,7 +173,7 @@ impl Examination<'_> {
         if let (Some(claims), Ok(ports)) = (&claims, &ports) {
             findings.extend(privileges::judge_ports(machine, judged, claims, *mend));
             findings.extend(ephemeral::judge(Ephemeral::read(machine).as_ref(), claims, *mend));
-            findings.extend(held::judge(&held::ask(ports, claims, judged.pid()), judged, *mend));
+            findings.extend(held::judge(&held::ask(ports, claims, judged), *mend));
         }
         findings
     }

@@ -191,9 +191,18 @@ impl Ports {
         }
     }
 
-    /// The sockets that may be in the way of `endpoints`; none if these are unbound. At least one of them is.
-    pub(super) fn all_obstacles(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
-        self.obstacles(endpoints, Depth::Everyone)
+    /// What may be in the way of `endpoints`; nothing if these are unbound. At least one of it is. An address that this
+    /// machine does not have is something that one can wait for.
+    pub(super) fn in_the_way(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
+        match self.obstacles(endpoints, Depth::Everyone) {
+            Err(PortError::AddressNotAvailable(endpoint)) => Ok(vec![verdict::no_address(&endpoint)]),
+            obstacles => obstacles,
+        }
+    }
+
+    /// As [`Self::holders`]; an address that this machine does not have is one more holder.
+    pub fn waited_for(&self, endpoints: &[Endpoint]) -> Result<Vec<HeldBy>, PortError> {
+        Ok(self.proven(&self.in_the_way(endpoints)?))
     }
 
     /// Those of `obstacles` that are known to be in the way.

@@ -1,7 +1,7 @@
 //! Facts that a tunnel hears of, in the past tense.
 
 use super::{Failure, Generation};
-use crate::port::Holder;
+use crate::port::Occupant;
 
 /// Something that happened. Whatever concerns one attempt carries its [`Generation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub enum Event {
     /// The kernel confirmed every endpoint unbound.
     PortUnbound(Generation),
     /// The kernel says that the port is held; the wait goes on.
-    PortHeld(Generation, Vec<Holder>),
+    PortHeld(Generation, Vec<Occupant>),
     /// `on_conflict: kill` has ended nobody, because one of these holders may not be ended; the wait goes on.
-    HoldersSpared(Generation, Vec<Holder>, Failure),
+    HoldersSpared(Generation, Vec<Occupant>, Failure),
     /// Whether the port is unbound cannot be found out, and waiting for it would not help.
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.

@@ -20,8 +20,23 @@ pub(super) fn policy(kind: Kind, on_conflict: OnConflict) -> Policy {
     }
 }
 
-pub(super) fn stranger() -> Vec<Holder> {
-    vec![Holder { pid: Some(4711), ..Holder::default() }]
+pub(super) fn stranger() -> Vec<Occupant> {
+    vec![occupant(Some(4711))]
+}
+
+/// A listener of the process `pid`.
+pub(super) fn occupant(pid: Option<u32>) -> Occupant {
+    Occupant {
+        port: 13306,
+        protocol: Protocol::Tcp,
+        kind: OccupantKind::Listener,
+        address: SocketAddr::from(([127, 0, 0, 1], 13306)),
+        dual_stack: false,
+        peer: None,
+        time_wait_ms: None,
+        until: None,
+        holder: Some(Holder { pid, ..Holder::default() }),
+    }
 }
 
 /// One process that the tunnel started.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Step;
 use super::moves::KILL_TIMEOUT;
-use crate::port::Holder;
+use crate::port::Occupant;
 use crate::tunnel::state::{Ending, Eviction, Stage, State};
 use crate::tunnel::{Action, Failure, FailureKind, Generation, Kind, Policy};
 
@@ -205,8 +205,9 @@ impl Step<'_> {
     }
 }
 
-fn survived(holders: &[Holder]) -> Failure {
-    let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+fn survived(holders: &[Occupant]) -> Failure {
+    let holders = holders.iter().filter_map(|occupant| occupant.holder.as_ref());
+    let holders: Vec<_> = holders.map(ToString::to_string).collect();
     Failure::new(
         FailureKind::LocalPortHeld,
         format!(
