@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, Pace, read_lines};
+use crate::process::{Child, LONGEST_LINE, Pace, read_lines};
 use crate::ssh::{ControlSocket, Master, MasterError, classify};
+use crate::text;
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tell::Teller;
@@ -220,6 +221,7 @@ impl Said {
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| text::excerpt(line, LONGEST_LINE).into_owned()).collect()
     }
 }

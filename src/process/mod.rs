@@ -9,4 +9,4 @@ mod lines;
 pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, Group, SpawnError, spawn};
 pub use evict::{Evictee, Signalled, Spared, evictees, signal};
-pub use lines::{Pace, read_lines};
+pub use lines::{LONGEST_LINE, Pace, read_lines};
