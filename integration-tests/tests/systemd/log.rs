@@ -112,7 +112,6 @@ fn flooding_commands_leave_the_journal_the_lines_of_portward_and_of_the_others()
                 journal.wait_up(tunnel);
             }
         }
-        run("portward", &["stop"]);
         run("systemctl", &["stop", "portward.service"]);
 
         let of = |tunnel: &str, event: &str| {
