@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, Router};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Parameters, Tunnel, answer};
@@ -103,7 +104,7 @@ async fn act_on_all(
     Parameters(ActParameters { timeout }): Parameters<ActParameters>,
 ) -> Result<Response, Refusal> {
     let _place = context.begin_wait()?;
-    let snapshot = context.handle.snapshot();
+    let snapshot = context.snapshot().await?;
     let tunnels = snapshot.tunnels.iter().filter(|tunnel| !tunnel.interactive).cloned();
     // All are asked at once, and answered for in the order of the file.
     let asked: Vec<_> = tunnels
@@ -149,7 +150,7 @@ fn describe(verb: Verb, outcome: Outcome) -> Acted {
             "{name} is not {} yet, but {}{} `portward status {name}` tells how it goes on.",
             wanted(verb),
             status.state,
-            explain(&status).map_or_else(|| ".".to_owned(), |text| format!(": it {text}"))
+            explain(&status, Timestamp::now()).map_or_else(|| ".".to_owned(), |text| format!(": it {text}"))
         ),
     };
     Acted {

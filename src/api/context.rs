@@ -13,7 +13,7 @@ use tokio::time;
 use super::lookup;
 use super::refusal::Refusal;
 use crate::daemon::handle::{Handle, ShuttingDown};
-use crate::daemon::snapshot::TunnelStatus;
+use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 
 /// The event loop answers within its promise plus this, or it is in trouble and the client should hear so.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,6 +66,13 @@ impl Context {
     }
 }
 
+impl Context {
+    /// All tunnels as the event loop knows them.
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        answer(Duration::ZERO, self.handle.snapshot()).await
+    }
+}
+
 /// Tells that the API is to end.
 #[derive(Debug, Clone)]
 pub(super) struct Ending(pub(super) watch::Receiver<bool>);
@@ -102,7 +109,8 @@ impl FromRequestParts<Context> for Tunnel {
         let Path(id) = Path::<String>::from_request_parts(parts, context)
             .await
             .map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
-        Ok(Self(lookup::find(&context.handle.snapshot().tunnels, &id)?.clone()))
+        let snapshot = context.snapshot().await?;
+        Ok(Self(lookup::find(&snapshot.tunnels, &id)?.clone()))
     }
 }
 

@@ -45,8 +45,8 @@ impl Default for LogParameters {
 }
 
 /// `GET /logs`: the tunnels that have said anything yet.
-pub(super) async fn summaries(State(context): State<Context>) -> Json<Vec<Summary>> {
-    let snapshot = context.handle.snapshot();
+pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec<Summary>>, Refusal> {
+    let snapshot = context.snapshot().await?;
     let zone = TimeZone::system();
     let summary = |hash: &String| {
         let summary = context.handle.logs().summary(hash)?;
@@ -57,7 +57,7 @@ pub(super) async fn summaries(State(context): State<Context>) -> Json<Vec<Summar
             modified: summary.modified.to_zoned(zone.clone()).strftime("%F %T").to_string(),
         })
     };
-    Json(snapshot.tunnels.iter().filter_map(|tunnel| summary(&tunnel.hash)).collect())
+    Ok(Json(snapshot.tunnels.iter().filter_map(|tunnel| summary(&tunnel.hash)).collect()))
 }
 
 /// `GET /logs/{id}?lines=100`, as JSON; with `follow=true` as server-sent events, one for each line.

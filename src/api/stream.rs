@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::context::Context;
 use super::refusal::Refusal;
+use crate::daemon::handle::ShuttingDown;
 use crate::text;
 
 /// Events on their way to one client; who cannot keep up with more is caught up by a snapshot.
@@ -21,9 +22,15 @@ const QUEUE: usize = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Outlet(mpsc::Sender<Result<Event, Infallible>>);
 
-/// The client is gone, or an event could not be written as JSON: either way the stream is over.
+/// The client is gone, the daemon is ending, or an event could not be written as JSON: the stream is over.
 #[derive(Debug)]
 pub(super) struct Over;
+
+impl From<ShuttingDown> for Over {
+    fn from(ShuttingDown: ShuttingDown) -> Self {
+        Self
+    }
+}
 
 impl Outlet {
     /// Sends `data` as JSON.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::environment::Environment;
 use crate::port::Endpoint;
 use crate::tunnel::Policy;
 
@@ -69,7 +70,7 @@ pub struct Written {
 }
 
 /// What a tunnel runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Work {
     /// A forward over an ssh connection.
     Ssh(SshTunnel),
@@ -92,7 +93,7 @@ impl Work {
 }
 
 /// A forward over an ssh connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SshTunnel {
     /// `user@host` or a `Host` alias; never begins with `-`, holds no white space or control character.
     pub destination: String,
@@ -106,12 +107,14 @@ pub struct SshTunnel {
     pub identity_file: Option<PathBuf>,
     /// `-o Name=value`; names are letters and digits only, and none of those that portward itself must set.
     pub options: BTreeMap<String, String>,
+    /// Variables that ssh has beyond portward's own.
+    pub env: Environment,
     /// ssh's ConnectTimeout; the whole handshake may take twice as long.
     pub connect_timeout: Duration,
 }
 
 /// A forward, with the meaning that ssh gives to `-L`, `-R` and `-D`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// `-L`: listen here, connect from the server.
     Local {
@@ -137,7 +140,7 @@ pub enum Forward {
 }
 
 /// A host name or address with a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// Name or address, without brackets.
     pub host: String,
@@ -146,10 +149,14 @@ pub struct HostPort {
 }
 
 /// A program that binds the port itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandTunnel {
     /// Program and arguments (never empty); no shell sees them.
     pub argv: Vec<String>,
+    /// Where it runs; `None`: where portward does.
+    pub working_directory: Option<PathBuf>,
+    /// Variables that it has beyond portward's own.
+    pub env: Environment,
     /// Endpoints that must be unbound before the start. A bare port means the wildcard addresses here, because what the
     /// program binds is its own affair; the tunnel is up once one listener that overlaps them is the program's.
     pub listen: Vec<Endpoint>,

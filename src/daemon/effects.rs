@@ -1,20 +1,24 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
 use std::collections::HashMap;
-use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
+use super::launch::Launch;
+use super::narrate;
 use super::shares::Shares;
+use super::ssh_start::SshStart;
 use super::tell::{Teller, tell};
+use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Group, Pace, Signalled, SpawnError};
-use crate::ssh::{self, ControlDirectory};
+use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
+use crate::process::{self, Evictee, Pace, Remains, Signalled, Survivor, Tree};
+use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -33,26 +37,61 @@ pub(super) struct Outside {
     teller: Teller,
     running: HashMap<Generation, Running>,
     waits: HashMap<Generation, Wait>,
+    /// What the ssh of the generation that starts next said it would do, while its port was found free.
+    planned: Option<(Generation, Planned)>,
+    /// What was left of the latest process that has ended.
+    left: Remains,
 }
+
+/// A plan that is still fresh, if there is one.
+type Planned = Arc<Mutex<Option<Plan>>>;
 
 /// A wait for the port.
 #[derive(Debug)]
 struct Wait {
     task: AbortHandle,
+    /// What is waited for, once ssh has said where it would listen.
+    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
+    told: Told,
+}
+
+/// The sockets that were told last.
+type Told = Arc<Mutex<Vec<HeldBy>>>;
+
+/// A tunnel that waits for its port.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    teller: Teller,
+    generation: Generation,
+    endpoints: Vec<Endpoint>,
+    /// The sockets that were told last, and who has them.
+    held: Vec<HeldBy>,
+    occupants: Vec<Occupant>,
 }
 
 #[derive(Debug)]
 struct Running {
-    group: Group,
+    launch: Launch,
+    /// What it is to listen on, once that is known.
+    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    left: Left,
+    said: Said,
 }
 
 impl Outside {
     pub(super) fn new(slot: Slot, teller: Teller) -> Self {
-        Self { slot, teller, running: HashMap::new(), waits: HashMap::new() }
+        Self {
+            slot,
+            teller,
+            running: HashMap::new(),
+            waits: HashMap::new(),
+            planned: None,
+            left: Remains::default(),
+        }
     }
 
     pub(super) fn teller(&self) -> &Teller {
@@ -61,7 +100,29 @@ impl Outside {
 
     /// The pid of this generation's process.
     pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
-        self.running.get(&generation).map(|running| running.group.pid())
+        self.running.get(&generation)?.launch.pid()
+    }
+
+    /// Whether `pid` is of a process tree of this tunnel. Reads /proc.
+    pub(super) fn contains(&self, pid: u32) -> bool {
+        self.trees().any(|tree| tree.contains(pid))
+    }
+
+    /// The process trees of this tunnel.
+    fn trees(&self) -> impl Iterator<Item = Tree> {
+        self.running.values().filter_map(|running| running.launch.tree())
+    }
+
+    /// What is known of the wait for the port, if `generation` waits for it.
+    pub(super) fn waiting(&self, generation: Generation, occupants: &[Occupant]) -> Option<Waiting> {
+        let wait = self.waits.get(&generation)?;
+        Some(Waiting {
+            teller: self.teller.clone(),
+            generation,
+            endpoints: wait.endpoints.get()?.clone(),
+            held: wait.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            occupants: occupants.to_vec(),
+        })
     }
 
     /// What this generation's process listened on when it came up.
@@ -73,7 +134,14 @@ impl Outside {
 
     /// The process has ended.
     pub(super) fn forget(&mut self, generation: Generation) {
-        self.running.remove(&generation);
+        if let Some(running) = self.running.remove(&generation) {
+            self.left = running.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
+    }
+
+    /// What was left of the latest process that has ended.
+    pub(super) fn left(&self) -> &Remains {
+        &self.left
     }
 
     pub(super) fn order(&self, generation: Generation, order: Order) {
@@ -85,14 +153,35 @@ impl Outside {
 
     pub(super) fn terminate(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.terminate();
+            running.launch.terminate();
         }
     }
 
     pub(super) fn kill(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.kill();
+            running.launch.kill();
         }
+    }
+
+    /// Names the processes that are left, on a thread that may block.
+    pub(super) fn find_survivors(&self, generation: Generation) {
+        let Some(tree) = self.running.get(&generation).and_then(|running| running.launch.tree()) else {
+            return;
+        };
+        let teller = self.teller.clone();
+        spawn_blocking(move || {
+            let who = match tree.survivors() {
+                // The news of its end is on its way.
+                Ok(survivors) if survivors.is_empty() => return,
+                Ok(survivors) => named(&survivors),
+                Err(error) => format!("what is left of the process ({error})"),
+            };
+            let message = format!(
+                "{who} did not die of SIGKILL within 5 s: stuck in the kernel (state D in ps), most often on a network file \
+                 system; portward waits for its end"
+            );
+            teller.report(Event::ProcessSurvived(generation, Failure::new(FailureKind::Killed, message)));
+        });
     }
 
     pub(super) fn abandon_port(&mut self, generation: Generation) {
@@ -112,6 +201,11 @@ impl Effects {
         self.shares.clone()
     }
 
+    /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
+    pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        self.control.restore(is_locked)
+    }
+
     /// The listeners on `endpoints` now.
     pub(super) fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, crate::port::PortError> {
         self.ports.listeners(endpoints)
@@ -119,78 +213,170 @@ impl Effects {
 
     /// Reports `PortUnbound` as soon as the kernel confirms it.
     pub(super) fn confirm_port(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+        let known = match (work, outside.running.get(&generation)) {
+            (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
+            // Where the next ssh would listen, it says itself.
+            (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
+                return self.plan_and_confirm(outside, generation, tunnel, work.endpoints());
+            }
+            (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
+        };
         let teller = outside.teller.clone();
-        let endpoints = self.ports.usable(work.endpoints());
         // In most cases the port is free, and the answer takes microseconds.
-        match self.ports.verdict(&endpoints) {
+        match self.ports.verdict(&known) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
-            Ok(Verdict::Held(_)) => {}
+            // An address may yet come.
+            Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
-        let ports = self.ports.clone();
-        let task = tokio::spawn(async move {
-            let unbound = ports
-                .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
-                .await;
-            teller.report(match unbound {
-                Ok(()) => Event::PortUnbound(generation),
-                Err(error) => Event::PortUnusable(generation, port_failure(&error)),
-            });
-        });
-        let wait = Wait { task: task.abort_handle(), evictees: Arc::default() };
+        let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
+        let told = Told::default();
+        let last = told.clone();
+        let own: Vec<Tree> = outside.trees().collect();
+        let task =
+            tokio::spawn(
+                async move { wait_for_port(&ports, &teller, generation, &known, &last, &own).await },
+            );
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
     }
 
+    /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
+    fn plan_and_confirm(
+        &self,
+        outside: &mut Outside,
+        generation: Generation,
+        tunnel: &SshTunnel,
+        wanted: &[Endpoint],
+    ) {
+        let (ports, teller, tunnel) = (self.ports.clone(), outside.teller.clone(), tunnel.clone());
+        let (wanted, planned, endpoints) =
+            (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
+        outside.planned = Some((generation, planned.clone()));
+        let waited_for = endpoints.clone();
+        let told = Told::default();
+        let last = told.clone();
+        let own: Vec<Tree> = outside.trees().collect();
+        let task = tokio::spawn(async move {
+            let plan = Plan::make(&tunnel).await;
+            let usable = match plan.endpoints(&wanted, &tunnel.destination) {
+                Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
+                Err(failure) => return teller.report(Event::PortUnusable(generation, failure)),
+            };
+            match ports.verdict(usable) {
+                Ok(Verdict::Unbound) => {
+                    *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+                    teller.report(Event::PortUnbound(generation));
+                }
+                // A plan is out of date after a wait. An address may yet come.
+                Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
+                    wait_for_port(&ports, &teller, generation, usable, &last, &own).await;
+                }
+                Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
+            }
+        });
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
+        outside.waits.insert(generation, wait);
+    }
+
+    /// Asks once more about the ports that tunnels wait for, and reports what has changed: the kernel does not tell of every
+    /// change of a holder. Then calls `done`.
+    pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
+        let ports = self.ports.clone();
+        spawn_blocking(move || {
+            for Waiting { teller, generation, mut endpoints, held, occupants } in waiting {
+                // As the wait does: what is known to be held is asked about first.
+                endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
+                // Where the kernel cannot be asked, the wait itself says so.
+                let Ok(now) = ports.waited_for(&endpoints) else { continue };
+                if now.is_empty() {
+                    teller.report(Event::PortUnbound(generation));
+                } else if !who::still_tells(&occupants, &held, &now) {
+                    teller.report(Event::PortHeld(generation, who::describe(&now)));
+                }
+            }
+            done();
+        });
+    }
+
     /// Starts the process of `work`.
-    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
-        let listening = Listening::default();
-        let attempt = Attempt {
+    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
+        outside.left = Remains::default();
+        let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
+        let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
+        let left = Left::default();
+        let said = Said::default();
+        let mut attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
             pace: self.pace.clone(),
-            endpoints: self.ports.usable(work.endpoints()),
+            endpoints: Vec::new(),
             listening: listening.clone(),
+            left: left.clone(),
+            said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
-            Work::Ssh(tunnel) => self.start_ssh(attempt, outside.slot, tunnel, received),
+            Work::Ssh(tunnel) => {
+                let control = self.control.socket(&format!("{}-{generation}", outside.slot.0));
+                let launch = Launch::pending();
+                let start = SshStart {
+                    launch: launch.clone(),
+                    endpoints: endpoints.clone(),
+                    plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
+                };
+                tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
+                Ok(launch)
+            }
             Work::Command(tunnel) => {
-                let mut command = Command::new(&tunnel.argv[0]);
-                command.args(&tunnel.argv[1..]);
-                process::spawn(command).map(|process| {
-                    let group = process.0.group();
+                attempt.endpoints = self.ports.usable(&tunnel.listen);
+                // What is set once, and here first, is not set yet.
+                let _ = endpoints.set(attempt.endpoints.clone());
+                narrate::starting(&outside.teller, &tunnel.argv.join(" "));
+                process::spawn(command_line::command(tunnel)).map(|process| {
+                    let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    group
+                    launch
                 })
             }
         };
         match started {
-            Ok(group) => {
-                outside.running.insert(generation, Running { group, orders, listening });
+            Ok(launch) => {
+                let running = Running { launch, endpoints, orders, listening, left, said };
+                outside.running.insert(generation, running);
             }
             Err(error) => {
-                let message =
-                    format!("{error}; check the program's path, and the PATH that portward runs with");
-                outside
-                    .teller
-                    .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));
+                let failure = command_line::directory_failure(work).unwrap_or_else(|| error.failure());
+                outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
     }
 
-    fn start_ssh(
+    /// Reports `NotReady`, with what the process does instead.
+    pub(super) fn explain_delay(
         &self,
-        attempt: Attempt,
-        slot: Slot,
-        tunnel: &SshTunnel,
-        orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Result<Group, SpawnError> {
-        let (control, made) = self.control.socket(&format!("{}-{}", slot.0, attempt.generation));
-        let process = process::spawn(ssh::command(tunnel, control.path()))?;
-        let group = process.0.group();
-        tokio::spawn(attempt.run_ssh(tunnel.clone(), process, (control, made), orders));
-        Ok(group)
+        outside: &Outside,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) {
+        let teller = outside.teller.clone();
+        let started =
+            outside.running.get(&generation).and_then(|running| Some((running, running.launch.tree()?)));
+        let Some((running, tree)) = started else {
+            return teller.report(Event::NotReady(generation, None));
+        };
+        let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
+        let endpoints = running.endpoints.get().cloned().unwrap_or_default();
+        spawn_blocking(move || {
+            let why = match &work {
+                Work::Ssh(tunnel) => tree.pid().map(|pid| ssh::not_ready(tunnel, pid, &said.lines(), waited)),
+                Work::Command(_) => elsewhere::explain(&ports, |pid| tree.contains(pid), &endpoints)
+                    .map(|why| Failure::new(FailureKind::Timeout, why)),
+            };
+            teller.report(Event::NotReady(generation, why));
+        });
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
@@ -198,12 +384,11 @@ impl Effects {
         &self,
         outside: &Outside,
         generation: Generation,
-        work: &Work,
-        holders: Vec<Holder>,
+        holders: Vec<Occupant>,
     ) {
         let Some(wait) = outside.waits.get(&generation) else { return };
-        let (ports, endpoints, teller) =
-            (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
+        let Some(endpoints) = wait.endpoints.get().cloned() else { return };
+        let (ports, teller) = (self.ports.clone(), outside.teller.clone());
         let evictees = wait.evictees.clone();
         spawn_blocking(move || {
             let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,6 +421,31 @@ impl Effects {
     }
 }
 
+/// Waits until the port is unbound. What is left of the tunnel's `own` processes is being ended, and no stranger.
+async fn wait_for_port(
+    ports: &Ports,
+    teller: &Teller,
+    generation: Generation,
+    endpoints: &[Endpoint],
+    told: &Told,
+    own: &[Tree],
+) {
+    let is_own = |occupant: &Occupant| {
+        let mut pids = occupant.holder.iter().flat_map(Holder::pids).peekable();
+        pids.peek().is_some() && pids.all(|pid| own.iter().any(|tree| tree.contains(pid)))
+    };
+    let on_held = |held: &[HeldBy], mut occupants: Vec<Occupant>| {
+        occupants.retain(|occupant| !is_own(occupant));
+        held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
+        teller.report(Event::PortHeld(generation, occupants));
+    };
+    let unbound = ports.unbound(endpoints, on_held).await;
+    teller.report(match unbound {
+        Ok(()) => Event::PortUnbound(generation),
+        Err(error) => Event::PortUnusable(generation, port_failure(&error)),
+    });
+}
+
 fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
     for Signalled { holder, result } in signalled {
         let done = match result {
@@ -247,31 +457,7 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
     }
 }
 
-/// Finds out who holds the port, on a thread that may block, and reports it.
-fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
-    spawn_blocking(move || {
-        let mut holders: Vec<Holder> = Vec::new();
-        for held in &held {
-            match held.kind {
-                HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
-                    let holder = holder::describe(held);
-                    if !holders.contains(&holder) {
-                        holders.push(holder);
-                    }
-                }
-                // These sockets have no process, or none that the kernel names.
-                HoldKind::TimeWait(left) => teller.warn(&format!(
-                    "{} is in TIME_WAIT of a closed connection for another {} s; the tunnel comes up after that",
-                    held.endpoint,
-                    left.as_secs()
-                )),
-                HoldKind::Unexplained => teller.warn(&format!(
-                    "{} cannot be bound, and the kernel does not show which socket is in the way; the tunnel comes up as \
-                     soon as it is gone",
-                    held.endpoint
-                )),
-            }
-        }
-        teller.report(Event::PortHeld(generation, holders));
-    });
+/// The processes as one text.
+pub(super) fn named(survivors: &[Survivor]) -> String {
+    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -1,10 +1,13 @@
 //! One tunnel as the event loop keeps it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
 use super::handle::Took;
-use super::snapshot::{AncestorStatus, TunnelStatus};
+use super::narrate;
+use super::snapshot::{AncestorStatus, ConnectionErrors, FailedConnection, TunnelStatus};
+use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
@@ -23,6 +26,10 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<String>,
+    /// Connections of its clients that failed.
+    pub(super) connection_errors: Option<ConnectionErrors>,
+    /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
+    pub(super) published: Option<Arc<TunnelStatus>>,
 }
 
 impl Entry {
@@ -49,9 +56,22 @@ impl Entry {
             since: clock.timestamp(self.tunnel.entered()).to_string(),
             restarts: self.starts.saturating_sub(1),
             last_error: self.tunnel.last_failure().cloned(),
-            holder: self.tunnel.holders().first().cloned(),
+            holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
+            held_by: self.tunnel.holders().to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
+            note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
+            connection_errors: self.connection_errors.clone(),
         }
+    }
+
+    pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
+        let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
+        let last = FailedConnection {
+            at: clock.timestamp(clock.moment(failed.at)).to_string(),
+            kind: failed.kind,
+            message: failed.message.clone(),
+        };
+        self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
     }
 }
 
@@ -75,11 +95,13 @@ impl Phases {
                 self.requested = Some(now);
             }
             Action::RequestForward(_)
+            | Action::ExplainDelay(_)
             | Action::ConfirmPort(_)
             | Action::AbandonPort(_)
             | Action::CloseForward(_)
             | Action::Terminate(_)
             | Action::Kill(_)
+            | Action::FindSurvivors(_)
             | Action::TerminateHolders(_)
             | Action::KillHolders(_)
             | Action::Arm(..)
@@ -104,7 +126,12 @@ impl Phases {
             | Event::PortHeld(..)
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
+            | Event::NotReady(..)
+            | Event::LeaderEnded(..)
             | Event::ProcessEnded(..)
+            | Event::ProcessSurvived(..)
+            | Event::ProcessStopped(..)
+            | Event::ProcessContinued(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)

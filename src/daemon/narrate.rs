@@ -1,11 +1,19 @@
 //! What the log says of a tunnel's life.
 
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::effects::named;
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
-use super::tell::tell;
+use super::tally::Failed;
+use super::tell::{Teller, tell};
 use crate::clock::Moment;
-use crate::config::desired::{Forward, Work};
-use crate::port::Holder;
+use crate::config::desired::{Forward, SshTunnel, Work};
+use crate::port::Occupant;
+use crate::port::advice::{self, advice};
+use crate::process::Remains;
 use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
 
@@ -16,12 +24,39 @@ const COMMAND_LENGTH: usize = 1024;
 const HOLDERS_LENGTH: usize = 2048;
 
 /// The one line of a start.
-pub(super) fn starting(entry: &Entry) {
-    let what = match &entry.desired.work {
-        Work::Ssh(tunnel) => format!("{} to {}", tunnel.program.display(), tunnel.destination),
-        Work::Command(tunnel) => text::excerpt(&tunnel.argv.join(" "), COMMAND_LENGTH).into_owned(),
+pub(super) fn starting(teller: &Teller, what: &str) {
+    let what = text::excerpt(what, COMMAND_LENGTH);
+    tell!(info, teller.identity(), event = "starting", "starting {what}");
+}
+
+/// Clients were turned away; the tunnel goes on.
+pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
+    let Failed { count, kind, message, .. } = failed;
+    let clients = if *count == 1 { "a connection" } else { &format!("{count} connections") };
+    tell!(
+        warn,
+        entry.identity(),
+        event = "connection_error",
+        error_kind = kind.as_str(),
+        "{clients} through the tunnel failed: {message}"
+    );
+}
+
+/// What cannot be seen from here of a tunnel that is up.
+pub(super) fn unseen(work: &Work) -> Option<String> {
+    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
+        work
+    else {
+        return None;
     };
-    tell!(info, entry.identity(), event = "starting", "starting {what}");
+    let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    (!is_loopback).then(|| {
+        format!(
+            "{destination} took the request to listen on {bind} port {port}, and does not say where it listens: with \
+             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{port}'` there; \
+             `GatewayPorts clientspecified` in its sshd_config makes it follow"
+        )
+    })
 }
 
 /// A restart failed, and the old connection stays.
@@ -48,6 +83,13 @@ pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
     if !holders.is_empty() && holders != before.holders() {
         waiting(entry, holders);
     }
+    if old == new
+        && new == StateName::Up
+        && before.last_failure().is_some()
+        && entry.tunnel.last_failure().is_none()
+    {
+        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
+    }
     if old != new {
         entered(entry, new, milliseconds(now.since(before.entered())));
     }
@@ -70,19 +112,22 @@ fn failure(entry: &Entry, failure: &Failure, state: StateName) {
     }
 }
 
-fn waiting(entry: &Entry, holders: &[Holder]) {
+fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let identity = entry.identity();
-    let holder_pid = holders.iter().find_map(|holder| holder.pid);
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let holder_pid = held_by.iter().find_map(|occupant| occupant.holder.as_ref()?.pid);
+    let now = Timestamp::now();
+    let reasons: Vec<_> = held_by.iter().map(|occupant| advice::predicate(occupant, now)).collect();
+    let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
     tell!(
         warn,
         identity,
         state = StateName::AwaitingPort.as_str(),
         event = "held",
         holder_pid,
-        "port {} is held by {}; the tunnel comes up as soon as it is free",
+        "port {} {}; the tunnel comes up as soon as it is free: {}",
         identity.port,
-        text::excerpt(&names.join(" and "), HOLDERS_LENGTH)
+        text::excerpt(&reasons.join(" and "), HOLDERS_LENGTH),
+        text::excerpt(&steps.join("; "), HOLDERS_LENGTH)
     );
 }
 
@@ -94,14 +139,13 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }
         StateName::Stopped => {
-            tell!(
-                info,
-                identity,
-                state = word,
-                event = "state",
-                duration_ms,
-                "stopped; nothing of it is left"
-            );
+            let left = left(entry.outside.left());
+            if left.is_empty() {
+                let left = "nothing of it is left";
+                tell!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+            } else {
+                tell!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+            }
         }
         StateName::AwaitingPort
         | StateName::Connecting
@@ -116,6 +160,22 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
     }
 }
 
+/// What runs on after a stop; empty if nothing does.
+fn left(remains: &Remains) -> String {
+    let mut texts = Vec::new();
+    if !remains.forbidden.is_empty() {
+        let who = named(&remains.forbidden);
+        texts.push(format!("{who} runs on, which portward's user may not signal: end it as root"));
+    }
+    if !remains.unknown.is_empty() {
+        let who = named(&remains.unknown);
+        texts.push(format!(
+            "{who} runs on, which this tunnel or another one has started: it shows no more which"
+        ));
+    }
+    texts.join("; ")
+}
+
 /// What an up tunnel does, from the listener to the target.
 fn serves(entry: &Entry) -> String {
     let here = entry.listeners.join(", ");
@@ -126,9 +186,11 @@ fn serves(entry: &Entry) -> String {
                 format!("{here} -> {}:{} at {}", target.host, target.port, tunnel.destination)
             }
             Forward::Dynamic { .. } => format!("{here} is a SOCKS proxy through {}", tunnel.destination),
-            Forward::Remote { port, target, .. } => {
-                format!("port {port} at {} -> {}:{}", tunnel.destination, target.host, target.port)
-            }
+            Forward::Remote { port, target, .. } => format!(
+                "{} listens on port {port}, on the addresses that its sshd chooses (`ss -ltn 'sport = :{port}'` there shows \
+                 them) -> {}:{}",
+                tunnel.destination, target.host, target.port
+            ),
         },
     }
 }

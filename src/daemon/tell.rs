@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::shares::{Burst, Heard, Shares};
+use super::tally::Failed;
 use crate::config::desired;
 use crate::observe::log::OUTPUT;
 use crate::process::LONGEST_LINE;
@@ -50,18 +51,29 @@ pub(super) use tell;
 pub(super) struct Teller {
     slot: Slot,
     identity: Arc<Mutex<Identity>>,
-    events: mpsc::UnboundedSender<(Slot, Event)>,
+    reports: mpsc::UnboundedSender<(Slot, Report)>,
     shares: Shares,
+}
+
+/// What the event loop is told about a tunnel.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// What the core decides about.
+    Event(Event),
+    /// Its process was started: the status has its pid.
+    Started,
+    /// Clients were turned away.
+    ConnectionsFailed(Failed),
 }
 
 impl Teller {
     pub(super) fn new(
         slot: Slot,
         identity: Identity,
-        events: mpsc::UnboundedSender<(Slot, Event)>,
+        reports: mpsc::UnboundedSender<(Slot, Report)>,
         shares: Shares,
     ) -> Self {
-        Self { slot, identity: Arc::new(Mutex::new(identity)), events, shares }
+        Self { slot, identity: Arc::new(Mutex::new(identity)), reports, shares }
     }
 
     /// What the log lines are filed under now.
@@ -74,9 +86,14 @@ impl Teller {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Tells the event loop. After its end nobody needs to know.
+    /// Tells the event loop what the core decides about.
     pub(super) fn report(&self, event: Event) {
-        let _ = self.events.send((self.slot, event));
+        self.tell(Report::Event(event));
+    }
+
+    /// Tells the event loop. After its end nobody needs to know.
+    pub(super) fn tell(&self, report: Report) {
+        let _ = self.reports.send((self.slot, report));
     }
 
     /// Logs a line that the tunnel's process said, if the tunnel's share of the log has room for it; says whether it had.

@@ -1,6 +1,6 @@
 //! What can be asked about ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ struct Shared {
 }
 
 /// A listening socket, or a bound one of UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listener {
     /// What it listens on.
     pub address: SocketAddr,
@@ -53,7 +53,7 @@ impl Listener {
 
     /// Whether it serves `endpoint`, be it through a wildcard address.
     pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
-        verdict::endpoints_overlap(endpoint, &self.endpoint())
+        endpoint.overlaps(&self.endpoint())
     }
 }
 
@@ -140,7 +140,28 @@ impl Ports {
                 listeners.extend(bound.map(|row| verdict::listener(row, Protocol::Udp)));
             }
         }
-        listeners.retain(|listener| endpoints.iter().any(|endpoint| listener.overlaps(endpoint)));
+        let mut by_port: HashMap<u16, Vec<&Endpoint>> = HashMap::new();
+        for endpoint in endpoints {
+            by_port.entry(endpoint.port()).or_default().push(endpoint);
+        }
+        listeners.retain(|listener| {
+            let same_port = by_port.get(&listener.address.port());
+            same_port.is_some_and(|endpoints| endpoints.iter().any(|endpoint| listener.overlaps(endpoint)))
+        });
+        Ok(listeners)
+    }
+
+    /// Every socket that serves a port of this protocol: those that listen, and for UDP those that are bound.
+    pub fn all_listeners(&self, protocol: Protocol) -> Result<Vec<Listener>, PortError> {
+        let mut listeners = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let (rows, serves) = match protocol {
+                Protocol::Tcp => (self.diag().listeners(family, None)?, SocketState::Listening),
+                Protocol::Udp => (self.diag().all(protocol, family, None)?, SocketState::Bound),
+            };
+            let serving = rows.iter().filter(|row| row.state == serves);
+            listeners.extend(serving.map(|row| verdict::listener(row, protocol)));
+        }
         Ok(listeners)
     }
 
@@ -170,9 +191,18 @@ impl Ports {
         }
     }
 
-    /// The sockets that may be in the way of `endpoints`; none if these are unbound. At least one of them is.
-    pub(super) fn all_obstacles(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
-        self.obstacles(endpoints, Depth::Everyone)
+    /// What may be in the way of `endpoints`; nothing if these are unbound. At least one of it is. An address that this
+    /// machine does not have is something that one can wait for.
+    pub(super) fn in_the_way(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
+        match self.obstacles(endpoints, Depth::Everyone) {
+            Err(PortError::AddressNotAvailable(endpoint)) => Ok(vec![verdict::no_address(&endpoint)]),
+            obstacles => obstacles,
+        }
+    }
+
+    /// As [`Self::holders`]; an address that this machine does not have is one more holder.
+    pub fn waited_for(&self, endpoints: &[Endpoint]) -> Result<Vec<HeldBy>, PortError> {
+        Ok(self.proven(&self.in_the_way(endpoints)?))
     }
 
     /// Those of `obstacles` that are known to be in the way.

@@ -1,7 +1,7 @@
 //! Facts that a tunnel hears of, in the past tense.
 
 use super::{Failure, Generation};
-use crate::port::Holder;
+use crate::port::Occupant;
 
 /// Something that happened. Whatever concerns one attempt carries its [`Generation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +17,26 @@ pub enum Event {
     /// The kernel confirmed every endpoint unbound.
     PortUnbound(Generation),
     /// The kernel says that the port is held; the wait goes on.
-    PortHeld(Generation, Vec<Holder>),
+    PortHeld(Generation, Vec<Occupant>),
     /// `on_conflict: kill` has ended nobody, because one of these holders may not be ended; the wait goes on.
-    HoldersSpared(Generation, Vec<Holder>, Failure),
+    HoldersSpared(Generation, Vec<Occupant>, Failure),
     /// Whether the port is unbound cannot be found out, and waiting for it would not help.
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
     ProcessReady(Generation),
-    /// The process has ended; nothing of its process group is left.
+    /// The process was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does
+    /// instead and the next step, if that is known.
+    NotReady(Generation, Option<Failure>),
+    /// The process has ended, and others that it has started have not.
+    LeaderEnded(Generation, Failure),
+    /// The process has ended, and nothing is left of its tree that portward may signal.
     ProcessEnded(Generation, Failure),
+    /// SIGKILL did not end all of the tree.
+    ProcessSurvived(Generation, Failure),
+    /// The process with this pid was stopped by a signal: it answers nobody.
+    ProcessStopped(Generation, u32),
+    /// The process was stopped, and goes on.
+    ProcessContinued(Generation),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
     ForwardListening(Generation),
     /// The forward was refused.
@@ -48,7 +59,12 @@ impl Event {
             | Self::HoldersSpared(generation, ..)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
+            | Self::NotReady(generation, _)
+            | Self::LeaderEnded(generation, _)
             | Self::ProcessEnded(generation, _)
+            | Self::ProcessSurvived(generation, _)
+            | Self::ProcessStopped(generation, _)
+            | Self::ProcessContinued(generation)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::clock::Moment;
-use crate::port::Holder;
+use crate::port::Occupant;
 
 /// One attempt to hold a tunnel: every process that is started gets a generation of its own, and whatever is heard of
 /// it carries that number, so that late news of an earlier attempt changes nothing.
@@ -34,6 +34,8 @@ pub struct Tunnel {
     pub(super) entered: Moment,
     /// Processes that hold no listener any more and are being ended.
     pub(super) ending: Vec<Ending>,
+    /// Processes that are stopped by a signal, with their pids.
+    pub(super) suspended: Vec<(Generation, u32)>,
     /// The latest generation given out.
     pub(super) latest: Generation,
     /// Failures in a row; an `up` of `reset_after` ends the row.
@@ -51,6 +53,7 @@ impl Tunnel {
             state: State::Stopped,
             entered: now,
             ending: Vec::new(),
+            suspended: Vec::new(),
             latest: Generation::default(),
             failures: 0,
             last_failure: None,
@@ -83,8 +86,13 @@ impl Tunnel {
         self.latest
     }
 
+    /// The pid of this generation's process, if it is stopped by a signal.
+    pub(super) fn suspended(&self, generation: Generation) -> Option<u32> {
+        self.suspended.iter().find(|(stopped, _)| *stopped == generation).map(|(_, pid)| *pid)
+    }
+
     /// Who holds the port that the tunnel waits for.
-    pub fn holders(&self) -> &[Holder] {
+    pub fn holders(&self) -> &[Occupant] {
         match &self.state {
             State::AwaitingPort { holders, .. } => holders,
             State::Stopped
@@ -146,7 +154,7 @@ pub(super) enum State {
         /// Whether this generation's process runs and is connected already: the port was taken under its nose.
         connected: bool,
         /// Who holds the port.
-        holders: Vec<Holder>,
+        holders: Vec<Occupant>,
         eviction: Eviction,
     },
     /// The process was started; its deadline is `ready_timeout`.
@@ -158,7 +166,7 @@ pub(super) enum State {
         fallback: Option<Generation>,
         stage: Stage,
     },
-    /// Listens.
+    /// Listens. While its process is stopped by a signal, its deadline is `stop_grace`.
     Up { generation: Generation },
     /// `old` listens, `new` is connecting.
     Replacing { old: Generation, new: Generation },
@@ -252,7 +260,7 @@ impl State {
 }
 
 /// The word for a state in JSON (`state`) and in the journal (`STATE`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateName {
     /// Not wanted; nothing runs.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Step;
 use super::moves::KILL_TIMEOUT;
-use crate::port::Holder;
+use crate::port::Occupant;
 use crate::tunnel::state::{Ending, Eviction, Stage, State};
 use crate::tunnel::{Action, Failure, FailureKind, Generation, Kind, Policy};
 
@@ -62,6 +62,8 @@ impl Step<'_> {
                 self.tunnel.state = State::Forwarding { generation: current, fallback: None, stage };
             }
             State::Up { .. } => {
+                // It has a deadline while its process is stopped.
+                self.actions.push(Action::Disarm(generation));
                 self.forgive_after_long_up();
                 self.fail(failure);
             }
@@ -88,6 +90,102 @@ impl Step<'_> {
             | State::Stopped
             | State::NeedsAuth
             | State::Stopping { .. }
+            | State::Failed => {}
+        }
+    }
+
+    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<Failure>) {
+        let failure = why.unwrap_or_else(|| not_ready_in_time(self.policy));
+        match self.tunnel.state {
+            State::Connecting { .. } => {
+                self.end(generation);
+                self.fail(failure);
+            }
+            State::Replacing { old, new } if new == generation => {
+                self.end(generation);
+                self.keep_old(old, failure);
+            }
+            State::Replacing { .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
+    /// As if it were all of it that has ended; but the rest of its tree gets SIGTERM and the grace.
+    pub(super) fn leader_ended(&mut self, generation: Generation, failure: Failure) {
+        let rest = Ending { generation, killed: false };
+        match self.tunnel.state {
+            // The deadline of its generation is needed for the grace.
+            State::Backoff { connected: true, .. } => {
+                self.tunnel.ending.push(rest);
+                self.fail(failure);
+            }
+            State::AwaitingPort { connected: true, .. }
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. } => {
+                self.tunnel.ending.push(rest);
+                self.process_ended(generation, failure);
+            }
+            State::AwaitingPort { connected: false, .. }
+            | State::Backoff { connected: false, .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::Stopping { .. }
+            | State::Failed => return,
+        }
+        self.terminate(generation);
+    }
+
+    pub(super) fn process_stopped(&mut self, generation: Generation, pid: u32) {
+        if self.tunnel.suspended(generation).is_some() {
+            return;
+        }
+        self.tunnel.suspended.push((generation, pid));
+        match self.tunnel.state {
+            State::Up { .. } => self.suspend(generation, pid),
+            // Each of these has a deadline for the answer of a process that it waits for.
+            State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
+    pub(super) fn process_continued(&mut self, generation: Generation) {
+        if self.tunnel.suspended(generation).is_none() {
+            return;
+        }
+        self.tunnel.suspended.retain(|(stopped, _)| *stopped != generation);
+        match self.tunnel.state {
+            State::Up { .. } => {
+                self.actions.push(Action::Disarm(generation));
+                self.tunnel.last_failure = None;
+            }
+            State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
             | State::Failed => {}
         }
     }
@@ -123,10 +221,16 @@ impl Step<'_> {
 
     pub(super) fn deadline_passed(&mut self, generation: Generation) {
         match &self.tunnel.state {
-            State::Connecting { .. } => {
-                self.end(generation);
-                self.fail(not_ready_in_time(self.policy));
-            }
+            // It may do something else, or wait for somebody.
+            State::Connecting { .. } => self.actions.push(Action::ExplainDelay(generation)),
+            State::Up { .. } if self.tunnel.suspended(generation).is_some() => match self.policy.kind {
+                Kind::Ssh => self.replace(generation),
+                Kind::Command => {
+                    self.forgive_after_long_up();
+                    self.end(generation);
+                    self.fail(stopped_for_good(self.policy));
+                }
+            },
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
@@ -140,10 +244,8 @@ impl Step<'_> {
                     ),
                 );
             }
-            State::Replacing { old, new } if *new == generation => {
-                let old = *old;
-                self.end(generation);
-                self.keep_old(old, not_ready_in_time(self.policy));
+            State::Replacing { new, .. } if *new == generation => {
+                self.actions.push(Action::ExplainDelay(generation));
             }
             State::HandingOver { old, new } if *old == generation => {
                 // It hangs. Its port is free when it is dead, and the kernel will say so.
@@ -185,8 +287,9 @@ impl Step<'_> {
     }
 }
 
-fn survived(holders: &[Holder]) -> Failure {
-    let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+fn survived(holders: &[Occupant]) -> Failure {
+    let holders = holders.iter().filter_map(|occupant| occupant.holder.as_ref());
+    let holders: Vec<_> = holders.map(ToString::to_string).collect();
     Failure::new(
         FailureKind::LocalPortHeld,
         format!(
@@ -197,14 +300,22 @@ fn survived(holders: &[Holder]) -> Failure {
     )
 }
 
+fn stopped_for_good(policy: &Policy) -> Failure {
+    Failure::new(
+        FailureKind::Timeout,
+        format!(
+            "the process was stopped by a signal for {} s; it is started anew",
+            policy.stop_grace.as_secs_f64()
+        ),
+    )
+}
+
 fn not_ready_in_time(policy: &Policy) -> Failure {
     let waited = policy.ready_timeout.as_secs_f64();
     Failure::new(
         FailureKind::Timeout,
         match policy.kind {
-            Kind::Ssh => format!(
-                "ssh was not connected after {waited} s; see whether the server answers, or raise ssh.connect_timeout"
-            ),
+            Kind::Ssh => format!("ssh was not ready after {waited} s"),
             Kind::Command => format!(
                 "the command did not listen on its port within {waited} s; see its output with `portward logs`, or \
                  raise start_timeout"
