@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, Main, Pace, Remains, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
+use crate::text;
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tally::Tally;
@@ -308,6 +309,7 @@ impl Said {
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| text::excerpt(line, LONGEST_LINE).into_owned()).collect()
     }
 }
