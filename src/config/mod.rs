@@ -10,6 +10,7 @@ mod diagnose;
 mod entry;
 pub mod environment;
 mod file;
+mod form;
 pub(crate) mod identity;
 mod located;
 mod meant;

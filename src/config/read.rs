@@ -11,8 +11,8 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess
 use serde::forward_to_deserialize_any;
 
 use super::diagnose::{Place, Problems, Refusal, quote};
+use super::form::{self, Wanted};
 use super::located::{FIELD, LOCATED};
-use super::meant::{self, Wanted};
 use super::node::{Entry, Kind, Node};
 
 /// A longer word, in bytes, is no slip of a known one.
@@ -44,7 +44,7 @@ impl<'de> Reader<'de> {
 
     /// "expected X, found what the node is".
     fn unexpected(&self, wanted: Wanted) -> Refusal {
-        let meant = meant::form(self.name, wanted, self.node);
+        let meant = form::meant(self.name, wanted, self.node);
         if self.node.is_null() {
             let next = meant.unwrap_or_else(|| "give it a value or remove the line".to_owned());
             return Refusal::new("has no value").hint(next);
