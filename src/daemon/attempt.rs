@@ -1,7 +1,7 @@
 //! One process of a tunnel, from its start to its end: it carries out orders and reports events.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
 use crate::process::{Child, read_lines};
-use crate::ssh::{ConnectionError, ControlSocket, Master, MasterError, classify};
+use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tally::Tally;
@@ -46,6 +46,8 @@ pub(super) struct Attempt {
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
+    /// The last lines of the process.
+    pub(super) said: Said,
 }
 
 impl Attempt {
@@ -59,17 +61,23 @@ impl Attempt {
     ) {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
-        let said = Said::default();
+        let was_ready = Arc::new(AtomicBool::new(false));
         let output = tokio::spawn({
-            let (said, teller, tunnel) = (said.clone(), self.teller.clone(), tunnel.clone());
+            let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
+            let was_ready = was_ready.clone();
             async move {
                 let tally = Tally::default();
                 let reading = read_lines(stderr, |line| {
-                    if let Some(error) = ConnectionError::of_line(&line) {
+                    // Before that it would be a banner.
+                    if was_ready.load(Ordering::Relaxed)
+                        && let Some(error) = ConnectionError::of_line(&line)
+                    {
                         return tally.add(error);
                     }
                     teller.output(&line);
-                    said.push(line);
+                    if !ssh::is_debug(&line) {
+                        said.push(line);
+                    }
                 });
                 tokio::select! {
                     () = reading => {}
@@ -79,19 +87,31 @@ impl Attempt {
             }
         });
         let pid = child.group().pid();
-        let ended = tokio::select! {
-            ended = child.ended() => ended,
-            never = self.serve(&tunnel, &control, made, pid, orders) => match never {},
+        let (ended, not_the_master) = tokio::select! {
+            ended = child.ended() => (ended, None),
+            error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
+                // What answers in its place is of its group, and useless.
+                child.group().kill();
+                (child.ended().await, Some(error))
+            }
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
         drop(control);
-        let failure = match ended {
-            Ok(status) => classify(status, &said.lines(), &tunnel.destination),
-            Err(error) => Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}")),
+        let said = self.said.lines();
+        let failure = match (not_the_master, ended) {
+            (Some(error), _) => ssh::not_the_master(&error, &tunnel),
+            (None, Ok(status)) => {
+                let was_ready = was_ready.load(Ordering::Relaxed);
+                ssh::classify(&End { status, said: &said, was_ready }, &tunnel)
+            }
+            (None, Err(error)) => {
+                Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
+            }
         };
         self.report(Event::ProcessEnded(self.generation, failure));
     }
 
+    /// Serves the orders once the master is ready; returns only if another process is in the master's place.
     async fn serve(
         &self,
         tunnel: &SshTunnel,
@@ -99,15 +119,20 @@ impl Attempt {
         made: oneshot::Receiver<()>,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Infallible {
+        was_ready: &AtomicBool,
+    ) -> MasterError {
         if made.await.is_ok() {
             match Master::connect(control.path(), pid).await {
                 Ok(mut master) => {
+                    // A banner, say, tells nothing about the end of a connection that stood.
+                    self.said.clear();
+                    was_ready.store(true, Ordering::Relaxed);
                     self.report(Event::ProcessReady(self.generation));
                     while let Some(order) = orders.recv().await {
                         self.carry_out(order, &mut master, tunnel, pid).await;
                     }
                 }
+                Err(error @ MasterError::Stranger { .. }) => return error,
                 // The deadline of the attempt ends it.
                 Err(error) => self.teller.warn(&error.to_string()),
             }
@@ -185,7 +210,13 @@ impl Attempt {
                 ),
             ),
             Ok(Verdict::Unbound) => {
-                Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}"))
+                let said =
+                    self.said.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+                let said = said.unwrap_or_default();
+                Failure::new(
+                    FailureKind::Exited,
+                    format!("ssh to {destination} does not listen: {error}{said}"),
+                )
             }
         }
     }
@@ -225,6 +256,10 @@ impl Said {
             lines.pop_front();
         }
         lines.push_back(line);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn lines(&self) -> Vec<String> {

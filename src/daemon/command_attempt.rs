@@ -34,7 +34,7 @@ impl Attempt {
         tunnel: CommandTunnel,
         (mut child, stdout, stderr): (Child, ChildStdout, ChildStderr),
     ) {
-        let said = Said::default();
+        let said = self.said.clone();
         let spoke = Arc::new(Notify::new());
         let output = tokio::spawn({
             let (said, spoke, teller) = (said.clone(), spoke.clone(), self.teller.clone());

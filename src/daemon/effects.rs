@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::attempt::{Attempt, Listening, Order, Said, port_failure};
 use super::launch::Launch;
 use super::narrate;
 use super::ssh_start::{SshStart, not_started};
@@ -16,7 +17,7 @@ use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
 use crate::process::{self, Evictee, Signalled};
-use crate::ssh::{ControlDirectory, Plan};
+use crate::ssh::{self, ControlDirectory, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -57,6 +58,7 @@ struct Running {
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    said: Said,
 }
 
 impl Outside {
@@ -78,6 +80,21 @@ impl Outside {
         self.running.get(&generation).map_or_else(Vec::new, |running| {
             running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
+    }
+
+    /// What this generation's ssh waits for that is not ready after `waited`; `None` for a command, and when it has ended.
+    pub(super) fn why_not_ready(
+        &self,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) -> Option<Failure> {
+        match (work, self.running.get(&generation)) {
+            (Work::Ssh(tunnel), Some(running)) => {
+                Some(ssh::not_ready(tunnel, running.launch.pid()?, &running.said.lines(), waited))
+            }
+            (Work::Ssh(_) | Work::Command(_), _) => None,
+        }
     }
 
     /// The process has ended.
@@ -180,13 +197,15 @@ impl Effects {
     /// Starts the process of `work`.
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
         let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
-        let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
+        let (listening, said) = (Listening::default(), Said::default());
+        let endpoints = Arc::<OnceLock<_>>::default();
         let mut attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
             endpoints: Vec::new(),
             listening: listening.clone(),
+            said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
@@ -217,7 +236,8 @@ impl Effects {
         };
         match started {
             Ok(launch) => {
-                outside.running.insert(generation, Running { launch, endpoints, orders, listening });
+                let running = Running { launch, endpoints, orders, listening, said };
+                outside.running.insert(generation, running);
             }
             Err(error) => {
                 outside.teller.report(Event::ProcessEnded(generation, not_started(&error)));

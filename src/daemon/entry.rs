@@ -11,7 +11,7 @@ use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
-use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
+use crate::tunnel::{Action, Event, Failure, Generation, StateName, Tunnel};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]
@@ -35,6 +35,13 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn identity(&self) -> Identity {
         self.outside.teller().identity()
+    }
+
+    /// What the process of `generation` waits for, if it is an ssh that is not ready.
+    pub(super) fn why_not_ready(&self, generation: Generation) -> Option<Failure> {
+        let is_due = matches!(self.tunnel.name(), StateName::Connecting | StateName::Replacing);
+        let ready_timeout = self.desired.policy.ready_timeout;
+        if is_due { self.outside.why_not_ready(generation, &self.desired.work, ready_timeout) } else { None }
     }
 
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
@@ -127,7 +134,7 @@ impl Phases {
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)
-            | Event::DeadlinePassed(_) => {}
+            | Event::DeadlinePassed(..) => {}
         }
     }
 

@@ -252,7 +252,11 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
-                Timer::Generation(slot, generation) => self.hear(slot, Event::DeadlinePassed(generation)),
+                Timer::Generation(slot, generation) => {
+                    let entry = self.state.entries.get(&slot);
+                    let reason = entry.and_then(|entry| entry.why_not_ready(generation));
+                    self.hear(slot, Event::DeadlinePassed(generation, reason));
+                }
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
         }

@@ -76,6 +76,19 @@ pub async fn examine(config: &Path, socket: Option<PathBuf>) -> Result<Report, N
     Ok(Report { judged: examination.judged.to_string(), findings })
 }
 
+/// A line for each `identity_file` that the daemon cannot use: the daemon that runs, or the one that would be started.
+/// `socket` is as for [`examine`]. Must be called within a tokio runtime; blocks for some milliseconds.
+pub async fn unusable_identity_files(desired: &Desired, socket: Option<PathBuf>) -> Vec<String> {
+    if !keys::are_files_named(desired) {
+        return Vec::new();
+    }
+    let machine = Machine::this();
+    let socket = socket.or_else(|| desired.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    let units = Units::find(&machine).await;
+    let judged = Judged::find(&machine, &socket, units.system.as_ref()).await;
+    judged.map_or_else(Vec::new, |judged| keys::unusable_files(desired, &judged))
+}
+
 /// What all checks need.
 struct Examination<'a> {
     machine: Machine,

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::ask::{Answer, AskError, ask};
 use super::judged::Judged;
-use super::mend::{path, word};
 use crate::config::desired::{Desired, SshTunnel, Work};
 use crate::ssh;
 
@@ -42,17 +41,7 @@ impl Resolved {
 
     /// The line by which a person calls the same ssh, with `first` before all other arguments.
     pub(super) fn line(&self, first: &[&str]) -> String {
-        let SshTunnel { program, config_file, identity_file, options, destination, .. } = &self.ssh;
-        let mut words = vec![path(program)];
-        words.extend(first.iter().map(|argument| word(argument)));
-        for (option, file) in [("-F", config_file), ("-i", identity_file)] {
-            words.extend(file.iter().flat_map(|file| [option.to_owned(), path(file)]));
-        }
-        words.extend(
-            options.iter().flat_map(|(name, value)| ["-o".to_owned(), word(&format!("{name}={value}"))]),
-        );
-        words.push(word(destination));
-        words.join(" ")
+        ssh::line(&self.ssh, first)
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use super::plan::ask;
 use super::settings::Settings;
+use crate::shell;
 
 /// Hosts on the way; ssh itself has no limit.
 const LONGEST_CHAIN: u8 = 8;
@@ -117,7 +118,7 @@ impl Hop {
         let text = settings.one("proxycommand").trim();
         let command = text.strip_prefix("exec ").unwrap_or(text).trim_start();
         let (program, arguments) = command.split_once(' ')?;
-        if program != "ssh" && !(program.ends_with("/ssh") && is_plain(program)) {
+        if program != "ssh" && !(program.ends_with("/ssh") && shell::word(program) == program) {
             return None;
         }
         let question = words(arguments, settings).map(|words| {
@@ -168,15 +169,9 @@ fn words(text: &str, settings: &Settings) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
-fn is_plain(text: &str) -> bool {
-    !text.is_empty()
-        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-./:@+=,".contains(letter))
-}
-
 /// A text as one word of a ProxyCommand: neither ssh nor the shell changes anything in it.
 fn word(text: &str) -> String {
-    let text = text.replace('%', "%%");
-    if is_plain(&text) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    shell::word(&text.replace('%', "%%"))
 }
 
 #[cfg(test)]

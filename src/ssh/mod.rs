@@ -1,5 +1,6 @@
 //! OpenSSH: one master for each connection, its forwards asked for over the multiplexing protocol, its failures classified.
 
+mod by_hand;
 mod connection_errors;
 mod control;
 mod dynamic;
@@ -8,11 +9,13 @@ mod forward;
 mod jump;
 mod master;
 mod plan;
+mod progress;
 mod settings;
 
+pub use by_hand::{accepting_line, line};
 pub use connection_errors::{ConnectionError, ConnectionErrorKind};
 pub use control::{ControlDirectory, ControlError, ControlSocket};
-pub use failure::classify;
+pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};
 pub use forward::{Master, MasterError};
 pub use master::{command, question};
 pub use plan::Plan;

@@ -68,7 +68,7 @@ pub enum FailureKind {
     RemotePortHeld,
     /// The local port was taken between its confirmation and the request, or `on_conflict: kill` could not free it.
     LocalPortHeld,
-    /// ssh, its options or the command cannot work as configured: retrying does not help.
+    /// ssh, its options or the command cannot work as they are: somebody has to change something.
     Config,
     /// The process was ended by a signal that portward did not send.
     Killed,
