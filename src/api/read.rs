@@ -1,10 +1,10 @@
 //! `GET /list`, `/status`, `/health` and `/config`: what is, in the ancestor's shapes.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::context::{Context, Tunnel, answer};
+use super::json::Json;
 use super::refusal::Refusal;
 use crate::daemon::snapshot::TunnelStatus;
 use crate::tunnel::StateName;

@@ -11,15 +11,17 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, read_lines};
+use crate::process::{Child, Pace, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tally::Tally;
 use super::tell::Teller;
 
-/// Lines of stderr that are kept to tell why a process ended.
+/// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
+/// and their bytes in all.
+const BYTES_KEPT: usize = 16 * 1024;
 
 /// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
 /// open that long.
@@ -43,6 +45,7 @@ pub(super) struct Attempt {
     pub(super) generation: Generation,
     pub(super) teller: Teller,
     pub(super) ports: Ports,
+    pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
@@ -64,10 +67,10 @@ impl Attempt {
         let was_ready = Arc::new(AtomicBool::new(false));
         let output = tokio::spawn({
             let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
-            let was_ready = was_ready.clone();
+            let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
             async move {
                 let tally = Tally::default();
-                let reading = read_lines(stderr, |line| {
+                let reading = read_lines(stderr, &pace, |line| {
                     // Before that it would be a banner.
                     if was_ready.load(Ordering::Relaxed)
                         && let Some(error) = ConnectionError::of_line(&line)
@@ -96,6 +99,7 @@ impl Attempt {
             }
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
+        self.teller.output_ended();
         drop(control);
         let said = self.said.lines();
         let failure = match (not_the_master, ended) {
@@ -252,10 +256,10 @@ pub(super) struct Said(Arc<Mutex<VecDeque<String>>>);
 impl Said {
     pub(super) fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LINES_KEPT {
+        lines.push_back(line);
+        while lines.len() > LINES_KEPT || lines.iter().map(String::len).sum::<usize>() > BYTES_KEPT {
             lines.pop_front();
         }
-        lines.push_back(line);
     }
 
     pub(super) fn clear(&self) {

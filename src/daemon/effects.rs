@@ -12,11 +12,12 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use super::attempt::{Attempt, Listening, Order, Said, port_failure};
 use super::launch::Launch;
 use super::narrate;
+use super::shares::Shares;
 use super::ssh_start::{SshStart, not_started};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Signalled};
+use crate::process::{self, Evictee, Pace, Signalled};
 use crate::ssh::{self, ControlDirectory, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -25,6 +26,8 @@ use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 pub(super) struct Effects {
     ports: Ports,
     control: ControlDirectory,
+    shares: Shares,
+    pace: Pace,
 }
 
 /// The outside of one tunnel: its processes and its waits.
@@ -130,7 +133,12 @@ impl Outside {
 
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
-        Self { ports, control }
+        Self { ports, control, shares: Shares::default(), pace: Pace::default() }
+    }
+
+    /// The tunnels' shares of the log.
+    pub(super) fn shares(&self) -> Shares {
+        self.shares.clone()
     }
 
     /// The listeners on `endpoints` now.
@@ -197,12 +205,13 @@ impl Effects {
     /// Starts the process of `work`.
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
         let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
-        let (listening, said) = (Listening::default(), Said::default());
-        let endpoints = Arc::<OnceLock<_>>::default();
+        let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
+        let said = Said::default();
         let mut attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
+            pace: self.pace.clone(),
             endpoints: Vec::new(),
             listening: listening.clone(),
             said: said.clone(),
@@ -236,8 +245,7 @@ impl Effects {
         };
         match started {
             Ok(launch) => {
-                let running = Running { launch, endpoints, orders, listening, said };
-                outside.running.insert(generation, running);
+                outside.running.insert(generation, Running { launch, endpoints, orders, listening, said });
             }
             Err(error) => {
                 outside.teller.report(Event::ProcessEnded(generation, not_started(&error)));

@@ -11,6 +11,7 @@ mod narrate;
 pub mod paths;
 mod publish;
 mod reload;
+mod shares;
 pub mod snapshot;
 mod ssh_start;
 mod tally;

@@ -9,10 +9,18 @@ use super::tell::{Teller, tell};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, SshTunnel, Work};
 use crate::port::Holder;
+use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
+
+/// Bytes of a command line that are logged.
+const COMMAND_LENGTH: usize = 1024;
+
+/// Bytes of the names of holders that are logged: of several there may be many.
+const HOLDERS_LENGTH: usize = 2048;
 
 /// The one line of a start.
 pub(super) fn starting(teller: &Teller, what: &str) {
+    let what = text::excerpt(what, COMMAND_LENGTH);
     tell!(info, teller.identity(), event = "starting", "starting {what}");
 }
 
@@ -104,7 +112,7 @@ fn waiting(entry: &Entry, holders: &[Holder]) {
         holder_pid,
         "port {} is held by {}; the tunnel comes up as soon as it is free",
         identity.port,
-        names.join(" and ")
+        text::excerpt(&names.join(" and "), HOLDERS_LENGTH)
     );
 }
 

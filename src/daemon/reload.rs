@@ -103,7 +103,7 @@ impl EventLoop {
         self.state.next_slot += 1;
         let slot = Slot(self.state.next_slot);
         let now = self.clock.now();
-        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone());
+        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
         let tunnel = if desired.interactive {
             Tunnel::needing_auth(now, slot.0)
         } else {

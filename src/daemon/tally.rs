@@ -76,6 +76,7 @@ impl Tally {
 mod tests {
     use tokio::sync::mpsc;
 
+    use super::super::shares::Shares;
     use super::super::tell::Identity;
     use super::*;
     use crate::config::desired::Forward;
@@ -97,7 +98,8 @@ mod tests {
     async fn a_client_that_tries_for_an_hour_is_reported_at_once_and_then_once_a_minute() {
         let (reports, mut told) = mpsc::unbounded_channel();
         let identity = Identity { name: "t".to_owned(), hash: String::new(), port: 1 };
-        let (tally, teller, tunnel) = (Tally::default(), Teller::new(Slot(1), identity, reports), tunnel());
+        let (tally, teller, tunnel) =
+            (Tally::default(), Teller::new(Slot(1), identity, reports, Shares::default()), tunnel());
         let line = "channel 2: open failed: connect failed: Connection refused";
         const CLIENTS: u64 = 3600 * 10;
         let clients = async {
