@@ -70,13 +70,17 @@ impl Attempt {
     ) {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
+        let was_ready = Arc::new(AtomicBool::new(false));
         let output = tokio::spawn({
             let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
-            let pace = self.pace.clone();
+            let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
             async move {
                 let tally = Tally::default();
                 let reading = read_lines(stderr, &pace, |line| {
-                    if let Some(error) = ConnectionError::of_line(&line) {
+                    // Before that it would be a banner.
+                    if was_ready.load(Ordering::Relaxed)
+                        && let Some(error) = ConnectionError::of_line(&line)
+                    {
                         return tally.add(error);
                     }
                     teller.output(&line);
@@ -92,7 +96,6 @@ impl Attempt {
             }
         });
         let (pid, tree) = (child.pid(), child.tree());
-        let was_ready = AtomicBool::new(false);
         let (ended, not_the_master) = tokio::select! {
             ended = child.ended() => (ended, None),
             error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
@@ -109,7 +112,7 @@ impl Attempt {
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &tunnel),
             (None, Ok(status)) => {
-                let was_ready = was_ready.into_inner();
+                let was_ready = was_ready.load(Ordering::Relaxed);
                 ssh::classify(&End { status, said: &said, was_ready }, &tunnel)
             }
             (None, Err(error)) => {

@@ -66,7 +66,9 @@ impl ConnectionError {
             Some(Self { kind, reason: text::excerpt(reason, LONGEST_REASON).into_owned() })
         };
         if let Some(rest) = line.strip_prefix("channel ") {
-            let (number, reason) = rest.split_once(": open failed: ")?;
+            // The server may give no reason.
+            let (number, reason) = rest.split_once(": open failed:")?;
+            let reason = reason.trim_start();
             if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) {
                 return None;
             }
