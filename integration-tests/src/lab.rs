@@ -93,9 +93,15 @@ impl Lab {
         )
     }
 
-    /// One line for each start of `ssh` by the daemon: the pid and the arguments.
+    /// One line for each start of `ssh` to connect, by the daemon or by a ProxyCommand: the pid and the arguments. Those that
+    /// only print the configuration (`ssh -G`) are left out.
     pub fn ssh_starts(&self) -> Vec<String> {
-        fs::read_to_string(self.path("ssh_starts")).unwrap_or_default().lines().map(str::to_owned).collect()
+        fs::read_to_string(self.path("ssh_starts"))
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| !line.split(' ').any(|word| word == "-G"))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Makes `name` resolve to 127.0.0.1.
@@ -136,8 +142,8 @@ impl Lab {
         self.processes().into_iter().filter(|process| !process.is_marked && !is_sshd(process)).collect()
     }
 
-    /// The sshd processes: the listening one, and two for each session.
-    pub(crate) fn sshd_processes(&self) -> Vec<ProcessInfo> {
+    /// The sshd processes: one that listens for each server, and up to two for each session.
+    pub fn sshd_processes(&self) -> Vec<ProcessInfo> {
         self.processes().into_iter().filter(is_sshd).collect()
     }
 
@@ -193,7 +199,8 @@ impl Lab {
         let starts = self.path("ssh_starts");
         self.install_script(
             "ssh",
-            &format!("echo \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n", starts.display()),
+            // Not `echo`: the shell's own reads backslashes in what it prints.
+            &format!("printf '%s %s\\n' $$ \"$*\" >> {}\nexec /usr/bin/ssh \"$@\"\n", starts.display()),
         );
     }
 }
