@@ -93,15 +93,10 @@ impl Lab {
         )
     }
 
-    /// One line for each start of `ssh` to connect, by the daemon or by a ProxyCommand: the pid and the arguments. Those that
-    /// only print the configuration (`ssh -G`) are left out.
+    /// One line for each start of `ssh` by the daemon to connect: the pid and the arguments. An ssh that only prints its
+    /// configuration (`-G`), or that serves another one (`-W`), is left out.
     pub fn ssh_starts(&self) -> Vec<String> {
-        fs::read_to_string(self.path("ssh_starts"))
-            .unwrap_or_default()
-            .lines()
-            .filter(|line| !line.split(' ').any(|word| word == "-G"))
-            .map(str::to_owned)
-            .collect()
+        fs::read_to_string(self.path("ssh_starts")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     /// Makes `name` resolve to 127.0.0.1.
@@ -200,7 +195,11 @@ impl Lab {
         self.install_script(
             "ssh",
             // Not `echo`: the shell's own reads backslashes in what it prints.
-            &format!("printf '%s %s\\n' $$ \"$*\" >> {}\nexec /usr/bin/ssh \"$@\"\n", starts.display()),
+            &format!(
+                "for argument; do case $argument in -G|-W) exec /usr/bin/ssh \"$@\" ;; esac; done\n\
+                 printf '%s %s\\n' $$ \"$*\" >> {}\nexec /usr/bin/ssh \"$@\"\n",
+                starts.display()
+            ),
         );
     }
 }

@@ -9,7 +9,7 @@ use portward::tunnel::{FailureKind, StateName};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::row::{Outcome, Row};
+use crate::row::{Outcome, Pace, Row};
 use crate::world::World;
 
 /// How long the processes of a stopped tunnel may be on their way out: the server's learn of it from the network.
@@ -72,7 +72,8 @@ impl<'a> Checks<'a> {
                     if let Some(status) = self.up(row, 0, deadline, "after the start", |_| true).await {
                         self.pids.extend(status.pid.map(|pid| (row.name, pid)));
                     }
-                    self.expect(row, starts <= 1, || format!("{starts} ssh started, expected 1"));
+                    let starts = self.starts_of(row);
+                    self.expect(row, starts == 1, || format!("{starts} ssh started, expected 1"));
                 }
                 Outcome::Retried(class, pace) => {
                     self.retried(row, class, 0, deadline, "after the start").await;
@@ -137,9 +138,9 @@ impl<'a> Checks<'a> {
                 let starts = self.starts_of(row) - before;
                 self.expect(row, starts == 1, || format!("{starts} ssh started by the restart, expected 1"));
             }
-            Outcome::Retried(class, _) => {
+            Outcome::Retried(class, pace) => {
                 self.expect(row, code != 200, || format!("the restart was answered with {}", answer.body));
-                let again = self.log_of(row, log_mark, "starting", deadline).await;
+                let again = pace == Pace::Connected || self.log_of(row, log_mark, "starting", deadline).await;
                 self.expect(row, again, || "the restart started no ssh".to_owned());
                 self.retried(row, class, mark, deadline, WHEN).await;
             }
@@ -212,7 +213,9 @@ impl<'a> Checks<'a> {
             let is_refused = page.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::TimedOut);
             self.expect(row, is_refused, || format!("{when} a client was not refused: {page:?}"));
             // What ssh says of a connection comes when it likes.
-            let says = |status: &TunnelStatus| row.says.iter().all(|word| text(status).contains(word));
+            let says = |status: &TunnelStatus| {
+                is_up(status) && row.says.iter().all(|word| text(status).contains(word))
+            };
             self.daemon.find_status(mark, row.name, deadline.min(Instant::now() + END_GRACE), says).await
         } else {
             self.expect(row, page.is_ok(), || format!("{when} the page does not come through: {page:?}"));
@@ -311,8 +314,9 @@ impl<'a> Checks<'a> {
     /// How often ssh was started for each tunnel so far. A ProxyCommand's names another host.
     fn starts_of_all(&self) -> HashMap<&'static str, usize> {
         let lines = self.lab.ssh_starts();
-        let count = |name: &str| lines.iter().filter(|line| line.rsplit(' ').next() == Some(name)).count();
-        self.world.rows().iter().map(|row| (row.name, count(row.name))).collect()
+        let is_to = |line: &str, destination: &str| line.rsplit(' ').next() == Some(destination);
+        let count = |row: &Row| lines.iter().filter(|line| is_to(line, &row.destination())).count();
+        self.world.rows().iter().map(|row| (row.name, count(row))).collect()
     }
 
     fn starts_of(&self, row: &Row) -> usize {

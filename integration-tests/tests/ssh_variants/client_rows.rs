@@ -1,6 +1,6 @@
 //! Variants of ssh_config and of the tunnel's own `ssh:`.
 
-use portward::tunnel::FailureKind::{Auth, Dns, Exited, HostKey, Network, Refused};
+use portward::tunnel::FailureKind::{Auth, Config, Dns, Exited, HostKey, Network, Refused};
 
 use crate::row::Pace::{Prompt, Slow};
 use crate::row::{Row, Server, client, row};
@@ -19,6 +19,15 @@ fn processes() -> Vec<Row> {
         client(
             "proxy-jump-with-control-master",
             "ProxyJump hop1\nHost hop1\nControlMaster auto\nControlPath {lab}/run/hop-%C\nControlPersist 10m",
+        ),
+        client(
+            "proxy-jump-with-fork-after-authentication",
+            "ProxyJump hop1\nHost hop1\nForkAfterAuthentication yes",
+        ),
+        client(
+            "proxy-command-with-control-master",
+            "ProxyCommand ssh -F {config} -W %h:%p hop1\n\
+             Host hop1\nControlMaster auto\nControlPath {lab}/run/own-%C\nControlPersist 10m",
         ),
         client("proxy-command-ssh-w", "ProxyCommand ssh -F {config} -W %h:%p hop1"),
         // Which class it has is a matter of taste; that its own words are told, and that it is tried again, is not.
@@ -89,12 +98,15 @@ fn connections() -> Vec<Row> {
         client("connection-attempts", "ConnectionAttempts 2").server(Server::Nobody).retried(Refused, Prompt),
         client("ciphers-that-the-server-lacks", "Ciphers aes256-ctr")
             .server(Server::Sshd("Ciphers aes128-ctr"))
-            .retried(portward::tunnel::FailureKind::Config, Slow)
+            .retried(Config, Slow)
             .says(&["no matching cipher found", "aes128-ctr"]),
         client("kex-that-the-server-lacks", "KexAlgorithms ecdh-sha2-nistp256")
             .server(Server::Sshd("KexAlgorithms curve25519-sha256"))
-            .retried(portward::tunnel::FailureKind::Config, Slow)
+            .retried(Config, Slow)
             .says(&["no matching key exchange method found"]),
+        client("host-key-algorithms-that-the-server-lacks", "HostKeyAlgorithms rsa-sha2-512")
+            .retried(Config, Slow)
+            .says(&["no matching host key type found"]),
     ]
 }
 
@@ -120,6 +132,11 @@ fn keys() -> Vec<Row> {
         client("identity-agent-missing", "IdentityAgent /no/such/agent"),
         client("pkcs11-provider-missing", "PKCS11Provider /no/such/library.so"),
         client("user-with-a-backslash", "User CORP\\alice").retried(Auth, Slow).says(&["CORP", "alice"]),
+        client("pubkey-authentication-no", "PubkeyAuthentication no").retried(Auth, Slow),
+        row("user-with-a-backslash-in-the-destination")
+            .user("CORP\\alice@")
+            .retried(Auth, Slow)
+            .says(&["CORP", "alice"]),
         client("signature-algorithm-for-no-key", "PubkeyAcceptedAlgorithms rsa-sha2-256").retried(Auth, Slow),
     ]
 }
@@ -134,6 +151,11 @@ fn host_keys() -> Vec<Row> {
         .retried(HostKey, Slow)
         .never_says(&["ssh-keygen -R"]),
         client("host-key-accept-new", "StrictHostKeyChecking accept-new\nUserKnownHostsFile {lab}/new_hosts"),
+        client("host-key-checking-off", "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null"),
+        client(
+            "host-key-changed-and-checking-off",
+            "StrictHostKeyChecking no\nUserKnownHostsFile {lab}/changed_hosts",
+        ),
         client("host-key-changed", "UserKnownHostsFile {lab}/changed_hosts")
             .retried(HostKey, Slow)
             .says(&["ssh-keygen", "-R", "changed_hosts", "server"])
@@ -156,6 +178,8 @@ fn syntax() -> Vec<Row> {
         client("bad-quotes", "IdentityFile \"{lab}/client_key").failed().says(&["invalid quotes"]),
         client("bad-cipher", "Ciphers nope-cbc").failed().says(&["nope-cbc"]),
         client("ignore-unknown", "IgnoreUnknown UseKeychain,AddKeysTo*\nUseKeychain yes"),
+        client("byte-order-mark", "\u{feff}Compression yes").failed().never_says(&["\u{feff}"]),
+        client("line-ends-of-windows", "Compression yes\r\nTCPKeepAlive no\r"),
         client("include-missing", "Include {lab}/no-such-file"),
     ]
 }

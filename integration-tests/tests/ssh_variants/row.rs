@@ -6,7 +6,7 @@ use integration_tests::ORIGIN_PORT;
 use portward::tunnel::FailureKind;
 
 /// `restart.min_delay` of every row, in milliseconds.
-pub(crate) const MIN_DELAY_MS: u64 = 500;
+pub(crate) const MIN_DELAY_MS: u64 = 1000;
 /// `restart.max_delay` of every row, in seconds.
 pub(crate) const MAX_DELAY_S: u64 = 60;
 
@@ -25,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) ssh_config: &'static str,
     /// Keys of the tunnel's `ssh:` beside `config_file`.
     pub(crate) settings: &'static str,
+    /// As whom, where the destination says so: `USER@`.
+    pub(crate) user: &'static str,
     pub(crate) server: Server,
     pub(crate) forward: Forward,
     pub(crate) outcome: Outcome,
@@ -53,6 +55,8 @@ pub(crate) enum Server {
     Closes,
     /// A program that says nothing.
     Silent,
+    /// A program that says more than an ssh server may before its version.
+    Talks,
     /// A web server.
     Http,
     /// Nobody listens.
@@ -134,6 +138,7 @@ pub(crate) fn row(name: &'static str) -> Row {
         name,
         ssh_config: "",
         settings: LONG_TIMEOUT,
+        user: "",
         server: Server::Plain,
         forward: Forward::Local(ORIGIN_PORT),
         outcome: Outcome::Carries,
@@ -156,6 +161,15 @@ pub(crate) fn server(name: &'static str, sshd_config: &'static str) -> Row {
 }
 
 impl Row {
+    /// ssh's destination.
+    pub(crate) fn destination(&self) -> String {
+        format!("{}{}", self.user, self.name)
+    }
+
+    pub(crate) fn user(self, user: &'static str) -> Self {
+        Self { user, ..self }
+    }
+
     pub(crate) fn ssh_config(self, ssh_config: &'static str) -> Self {
         Self { ssh_config, ..self }
     }

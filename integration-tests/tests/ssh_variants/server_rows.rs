@@ -41,6 +41,13 @@ fn forbidding() -> Vec<Row> {
         server("disable-forwarding", "DisableForwarding yes")
             .refuses()
             .says(&["administratively prohibited", "DisableForwarding"]),
+        server("allow-tcp-forwarding-no-and-log-level-quiet", "AllowTcpForwarding no")
+            .ssh_config("LogLevel QUIET")
+            .refuses()
+            .says(&["administratively prohibited", "AllowTcpForwarding"]),
+        server("authorized-keys-restrict", "AuthorizedKeysFile {lab}/restricted_keys")
+            .refuses()
+            .says(&["administratively prohibited", "restrict"]),
         row("target-down").target(CLOSED_PORT).refuses().says(&["Connection refused", "8001"]),
     ]
 }
@@ -83,6 +90,9 @@ fn refusing() -> Vec<Row> {
             .retried(Auth, Slow)
             .says(&["Permission denied (publickey)"]),
         server("deny-users", "DenyUsers root").retried(Auth, Slow).says(&["Permission denied (publickey)"]),
+        server("authorized-keys-from-elsewhere", "AuthorizedKeysFile {lab}/keys_from_elsewhere")
+            .retried(Auth, Slow)
+            .says(&["Permission denied (publickey)"]),
         server("key-type-not-accepted", "PubkeyAcceptedAlgorithms rsa-sha2-256").retried(Auth, Slow),
         server("max-auth-tries-1", "MaxAuthTries 1")
             .ssh_config("IdentityFile {lab}/other_key\nIdentityFile {lab}/client_key")
@@ -105,6 +115,7 @@ fn strange() -> Vec<Row> {
             .settings("connect_timeout: 3s")
             .retried(Timeout, Prompt)
             .says(&["banner exchange"]),
+        row("talks-without-end").server(Server::Talks).retried(Network, Prompt).never_says(&["\u{1b}"]),
         row("speaks-http").server(Server::Http).retried(Network, Prompt),
     ]
 }

@@ -55,6 +55,7 @@ impl<'lab> World<'lab> {
             }
             Server::Closes => answer_each(port, |_| async {}).await,
             Server::Silent => answer_each(port, wait_for_the_end).await,
+            Server::Talks => answer_each(port, talk).await,
             Server::Http => answer_each(port, refuse_as_http).await,
         }
     }
@@ -117,9 +118,10 @@ impl<'lab> World<'lab> {
             let settings = self.fill(row, row.settings);
             write!(
                 tunnels,
-                "\n  - {{name: {name}, remote_host: {name}, enabled: false, {forward}, \
+                "\n  - {{name: {name}, remote_host: '{}', enabled: false, {forward}, \
                  ssh: {{config_file: '{}', {settings}}}, \
                  restart: {{min_delay: {MIN_DELAY_MS}ms, max_delay: {MAX_DELAY_S}s}}}}",
+                row.destination(),
                 self.config_path(row).display()
             )
             .unwrap();
@@ -182,6 +184,9 @@ fn write_keys(lab: &Lab) {
     let (right, wrong) = (public("host_key.pub"), public("other_key.pub"));
     fs::write(lab.path("elsewhere_hosts"), format!("elsewhere {right}")).unwrap();
     fs::write(lab.path("changed_hosts"), format!("server {wrong}[127.0.0.1]:{SSHD_PORT} {wrong}")).unwrap();
+    let client = public("client_key.pub");
+    fs::write(lab.path("restricted_keys"), format!("restrict {client}")).unwrap();
+    fs::write(lab.path("keys_from_elsewhere"), format!("from=\"192.0.2.1\" {client}")).unwrap();
     fs::write(
         lab.path("banner"),
         "Enter keyword help for assistance.\nroot@here: Permission denied (publickey).\n",
@@ -205,6 +210,15 @@ async fn answer_each<F: Future<Output = ()> + Send + 'static>(
 async fn wait_for_the_end(mut stream: TcpStream) {
     // Whatever comes, and however it ends.
     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+}
+
+async fn talk(mut stream: TcpStream) {
+    // Until nobody listens any more.
+    while stream
+        .write_all(b"Enter keyword help.\r\n\x1b[2Jroot@here: Permission denied (publickey).\r\n")
+        .await
+        .is_ok()
+    {}
 }
 
 async fn refuse_as_http(mut stream: TcpStream) {
