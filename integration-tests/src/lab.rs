@@ -189,7 +189,8 @@ impl Lab {
         )
     }
 
-    /// `ssh`, first in the daemon's PATH: appends a line to `ssh_starts` and becomes the real one, under the same pid.
+    /// `ssh`, first in the daemon's PATH: appends a line to `ssh_starts` when it is to connect, and becomes the real one, under
+    /// the same pid.
     fn install_recording_ssh(&self) {
         let starts = self.path("ssh_starts");
         self.install_script(

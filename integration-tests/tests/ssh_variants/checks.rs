@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use crate::row::{Outcome, Pace, Row};
 use crate::world::World;
 
+/// For so long the starts of ssh are counted.
+const WINDOW: Duration = Duration::from_secs(20);
 /// How long the processes of a stopped tunnel may be on their way out: the server's learn of it from the network.
 const END_GRACE: Duration = Duration::from_secs(5);
 /// So many tunnels are started or restarted at once: more would all be slow on a loaded machine.
-const AT_A_TIME: usize = 12;
+pub(crate) const AT_A_TIME: usize = 12;
 /// A restart of a tunnel that is being retried is not answered before this.
 const RETRIED_TIMEOUT: &str = "100ms";
 /// Other restarts are answered as soon as they are done.
@@ -30,6 +32,14 @@ pub(crate) struct Checks<'a> {
     /// The process of each tunnel that was up after the start.
     pids: HashMap<&'static str, u32>,
     problems: Vec<String>,
+}
+
+/// How a tunnel was before it was restarted.
+struct Before {
+    mark: usize,
+    log_mark: usize,
+    starts: usize,
+    state: StateName,
 }
 
 impl<'a> Checks<'a> {
@@ -61,11 +71,16 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// After the start. What is not there yet may come until `deadline`.
-    pub(crate) async fn started(&mut self, deadline: Instant) {
+    /// Looks at tunnels that were started, once their time is over.
+    pub(crate) async fn started(&mut self, rows: &[Row]) {
+        let last = rows.iter().map(|row| self.asked[row.name]).max().expect("some rows");
+        // Not a wait for something: what a tunnel does in this time is what is looked at.
+        tokio::time::sleep_until(last + WINDOW).await;
         let counted = self.starts_of_all();
         let now = Instant::now();
-        for row in self.world.rows() {
+        // By now all are where they belong, unless the machine is loaded.
+        let deadline = now + DEADLINE;
+        for row in rows {
             let (starts, elapsed) = (counted[row.name], now - self.asked[row.name]);
             match row.outcome {
                 Outcome::Carries | Outcome::Refuses => {
@@ -95,59 +110,63 @@ impl<'a> Checks<'a> {
         }
     }
 
-    /// Restarts all tunnels through the API, some at a time.
-    pub(crate) async fn restarted(&mut self) {
-        for rows in self.world.rows().chunks(AT_A_TIME) {
-            let (mark, log_mark) = (self.daemon.mark(), self.daemon.log().mark());
-            let before = self.starts_of_all();
-            let asked: Vec<_> = rows
-                .iter()
-                .map(|row| {
-                    let timeout = match row.outcome {
-                        Outcome::Retried(..) => RETRIED_TIMEOUT,
-                        Outcome::Carries | Outcome::Refuses | Outcome::Failed => TIMEOUT,
-                    };
-                    let path = format!("/restart/{}?timeout={timeout}", row.name);
-                    let socket = self.daemon.socket().to_owned();
-                    (row, tokio::spawn(async move { request(&socket, "POST", &path, "").await }))
-                })
-                .collect();
-            let deadline = Instant::now() + DEADLINE;
-            for (row, answer) in asked {
-                let answer = answer.await.expect("a restart is answered");
-                self.check_restart(row, &answer, (mark, log_mark), before[row.name], deadline).await;
-            }
+    /// Restarts tunnels through the API, all of them at once.
+    pub(crate) async fn restarted(&mut self, rows: &[Row]) {
+        let mut before = Vec::new();
+        for row in rows {
+            before.push(self.before_restart(row).await);
+        }
+        let asked: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let timeout = match row.outcome {
+                    Outcome::Retried(..) => RETRIED_TIMEOUT,
+                    Outcome::Carries | Outcome::Refuses | Outcome::Failed => TIMEOUT,
+                };
+                let path = format!("/restart/{}?timeout={timeout}", row.name);
+                let socket = self.daemon.socket().to_owned();
+                tokio::spawn(async move { request(&socket, "POST", &path, "").await })
+            })
+            .collect();
+        let deadline = Instant::now() + DEADLINE;
+        for ((row, before), answer) in rows.iter().zip(before).zip(asked) {
+            let answer = answer.await.expect("a restart is answered");
+            self.check_restart(row, &answer, &before, deadline).await;
         }
     }
 
-    async fn check_restart(
-        &mut self,
-        row: &Row,
-        answer: &Answer,
-        (mark, log_mark): (usize, usize),
-        before: usize,
-        deadline: Instant,
-    ) {
+    async fn before_restart(&self, row: &Row) -> Before {
+        Before {
+            mark: self.daemon.mark(),
+            log_mark: self.daemon.log().mark(),
+            starts: self.starts_of(row),
+            state: self.daemon.status(row.name).await.state,
+        }
+    }
+
+    async fn check_restart(&mut self, row: &Row, answer: &Answer, before: &Before, deadline: Instant) {
         const WHEN: &str = "after the restart";
         let code = answer.status;
         match row.outcome {
             Outcome::Carries | Outcome::Refuses => {
                 self.expect(row, code == 200, || format!("the restart was answered with {}", answer.body));
                 let old = self.pids.get(row.name).copied();
-                self.up(row, mark, deadline, WHEN, |status| status.pid != old).await;
-                let starts = self.starts_of(row) - before;
+                self.up(row, before.mark, deadline, WHEN, |status| status.pid != old).await;
+                let starts = self.starts_of(row) - before.starts;
                 self.expect(row, starts == 1, || format!("{starts} ssh started by the restart, expected 1"));
             }
             Outcome::Retried(class, pace) => {
                 self.expect(row, code != 200, || format!("the restart was answered with {}", answer.body));
-                let again = pace == Pace::Connected || self.log_of(row, log_mark, "starting", deadline).await;
+                // One that is under way already is not made twice.
+                let shares = pace == Pace::Connected || before.state != StateName::Backoff;
+                let again = shares || self.log_of(row, before.log_mark, "starting", deadline).await;
                 self.expect(row, again, || "the restart started no ssh".to_owned());
-                self.retried(row, class, mark, deadline, WHEN).await;
+                self.retried(row, class, before.mark, deadline, WHEN).await;
             }
             Outcome::Failed => {
                 self.expect(row, code == 502, || format!("the restart was answered with {}", answer.body));
                 self.failed(row, deadline, WHEN).await;
-                let starts = self.starts_of(row) - before;
+                let starts = self.starts_of(row) - before.starts;
                 self.expect(row, starts == 1, || format!("{starts} ssh started by the restart, expected 1"));
             }
         }
