@@ -43,7 +43,7 @@ async fn every_variant_starts_restarts_and_stops_as_its_row_says() {
     }
     assert!(
         problems.is_empty(),
-        "{} of {} rows differ:\n{}",
+        "{} differences in {} rows:\n{}",
         problems.len(),
         rows.len(),
         problems.join("\n")
