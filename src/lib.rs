@@ -10,6 +10,7 @@
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
 //! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
 //! - [`observe`]: log lines, the journal, systemd.
+//! - [`shell`]: words of the lines that a person pastes into a shell.
 //! - [`text`]: texts of others made safe to show.
 //! - [`clock`]: the only place that reads a clock.
 
@@ -22,6 +23,7 @@ pub mod doctor;
 pub mod observe;
 pub mod port;
 pub mod process;
+pub mod shell;
 pub mod ssh;
 pub mod text;
 pub mod tunnel;

@@ -29,7 +29,7 @@ pub(super) async fn events(State(context): State<Context>) -> impl IntoResponse 
 async fn feed(handle: Handle, outlet: Outlet) -> Result<(), Over> {
     // First the subscription, then the snapshot: what changes in between is told twice rather than never.
     let mut changes = handle.changes();
-    outlet.json("snapshot", &*handle.snapshot()).await?;
+    outlet.json("snapshot", &handle.snapshot().await?).await?;
     loop {
         match changes.recv().await {
             Ok(Change::Tunnel(status)) => outlet.json("tunnel", &*status).await?,
@@ -40,7 +40,7 @@ async fn feed(handle: Handle, outlet: Outlet) -> Result<(), Over> {
             Err(RecvError::Lagged(_)) => {
                 // What is still queued is older than the snapshot: going through it would turn back time.
                 changes = changes.resubscribe();
-                outlet.json("snapshot", &*handle.snapshot()).await?;
+                outlet.json("snapshot", &handle.snapshot().await?).await?;
             }
             Err(RecvError::Closed) => return Ok(()),
         }

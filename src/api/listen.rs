@@ -13,11 +13,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::lock::{Lock, LockError};
-use super::token::{Token, TokenError};
+use super::token::{TokenError, TokenFile};
 use crate::config::desired::ApiTcp;
 
-/// Connections that the kernel queues for us.
-const BACKLOG: i32 = 128;
+/// Connections that the kernel queues for us: on a unix socket, connecting fails at once when the queue is full. The kernel takes
+/// the lower of this and net.core.somaxconn, whose default is the same.
+const BACKLOG: i32 = 4096;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +95,7 @@ pub enum ApiError {
 #[derive(Debug)]
 pub struct Listeners {
     pub(super) unix: UnixListener,
-    pub(super) tcp: Option<(TcpListener, Token)>,
+    pub(super) tcp: Option<(TcpListener, TokenFile)>,
     pub(super) socket_file: SocketFile,
     /// Goes last: the socket's file is ours as long as we hold its lock.
     pub(super) lock: Lock,
@@ -123,7 +124,7 @@ impl Listeners {
         let unix =
             bind_unix(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
         let socket_file = SocketFile(socket.to_owned());
-        let tcp = tcp.map(|tcp| Ok::<_, ApiError>((bind_tcp(tcp.listen)?, Token::read(&tcp.token_file)?)));
+        let tcp = tcp.map(|tcp| Ok::<_, ApiError>((bind_tcp(tcp.listen)?, TokenFile::new(&tcp.token_file)?)));
         Ok(Self { unix, tcp: tcp.transpose()?, socket_file, lock })
     }
 }

@@ -1,6 +1,7 @@
 //! Which tunnel a request means.
 
 use crate::daemon::snapshot::TunnelStatus;
+use crate::text;
 
 /// A prefix of a hash with fewer digits than this names nothing.
 const SHORTEST_PREFIX: usize = 8;
@@ -38,13 +39,18 @@ pub(crate) fn find<'a>(tunnels: &'a [TunnelStatus], id: &str) -> Result<&'a Tunn
     let fits = |tunnel: &&TunnelStatus| tunnel.log_id == id || (is_prefix && tunnel.hash.starts_with(id));
     let fitting: Vec<&TunnelStatus> = tunnels.iter().filter(fits).collect();
     match fitting.as_slice() {
-        [] => Err(LookupError::Unknown { id: id.to_owned() }),
+        [] => Err(LookupError::Unknown { id: shown(id) }),
         [tunnel] => Ok(tunnel),
         several => Err(LookupError::Ambiguous {
-            id: id.to_owned(),
+            id: shown(id),
             names: several.iter().map(|tunnel| tunnel.name.clone()).collect(),
         }),
     }
+}
+
+/// Names are shorter than this; what is longer was asked for by no person.
+fn shown(id: &str) -> String {
+    text::excerpt(id, 256).into_owned()
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! `GET /list`, `/status`, `/health` and `/config`: what is, in the ancestor's shapes.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::context::{Context, Tunnel, answer};
+use super::json::Json;
 use super::refusal::Refusal;
 use crate::daemon::snapshot::TunnelStatus;
 use crate::tunnel::StateName;
@@ -81,14 +81,15 @@ impl From<&TunnelStatus> for Configured {
 }
 
 /// `GET /list`.
-pub(super) async fn list(State(context): State<Context>) -> Json<Vec<Listed>> {
-    Json(context.handle.snapshot().tunnels.iter().map(Listed::from).collect())
+pub(super) async fn list(State(context): State<Context>) -> Result<Json<Vec<Listed>>, Refusal> {
+    let snapshot = context.snapshot().await?;
+    Ok(Json(snapshot.tunnels.iter().map(Listed::from).collect()))
 }
 
 /// `GET /status`: the listeners are looked up in the kernel for this answer.
 pub(super) async fn status(State(context): State<Context>) -> Result<Json<Vec<TunnelStatus>>, Refusal> {
     let snapshot = answer(Duration::ZERO, context.handle.refreshed()).await?;
-    Ok(Json(snapshot.tunnels.clone()))
+    Ok(Json(snapshot.tunnels))
 }
 
 /// `GET /health`: asks the event loop, because a daemon whose loop stands still is not well.
@@ -101,14 +102,15 @@ pub(super) async fn health(State(context): State<Context>) -> Result<Json<Health
         pid: std::process::id(),
         tunnels: snapshot.tunnels.len(),
         up: snapshot.tunnels.iter().filter(is_up).count(),
-        config_path: snapshot.config_path.clone(),
-        config_error: snapshot.config_error.clone(),
+        config_path: snapshot.config_path,
+        config_error: snapshot.config_error,
     }))
 }
 
 /// `GET /config`.
-pub(super) async fn configuration(State(context): State<Context>) -> Json<Configuration> {
-    Json(Configuration { tunnels: context.handle.snapshot().tunnels.iter().map(Configured::from).collect() })
+pub(super) async fn configuration(State(context): State<Context>) -> Result<Json<Configuration>, Refusal> {
+    let snapshot = context.snapshot().await?;
+    Ok(Json(Configuration { tunnels: snapshot.tunnels.iter().map(Configured::from).collect() }))
 }
 
 /// `GET /config/{id}`.

@@ -1,6 +1,6 @@
 //! What a tunnel's state means to a person, and what to do about it.
 
-use crate::daemon::snapshot::TunnelStatus;
+use crate::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use crate::port::Holder;
 use crate::tunnel::{FailureKind, StateName};
 
@@ -42,6 +42,21 @@ pub(crate) fn explain(tunnel: &TunnelStatus) -> Option<String> {
     }
 }
 
+/// What is to be said of a tunnel whatever its state: where a server listens cannot be seen, and clients were turned away.
+/// `elapsed` makes a duration of a time stamp.
+pub(crate) fn remarks(tunnel: &TunnelStatus, elapsed: impl Fn(&str) -> String) -> Vec<String> {
+    let note = tunnel.note.iter().map(|note| format!("is up as far as can be seen from here: {note}."));
+    let errors = tunnel.connection_errors.iter().map(|ConnectionErrors { count, last }| {
+        let failed = if *count == 1 {
+            format!("has failed one client, {} ago", elapsed(&last.at))
+        } else {
+            format!("has failed {count} connections of clients, the last {} ago", elapsed(&last.at))
+        };
+        format!("{failed}: {}.", last.message)
+    });
+    note.chain(errors).collect()
+}
+
 fn release(holder: &Holder) -> String {
     match (&holder.unit, holder.pid) {
         (Some(unit), _) => format!("stop {unit}, or set `on_conflict: kill`"),
@@ -54,6 +69,8 @@ fn release(holder: &Holder) -> String {
 mod tests {
     use super::super::tests::tunnel;
     use super::*;
+    use crate::daemon::snapshot::FailedConnection;
+    use crate::ssh::ConnectionErrorKind;
     use crate::tunnel::Failure;
 
     #[test]
@@ -90,5 +107,20 @@ mod tests {
     #[test]
     fn a_tunnel_that_is_up_needs_no_words() {
         assert_eq!(explain(&tunnel("database")), None);
+        assert_eq!(remarks(&tunnel("database"), str::to_owned), Vec::<String>::new());
+    }
+
+    #[test]
+    fn failed_connections_are_told_beside_the_state() {
+        let last = FailedConnection {
+            at: "5s".to_owned(),
+            kind: ConnectionErrorKind::Refused,
+            message: "db does not connect to localhost:1".to_owned(),
+        };
+        let mut up = tunnel("database");
+        up.connection_errors = Some(ConnectionErrors { count: 1, last: last.clone() });
+        insta::assert_snapshot!(remarks(&up, str::to_owned)[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
+        up.connection_errors = Some(ConnectionErrors { count: 12, last });
+        insta::assert_snapshot!(remarks(&up, str::to_owned)[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
     }
 }

@@ -37,7 +37,9 @@ pub(super) enum Command {
     Run(RunArguments),
     /// Say what is wrong with a configuration, without a daemon
     ///
-    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint.
+    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint. An
+    /// `identity_file` that is missing, or that the daemon cannot read, is a warning on standard error: it may be there by the
+    /// time that ssh needs it.
     Check(CheckArguments),
     /// Show the tunnels: what they do, where they listen, who is in their way
     Status(StatusArguments),

@@ -10,7 +10,7 @@ use super::failure::Failed;
 use super::output;
 use super::sse::Event;
 use crate::api::wording::explain;
-use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::daemon::snapshot::{ConnectionErrors, Snapshot, TunnelStatus};
 use crate::text;
 
 /// What the daemon tells.
@@ -94,7 +94,16 @@ fn describe(told: &Told, before: &Snapshot, zone: &TimeZone) -> Vec<String> {
             let tunnels = snapshot.tunnels.iter().map(|tunnel| describe_tunnel(tunnel, zone));
             tunnels.chain(config).collect()
         }
-        Told::Tunnel(tunnel) => vec![describe_tunnel(tunnel, zone)],
+        Told::Tunnel(tunnel) => {
+            let known = before.tunnels.iter().find(|known| known.hash == tunnel.hash);
+            let errors = tunnel.connection_errors.as_ref();
+            let is_new =
+                |_: &&ConnectionErrors| known.is_none_or(|known| known.connection_errors.as_ref() != errors);
+            let failed = errors.filter(is_new).map(|ConnectionErrors { count, last }| {
+                format!("; connections of clients that failed: {count}, the last: {}", last.message)
+            });
+            vec![describe_tunnel(tunnel, zone) + &failed.unwrap_or_default()]
+        }
         Told::Removed(hash) => {
             let name = before.tunnels.iter().find(|tunnel| tunnel.hash == *hash);
             vec![format!("{}: removed", name.map_or(hash, |tunnel| &tunnel.name))]

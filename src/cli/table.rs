@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
-use crate::api::wording::explain;
+use crate::api::wording::{explain, remarks};
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 use crate::text;
 use crate::tunnel::StateName;
@@ -69,9 +69,10 @@ pub(super) fn render(
         coloured(&table(tunnels, now, width))
     };
     for tunnel in tunnels {
-        if let Some(why) = explain(tunnel) {
+        let ago = |at: &str| at.parse().map_or_else(|_| at.to_owned(), |at| elapsed(at, now));
+        for sentence in explain(tunnel).into_iter().chain(remarks(tunnel, ago)) {
             // Writing to a String cannot fail.
-            let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&why));
+            let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&sentence));
         }
     }
     if let Some(error) = &picture.config_error {

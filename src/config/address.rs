@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::desired::HostPort;
 use super::diagnose::{Refusal, quote};
 use crate::port::Endpoint;
+use crate::text::is_unsafe;
 
 /// What a port without an address means for a listener of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +108,16 @@ pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
             quote(host)
         )));
     }
-    let bad =
-        |letter: &char| letter.is_whitespace() || letter.is_control() || "'`\"$\\;&<>|(){}".contains(*letter);
-    match host.chars().find(bad) {
+    match host.chars().find(|letter| is_never_in_destination(*letter)) {
         Some(letter) => Err(Refusal::new(format!("{} is not a host", quote(host)))
             .hint(format!("take out the character {letter:?}"))),
         None => Ok(()),
     }
+}
+
+/// What ssh refuses in the name of a host (ssh.c, `valid_hostname`), and what would not be seen on a terminal.
+pub(super) fn is_never_in_destination(letter: char) -> bool {
+    letter.is_whitespace() || is_unsafe(letter) || "'`\"$\\;&<>|(){},".contains(letter)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub struct Written {
 }
 
 /// What a tunnel runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Work {
     /// A forward over an ssh connection.
     Ssh(SshTunnel),
@@ -92,7 +92,7 @@ impl Work {
 }
 
 /// A forward over an ssh connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SshTunnel {
     /// `user@host` or a `Host` alias; never begins with `-`, holds no white space or control character.
     pub destination: String,
@@ -111,7 +111,7 @@ pub struct SshTunnel {
 }
 
 /// A forward, with the meaning that ssh gives to `-L`, `-R` and `-D`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// `-L`: listen here, connect from the server.
     Local {
@@ -137,7 +137,7 @@ pub enum Forward {
 }
 
 /// A host name or address with a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// Name or address, without brackets.
     pub host: String,
@@ -146,7 +146,7 @@ pub struct HostPort {
 }
 
 /// A program that binds the port itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandTunnel {
     /// Program and arguments (never empty); no shell sees them.
     pub argv: Vec<String>,

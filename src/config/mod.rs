@@ -18,6 +18,7 @@ mod paths;
 mod raw;
 mod read;
 mod ssh;
+pub mod ssh_options;
 mod syntax;
 mod validate;
 mod values;

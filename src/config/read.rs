@@ -14,6 +14,9 @@ use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{FIELD, LOCATED};
 use super::node::{Entry, Kind, Node};
 
+/// A longer word, in bytes, is no slip of a known one.
+const LONGEST_SLIP: usize = 64;
+
 /// Reads a `T` from `node`. `None`: it could not be read at all, which is reported.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &'de Node, problems: &'de Problems) -> Option<T> {
     let read = T::deserialize(Reader { node, name: None, problems });
@@ -280,6 +283,10 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 
 /// The known word that `written` was probably meant to be.
 fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    // Far longer than any of them: it was not meant to be one, and comparing would take long.
+    if written.len() > LONGEST_SLIP {
+        return None;
+    }
     let distance = |word: &str| strsim::damerau_levenshtein(&written.to_lowercase(), word);
     let (distance, word) = known.iter().map(|word| (distance(word), *word)).min()?;
     // A third of the letters wrong is still a slip; more is another word.

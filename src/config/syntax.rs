@@ -2,7 +2,7 @@
 
 use saphyr_parser::ScanError;
 
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{Place, Problems, Refusal, shorten};
 
 /// What the parser says, and what a person probably did.
 const SLIPS: &[(&str, &str)] = &[
@@ -44,7 +44,7 @@ pub(super) fn report(source: &str, error: &ScanError, problems: &Problems) {
     let refusal = match slip {
         // These mean something to YAML where a value begins.
         _ if value.starts_with(['[', '*', '&', '@', '%', '`', '{']) => {
-            refusal.hint(format!("put the value in quotes: '{value}'"))
+            refusal.hint(format!("put the value in quotes: '{}'", shorten(value)))
         }
         Some((_, hint)) => refusal.hint(*hint),
         None => refusal.hint("see the line above it, too"),

@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::attempt::{Attempt, Listening, Order, Said, port_failure};
+use super::launch::Launch;
+use super::narrate;
+use super::shares::Shares;
+use super::ssh_start::{SshStart, not_started};
 use super::tell::{Teller, tell};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
-use crate::process::{self, Evictee, Group, Signalled, SpawnError};
-use crate::ssh::{self, ControlDirectory};
+use crate::process::{self, Evictee, Pace, Signalled};
+use crate::ssh::{self, ControlDirectory, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -21,6 +26,8 @@ use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 pub(super) struct Effects {
     ports: Ports,
     control: ControlDirectory,
+    shares: Shares,
+    pace: Pace,
 }
 
 /// The outside of one tunnel: its processes and its waits.
@@ -30,26 +37,36 @@ pub(super) struct Outside {
     teller: Teller,
     running: HashMap<Generation, Running>,
     waits: HashMap<Generation, Wait>,
+    /// What the ssh of the generation that starts next said it would do, while its port was found free.
+    planned: Option<(Generation, Planned)>,
 }
+
+/// A plan that is still fresh, if there is one.
+type Planned = Arc<Mutex<Option<Plan>>>;
 
 /// A wait for the port.
 #[derive(Debug)]
 struct Wait {
     task: AbortHandle,
+    /// What is waited for, once ssh has said where it would listen.
+    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
 }
 
 #[derive(Debug)]
 struct Running {
-    group: Group,
+    launch: Launch,
+    /// What it is to listen on, once that is known.
+    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    said: Said,
 }
 
 impl Outside {
     pub(super) fn new(slot: Slot, teller: Teller) -> Self {
-        Self { slot, teller, running: HashMap::new(), waits: HashMap::new() }
+        Self { slot, teller, running: HashMap::new(), waits: HashMap::new(), planned: None }
     }
 
     pub(super) fn teller(&self) -> &Teller {
@@ -58,7 +75,7 @@ impl Outside {
 
     /// The pid of this generation's process.
     pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
-        self.running.get(&generation).map(|running| running.group.pid())
+        self.running.get(&generation)?.launch.pid()
     }
 
     /// What this generation's process listened on when it came up.
@@ -66,6 +83,21 @@ impl Outside {
         self.running.get(&generation).map_or_else(Vec::new, |running| {
             running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
+    }
+
+    /// What this generation's ssh waits for that is not ready after `waited`; `None` for a command, and when it has ended.
+    pub(super) fn why_not_ready(
+        &self,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) -> Option<Failure> {
+        match (work, self.running.get(&generation)) {
+            (Work::Ssh(tunnel), Some(running)) => {
+                Some(ssh::not_ready(tunnel, running.launch.pid()?, &running.said.lines(), waited))
+            }
+            (Work::Ssh(_) | Work::Command(_), _) => None,
+        }
     }
 
     /// The process has ended.
@@ -82,13 +114,13 @@ impl Outside {
 
     pub(super) fn terminate(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.terminate();
+            running.launch.terminate();
         }
     }
 
     pub(super) fn kill(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.kill();
+            running.launch.kill();
         }
     }
 
@@ -101,7 +133,12 @@ impl Outside {
 
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
-        Self { ports, control }
+        Self { ports, control, shares: Shares::default(), pace: Pace::default() }
+    }
+
+    /// The tunnels' shares of the log.
+    pub(super) fn shares(&self) -> Shares {
+        self.shares.clone()
     }
 
     /// The listeners on `endpoints` now.
@@ -111,90 +148,116 @@ impl Effects {
 
     /// Reports `PortUnbound` as soon as the kernel confirms it.
     pub(super) fn confirm_port(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+        let known = match (work, outside.running.get(&generation)) {
+            (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
+            // Where the next ssh would listen, it says itself.
+            (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
+                return self.plan_and_confirm(outside, generation, tunnel, work.endpoints());
+            }
+            (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
+        };
         let teller = outside.teller.clone();
-        let endpoints = self.ports.usable(work.endpoints());
         // In most cases the port is free, and the answer takes microseconds.
-        match self.ports.verdict(&endpoints) {
+        match self.ports.verdict(&known) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
             Ok(Verdict::Held(_)) => {}
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
-        let ports = self.ports.clone();
+        let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
+        let task = tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known).await });
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default() };
+        outside.waits.insert(generation, wait);
+    }
+
+    /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
+    fn plan_and_confirm(
+        &self,
+        outside: &mut Outside,
+        generation: Generation,
+        tunnel: &SshTunnel,
+        wanted: &[Endpoint],
+    ) {
+        let (ports, teller, tunnel) = (self.ports.clone(), outside.teller.clone(), tunnel.clone());
+        let (wanted, planned, endpoints) =
+            (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
+        outside.planned = Some((generation, planned.clone()));
+        let waited_for = endpoints.clone();
         let task = tokio::spawn(async move {
-            let unbound = ports
-                .unbound(&endpoints, |held| report_holders(teller.clone(), generation, held.to_vec()))
-                .await;
-            teller.report(match unbound {
-                Ok(()) => Event::PortUnbound(generation),
-                Err(error) => Event::PortUnusable(generation, port_failure(&error)),
-            });
+            let plan = Plan::make(&tunnel).await;
+            let usable = match plan.endpoints(&wanted, &tunnel.destination) {
+                Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
+                Err(failure) => return teller.report(Event::PortUnusable(generation, failure)),
+            };
+            match ports.verdict(usable) {
+                Ok(Verdict::Unbound) => {
+                    *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+                    teller.report(Event::PortUnbound(generation));
+                }
+                // A plan is out of date after a wait.
+                Ok(Verdict::Held(_)) => wait_for_port(&ports, &teller, generation, usable).await,
+                Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
+            }
         });
-        let wait = Wait { task: task.abort_handle(), evictees: Arc::default() };
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default() };
         outside.waits.insert(generation, wait);
     }
 
     /// Starts the process of `work`.
     pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
-        let listening = Listening::default();
-        let attempt = Attempt {
+        let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
+        let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
+        let said = Said::default();
+        let mut attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
-            endpoints: self.ports.usable(work.endpoints()),
+            pace: self.pace.clone(),
+            endpoints: Vec::new(),
             listening: listening.clone(),
+            said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
-            Work::Ssh(tunnel) => self.start_ssh(attempt, outside.slot, tunnel, received),
+            Work::Ssh(tunnel) => {
+                let control = self.control.socket(&format!("{}-{generation}", outside.slot.0));
+                let launch = Launch::pending();
+                let start = SshStart {
+                    launch: launch.clone(),
+                    endpoints: endpoints.clone(),
+                    plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
+                };
+                tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
+                Ok(launch)
+            }
             Work::Command(tunnel) => {
+                attempt.endpoints = self.ports.usable(&tunnel.listen);
+                // What is set once, and here first, is not set yet.
+                let _ = endpoints.set(attempt.endpoints.clone());
                 let mut command = Command::new(&tunnel.argv[0]);
                 command.args(&tunnel.argv[1..]);
+                narrate::starting(&outside.teller, &tunnel.argv.join(" "));
                 process::spawn(command).map(|process| {
-                    let group = process.0.group();
+                    let launch = Launch::started(process.0.group());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    group
+                    launch
                 })
             }
         };
         match started {
-            Ok(group) => {
-                outside.running.insert(generation, Running { group, orders, listening });
+            Ok(launch) => {
+                outside.running.insert(generation, Running { launch, endpoints, orders, listening, said });
             }
             Err(error) => {
-                let message =
-                    format!("{error}; check the program's path, and the PATH that portward runs with");
-                outside
-                    .teller
-                    .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));
+                outside.teller.report(Event::ProcessEnded(generation, not_started(&error)));
             }
         }
     }
 
-    fn start_ssh(
-        &self,
-        attempt: Attempt,
-        slot: Slot,
-        tunnel: &SshTunnel,
-        orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Result<Group, SpawnError> {
-        let (control, made) = self.control.socket(&format!("{}-{}", slot.0, attempt.generation));
-        let process = process::spawn(ssh::command(tunnel, control.path()))?;
-        let group = process.0.group();
-        tokio::spawn(attempt.run_ssh(tunnel.clone(), process, (control, made), orders));
-        Ok(group)
-    }
-
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(
-        &self,
-        outside: &Outside,
-        generation: Generation,
-        work: &Work,
-        holders: Vec<Holder>,
-    ) {
+    pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, holders: Vec<Holder>) {
         let Some(wait) = outside.waits.get(&generation) else { return };
-        let (ports, endpoints, teller) =
-            (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
+        let Some(endpoints) = wait.endpoints.get().cloned() else { return };
+        let (ports, teller) = (self.ports.clone(), outside.teller.clone());
         let evictees = wait.evictees.clone();
         spawn_blocking(move || {
             let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,6 +288,15 @@ impl Effects {
             log_signalled(&teller, "SIGKILL", process::signal(&evictees, Signal::KILL));
         });
     }
+}
+
+async fn wait_for_port(ports: &Ports, teller: &Teller, generation: Generation, endpoints: &[Endpoint]) {
+    let unbound =
+        ports.unbound(endpoints, |held| report_holders(teller.clone(), generation, held.to_vec())).await;
+    teller.report(match unbound {
+        Ok(()) => Event::PortUnbound(generation),
+        Err(error) => Event::PortUnusable(generation, port_failure(&error)),
+    });
 }
 
 fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {

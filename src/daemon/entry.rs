@@ -1,14 +1,17 @@
 //! One tunnel as the event loop keeps it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
 use super::handle::Took;
-use super::snapshot::{AncestorStatus, TunnelStatus};
+use super::narrate;
+use super::snapshot::{AncestorStatus, ConnectionErrors, FailedConnection, TunnelStatus};
+use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
-use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
+use crate::tunnel::{Action, Event, Failure, Generation, StateName, Tunnel};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]
@@ -23,11 +26,22 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<String>,
+    /// Connections of its clients that failed.
+    pub(super) connection_errors: Option<ConnectionErrors>,
+    /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
+    pub(super) published: Option<Arc<TunnelStatus>>,
 }
 
 impl Entry {
     pub(super) fn identity(&self) -> Identity {
         self.outside.teller().identity()
+    }
+
+    /// What the process of `generation` waits for, if it is an ssh that is not ready.
+    pub(super) fn why_not_ready(&self, generation: Generation) -> Option<Failure> {
+        let is_due = matches!(self.tunnel.name(), StateName::Connecting | StateName::Replacing);
+        let ready_timeout = self.desired.policy.ready_timeout;
+        if is_due { self.outside.why_not_ready(generation, &self.desired.work, ready_timeout) } else { None }
     }
 
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
@@ -51,7 +65,19 @@ impl Entry {
             last_error: self.tunnel.last_failure().cloned(),
             holder: self.tunnel.holders().first().cloned(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
+            note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
+            connection_errors: self.connection_errors.clone(),
         }
+    }
+
+    pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
+        let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
+        let last = FailedConnection {
+            at: clock.timestamp(clock.moment(failed.at)).to_string(),
+            kind: failed.kind,
+            message: failed.message.clone(),
+        };
+        self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
     }
 }
 
@@ -108,7 +134,7 @@ impl Phases {
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)
-            | Event::DeadlinePassed(_) => {}
+            | Event::DeadlinePassed(..) => {}
         }
     }
 

@@ -1,12 +1,12 @@
 //! The event loop: the sole owner of all state. Hears, decides by the pure core, acts, publishes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::sleep_until;
 
 use super::attempt::Order;
@@ -14,9 +14,11 @@ use super::effects::Effects;
 use super::entry::Entry;
 use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
-use super::snapshot::Snapshot;
+use super::publish::Published;
+use super::tell::Report;
+use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
@@ -28,10 +30,9 @@ use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 pub(super) struct EventLoop {
     pub(super) clock: Clock,
     pub(super) effects: Effects,
-    pub(super) events: mpsc::UnboundedReceiver<(Slot, Event)>,
-    pub(super) report: mpsc::UnboundedSender<(Slot, Event)>,
+    pub(super) events: mpsc::UnboundedReceiver<(Slot, Report)>,
+    pub(super) report: mpsc::UnboundedSender<(Slot, Report)>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) logs: Arc<RecentLogs>,
     pub(super) config_path: PathBuf,
@@ -46,8 +47,15 @@ pub(super) struct State {
     /// Slots in the order of the file.
     pub(super) order: Vec<Slot>,
     pub(super) next_slot: u64,
-    pub(super) deadlines: HashMap<(Slot, Generation), Moment>,
-    pub(super) waiters: Vec<Waiter>,
+    /// The slot of each wanted tunnel, by its hash.
+    pub(super) slots: HashMap<String, Slot>,
+    /// Tunnels that something happened to since they were last published.
+    pub(super) touched: BTreeSet<Slot>,
+    pub(super) published: Published,
+    pub(super) timers: Timers,
+    /// Requests that are not answered yet, by tunnel and number.
+    pub(super) waiters: BTreeMap<(Slot, u64), Waiter>,
+    pub(super) last_request: u64,
     pub(super) api: desired::Api,
     pub(super) config_error: Option<String>,
     pub(super) stopping: bool,
@@ -67,10 +75,10 @@ impl EventLoop {
         self.publish();
         systemd::ready();
         while !(self.state.stopping && self.state.entries.is_empty()) {
-            let wake = self.next_deadline().into_iter().chain(next_ping).min();
+            let wake = self.state.timers.next().into_iter().chain(next_ping).min();
             let clock = self.clock;
             tokio::select! {
-                Some((slot, event)) = self.events.recv() => self.hear(slot, event),
+                Some((slot, report)) = self.events.recv() => self.take(slot, report),
                 Some(command) = self.commands.recv() => self.obey(command),
                 content = self.config.changed(), if !self.state.stopping => {
                     let result = content.map_err(|error| error.to_string()).and_then(|text: String| self.parse(&text));
@@ -88,10 +96,9 @@ impl EventLoop {
                 }
             }
             // What can be decided at once is decided before anybody is told.
-            while let Ok((slot, event)) = self.events.try_recv() {
-                self.hear(slot, event);
+            while let Ok((slot, report)) = self.events.try_recv() {
+                self.take(slot, report);
             }
-            self.answer_waiters();
             self.publish();
             if let (Some(interval), Some(due)) = (watchdog, next_ping)
                 && self.clock.now() >= due
@@ -103,10 +110,26 @@ impl EventLoop {
         Ok(())
     }
 
+    fn take(&mut self, slot: Slot, report: Report) {
+        self.state.touched.insert(slot);
+        match report {
+            Report::Event(event) => self.hear(slot, event),
+            // The status that is published next has its pid.
+            Report::Started => {}
+            Report::ConnectionsFailed(failed) => {
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.note_failed_connections(&failed, &self.clock);
+                    narrate::connections_failed(entry, &failed);
+                }
+            }
+        }
+    }
+
     /// Lets a tunnel hear of an event, and carries out what follows.
     pub(super) fn hear(&mut self, slot: Slot, event: Event) {
         let now = self.clock.now();
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
+        self.state.touched.insert(slot);
         if let Event::ProcessEnded(generation, _) = &event {
             entry.outside.forget(*generation);
         }
@@ -142,7 +165,6 @@ impl EventLoop {
             Action::AbandonPort(generation) => entry.outside.abandon_port(generation),
             Action::StartProcess(generation) => {
                 entry.starts += 1;
-                narrate::starting(entry);
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
             }
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
@@ -151,27 +173,22 @@ impl EventLoop {
             Action::Kill(generation) => entry.outside.kill(generation),
             Action::TerminateHolders(generation) => {
                 let holders = entry.tunnel.holders().to_vec();
-                self.effects.terminate_holders(&entry.outside, generation, work, holders);
+                self.effects.terminate_holders(&entry.outside, generation, holders);
             }
             Action::KillHolders(generation) => Effects::kill_holders(&entry.outside, generation),
             Action::Arm(generation, at) => {
-                self.state.deadlines.insert((slot, generation), at);
+                self.state.timers.arm(Timer::Generation(slot, generation), at);
             }
             Action::Disarm(generation) => {
-                self.state.deadlines.remove(&(slot, generation));
+                self.state.timers.disarm(Timer::Generation(slot, generation));
             }
             Action::ReportRestartFailed(failure) => {
                 narrate::restart_failed(entry, &failure);
-                let waiting = std::mem::take(&mut self.state.waiters);
-                let (failed, others) = waiting
-                    .into_iter()
-                    .partition(|waiter| waiter.slot == slot && waiter.verb == Verb::Restart);
-                self.state.waiters = others;
-                for waiter in failed {
-                    let outcome =
-                        Outcome::NotDone { status: entry.status(&self.clock), failure: failure.clone() };
-                    // Whoever asked may have gone.
-                    let _ = waiter.reply.send(Some(outcome));
+                let status = entry.status(&self.clock);
+                let restarts = self.state.waiters_of(slot, |waiter| waiter.verb == Verb::Restart);
+                for request in restarts {
+                    let outcome = Outcome::NotDone { status: status.clone(), failure: failure.clone() };
+                    self.state.answer(slot, request, Some(outcome));
                 }
             }
         }
@@ -180,18 +197,18 @@ impl EventLoop {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Act { verb, hash, timeout, reply } => {
-                let found =
-                    self.state.entries.iter().find(|(_, entry)| !entry.removed && entry.desired.hash == hash);
-                let Some((&slot, _)) = found else {
+                let Some(&slot) = self.state.slots.get(&hash) else {
                     let _ = reply.send(None);
                     return;
                 };
                 self.act(slot, verb, timeout, reply);
             }
-            Command::Refresh { reply } => {
-                self.refresh();
+            Command::Snapshot { refresh, reply } => {
+                if refresh {
+                    self.refresh();
+                }
                 self.publish();
-                let _ = reply.send(self.snapshot.borrow().clone());
+                let _ = reply.send(self.snapshot());
             }
             Command::Reload { dry_run: true, reply } => {
                 let report = self
@@ -224,45 +241,24 @@ impl EventLoop {
         );
         let Some(entry) = self.state.entries.get(&slot) else { return };
         let generation = entry.tunnel.latest();
-        self.state.waiters.push(Waiter {
-            slot,
-            verb,
-            generation,
-            asked,
-            deadline: asked.after(timeout),
-            reply,
-        });
-    }
-
-    /// Answers every request whose tunnel is where it was wanted, or whose time is over.
-    fn answer_waiters(&mut self) {
-        let now = self.clock.now();
-        for waiter in std::mem::take(&mut self.state.waiters) {
-            match self.state.entries.get(&waiter.slot) {
-                Some(entry) => match waiter.outcome(entry, &self.clock, now) {
-                    // Whoever asked may have gone.
-                    Some(outcome) => drop(waiter.reply.send(Some(outcome))),
-                    None => self.state.waiters.push(waiter),
-                },
-                // At the end of the daemon, the dropped reply says so.
-                None if self.state.stopping => {}
-                None => drop(waiter.reply.send(None)),
-            }
-        }
-    }
-
-    fn next_deadline(&self) -> Option<Moment> {
-        let waiters = self.state.waiters.iter().map(|waiter| waiter.deadline);
-        self.state.deadlines.values().copied().chain(waiters).min()
+        let deadline = asked.after(timeout);
+        self.state.last_request += 1;
+        let request = self.state.last_request;
+        self.state.timers.arm(Timer::Request(slot, request), deadline);
+        self.state.waiters.insert((slot, request), Waiter { verb, generation, asked, deadline, reply });
     }
 
     fn pass_deadlines(&mut self) {
         let now = self.clock.now();
-        let passed: Vec<_> =
-            self.state.deadlines.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key).collect();
-        for (slot, generation) in passed {
-            self.state.deadlines.remove(&(slot, generation));
-            self.hear(slot, Event::DeadlinePassed(generation));
+        while let Some(timer) = self.state.timers.take_passed(now) {
+            match timer {
+                Timer::Generation(slot, generation) => {
+                    let entry = self.state.entries.get(&slot);
+                    let reason = entry.and_then(|entry| entry.why_not_ready(generation));
+                    self.hear(slot, Event::DeadlinePassed(generation, reason));
+                }
+                Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
+            }
         }
     }
 
@@ -275,7 +271,7 @@ impl EventLoop {
         let listeners = expected.iter().flat_map(|(_, listeners)| listeners);
         let endpoints: Vec<_> = listeners.map(Listener::endpoint).collect();
         let present = match self.effects.listeners(&endpoints) {
-            Ok(present) => present,
+            Ok(present) => present.into_iter().collect::<HashSet<_>>(),
             Err(error) => {
                 tracing::error!("cannot look at the listeners: {error}");
                 return;
@@ -293,7 +289,12 @@ impl EventLoop {
     pub(super) fn remove(&mut self, slot: Slot) {
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         entry.removed = true;
-        let state = entry.tunnel.name();
+        let (hash, state) = (entry.desired.hash.clone(), entry.tunnel.name());
+        self.state.release(&hash, slot);
+        // At the end of the daemon the tunnels are stopped, but still wanted: they stay in the status.
+        if !self.state.stopping {
+            self.unpublish(slot);
+        }
         if matches!(state, StateName::Stopped | StateName::NeedsAuth) {
             self.forget(slot);
         } else {
@@ -303,9 +304,15 @@ impl EventLoop {
 
     fn forget(&mut self, slot: Slot) {
         let Some(entry) = self.state.entries.remove(&slot) else { return };
-        let replaced = self.state.entries.values().any(|other| other.desired.hash == entry.desired.hash);
-        // At the end of the daemon the tunnels are stopped, but still wanted.
-        if !replaced && !self.state.stopping {
+        if self.state.stopping {
+            // The dropped replies say that the daemon has ended.
+            self.state.waiters.retain(|(waiting, _), _| *waiting != slot);
+            return;
+        }
+        for request in self.state.waiters_of(slot, |_| true) {
+            self.state.answer(slot, request, None);
+        }
+        if !self.state.slots.contains_key(&entry.desired.hash) {
             self.logs.rehash(&entry.desired.hash, None);
             let _ = self.changes.send(Change::Removed { hash: entry.desired.hash });
         }
@@ -320,6 +327,30 @@ impl EventLoop {
         tracing::info!(event = "stopping", "stopping all tunnels");
         for slot in self.state.entries.keys().copied().collect::<Vec<_>>() {
             self.remove(slot);
+        }
+    }
+}
+
+impl State {
+    /// Takes `hash` from the tunnel `slot`, unless another one has it by now.
+    pub(super) fn release(&mut self, hash: &str, slot: Slot) {
+        if self.slots.get(hash) == Some(&slot) {
+            self.slots.remove(hash);
+        }
+    }
+
+    /// The numbers of the requests about `slot` for which `wanted` holds.
+    pub(super) fn waiters_of(&self, slot: Slot, wanted: impl Fn(&Waiter) -> bool) -> Vec<u64> {
+        let waiters = self.waiters.range((slot, 0)..=(slot, u64::MAX));
+        waiters.filter(|(_, waiter)| wanted(waiter)).map(|((_, request), _)| *request).collect()
+    }
+
+    /// Answers a request; `None`: there is no such tunnel any more.
+    pub(super) fn answer(&mut self, slot: Slot, request: u64, outcome: Option<Outcome>) {
+        self.timers.disarm(Timer::Request(slot, request));
+        if let Some(waiter) = self.waiters.remove(&(slot, request)) {
+            // Whoever asked may have gone.
+            let _ = waiter.reply.send(outcome);
         }
     }
 }

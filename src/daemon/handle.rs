@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::snapshot::{Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
@@ -102,10 +102,12 @@ pub enum Command {
         /// `None`: no such tunnel any more.
         reply: oneshot::Sender<Option<Outcome>>,
     },
-    /// Look at the kernel's listeners again, then answer with a snapshot.
-    Refresh {
-        /// The fresh snapshot.
-        reply: oneshot::Sender<Arc<Snapshot>>,
+    /// Answer with a snapshot.
+    Snapshot {
+        /// Look at the kernel's listeners first.
+        refresh: bool,
+        /// The snapshot.
+        reply: oneshot::Sender<Snapshot>,
     },
     /// Read the configuration now.
     Reload {
@@ -125,30 +127,28 @@ pub struct ShuttingDown;
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    snapshot: watch::Receiver<Arc<Snapshot>>,
     changes: broadcast::Sender<Change>,
     logs: Arc<RecentLogs>,
 }
 
 impl Handle {
-    /// Joins the ends that the event loop holds the other ends of.
+    /// Builds a handle from the client halves of the event loop's channels.
     pub fn new(
         commands: mpsc::Sender<Command>,
-        snapshot: watch::Receiver<Arc<Snapshot>>,
         changes: broadcast::Sender<Change>,
         logs: Arc<RecentLogs>,
     ) -> Self {
-        Self { commands, snapshot, changes, logs }
+        Self { commands, changes, logs }
     }
 
-    /// The latest picture, without asking anybody.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.borrow().clone()
+    /// All tunnels as the event loop knows them.
+    pub async fn snapshot(&self) -> Result<Snapshot, ShuttingDown> {
+        self.ask(|reply| Command::Snapshot { refresh: false, reply }).await
     }
 
-    /// A picture whose listeners were looked up in the kernel after this call.
-    pub async fn refreshed(&self) -> Result<Arc<Snapshot>, ShuttingDown> {
-        self.ask(|reply| Command::Refresh { reply }).await
+    /// A snapshot whose listeners were looked up in the kernel after this call.
+    pub async fn refreshed(&self) -> Result<Snapshot, ShuttingDown> {
+        self.ask(|reply| Command::Snapshot { refresh: true, reply }).await
     }
 
     /// Acts on a tunnel; `Ok(None)` when there is no tunnel with this hash.

@@ -6,12 +6,17 @@ mod effects;
 mod entry;
 mod event_loop;
 pub mod handle;
+mod launch;
 mod narrate;
 pub mod paths;
 mod publish;
 mod reload;
+mod shares;
 pub mod snapshot;
+mod ssh_start;
+mod tally;
 mod tell;
+mod timers;
 mod waiter;
 
 use std::fs::DirBuilder;
@@ -20,7 +25,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::api::{self, ApiError, Listeners};
 use crate::clock::Clock;
@@ -104,9 +109,8 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let clock = Clock::start();
     let (report, events) = mpsc::unbounded_channel();
     let (commands_in, commands) = mpsc::channel(COMMANDS_QUEUED);
-    let (snapshot, pictures) = watch::channel(Arc::default());
     let changes = broadcast::Sender::new(CHANGES_KEPT);
-    let handle = Handle::new(commands_in, pictures, changes.clone(), logs.clone());
+    let handle = Handle::new(commands_in, changes.clone(), logs.clone());
     let (end_api, api_ends) = oneshot::channel::<()>();
     let serving = tokio::spawn(api::serve(listeners, handle, async {
         // A dropped sender is the end as well.
@@ -119,7 +123,6 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         events,
         report,
         commands,
-        snapshot,
         changes,
         logs,
         config_path: options.config,

@@ -1,4 +1,4 @@
-//! What everybody else sees of the event loop's state.
+//! What everybody else sees of the event loop's state: changes as they come, and snapshots on request.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,57 +8,94 @@ use super::event_loop::EventLoop;
 use super::handle::Change;
 use super::snapshot::Snapshot;
 use crate::observe::systemd;
-use crate::tunnel::StateName;
+use crate::tunnel::{Slot, StateName};
 
-impl EventLoop {
-    /// Publishes a snapshot, and the tunnels that changed since the last one.
-    pub(super) fn publish(&mut self) {
-        let next = self.picture();
-        let last = self.snapshot.borrow().clone();
-        if *last == next {
-            return;
-        }
-        for status in &next.tunnels {
-            if !last.tunnels.contains(status) {
-                let _ = self.changes.send(Change::Tunnel(Arc::new(status.clone())));
-            }
-        }
-        if counts(&last) != counts(&next) {
-            systemd::status(&counts(&next));
-        }
-        self.snapshot.send_replace(Arc::new(next));
-    }
+/// What was told last, as far as it is needed to tell what is new.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    /// How many tunnels are in each state.
+    counts: BTreeMap<StateName, usize>,
+    /// What `STATUS=` said last.
+    summary: String,
+}
 
-    fn picture(&self) -> Snapshot {
-        let listed = self.state.order.iter().filter_map(|slot| self.state.entries.get(slot));
-        Snapshot {
-            tunnels: listed
-                .filter(|entry| !entry.removed || self.state.stopping)
-                .map(|entry| entry.status(&self.clock))
-                .collect(),
-            config_path: self.config_path.display().to_string(),
-            config_error: self.state.config_error.clone(),
+impl Published {
+    /// Counts a tunnel that goes from one state to another; `None`: it comes, or goes.
+    fn count(&mut self, from: Option<StateName>, to: Option<StateName>) {
+        if let Some(count) = from.and_then(|state| self.counts.get_mut(&state)) {
+            *count -= 1;
+        }
+        if let Some(state) = to {
+            *self.counts.entry(state).or_default() += 1;
         }
     }
 }
 
-/// For `STATUS=`: how many tunnels are up, and what the others do.
-fn counts(snapshot: &Snapshot) -> String {
-    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut up = 0;
-    for tunnel in &snapshot.tunnels {
-        match tunnel.state {
-            StateName::Up | StateName::Replacing => up += 1,
-            other => *others.entry(other.as_str()).or_default() += 1,
+impl EventLoop {
+    /// Answers the requests that are due, and publishes the tunnels whose status has changed. The work grows with the
+    /// number of tunnels that something has happened to, not with the number of tunnels.
+    pub(super) fn publish(&mut self) {
+        let now = self.clock.now();
+        for slot in std::mem::take(&mut self.state.touched) {
+            let Some(entry) = self.state.entries.get_mut(&slot) else { continue };
+            if !entry.removed || self.state.stopping {
+                let status = entry.status(&self.clock);
+                if entry.published.as_deref() != Some(&status) {
+                    let status = Arc::new(status);
+                    let before = entry.published.replace(Arc::clone(&status));
+                    self.state.published.count(before.map(|before| before.state), Some(status.state));
+                    // Nobody following is not an error.
+                    let _ = self.changes.send(Change::Tunnel(status));
+                }
+            }
+            for request in self.state.waiters_of(slot, |_| true) {
+                let due = self.state.entries.get(&slot).zip(self.state.waiters.get(&(slot, request)));
+                if let Some(outcome) = due.and_then(|(entry, waiter)| waiter.outcome(entry, &self.clock, now))
+                {
+                    self.state.answer(slot, request, Some(outcome));
+                }
+            }
+        }
+        let summary = self.summary();
+        if summary != self.state.published.summary {
+            systemd::status(&summary);
+            self.state.published.summary = summary;
         }
     }
-    let mut text = format!("{up} of {} tunnels up", snapshot.tunnels.len());
-    for (state, count) in others {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ", {count} {state}");
+
+    /// The tunnel is in the status no more.
+    pub(super) fn unpublish(&mut self, slot: Slot) {
+        let entry = self.state.entries.get_mut(&slot);
+        if let Some(status) = entry.and_then(|entry| entry.published.take()) {
+            self.state.published.count(Some(status.state), None);
+        }
     }
-    if snapshot.config_error.is_some() {
-        text.push_str("; the configuration file has errors");
+
+    /// All tunnels as they were published last, in the order of the file.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let listed = self.state.order.iter().filter_map(|slot| self.state.entries.get(slot));
+        Snapshot {
+            tunnels: listed.filter_map(|entry| entry.published.as_deref().cloned()).collect(),
+            config_path: self.config_path.display().to_string(),
+            config_error: self.state.config_error.clone(),
+        }
     }
-    text
+
+    /// For `STATUS=`: how many tunnels are up, and what the others do.
+    fn summary(&self) -> String {
+        let (mut up, mut all) = (0, 0);
+        let mut others = String::new();
+        for (state, count) in &self.state.published.counts {
+            all += count;
+            match state {
+                StateName::Up | StateName::Replacing => up += count,
+                _ if *count == 0 => {}
+                // Writing to a string cannot fail.
+                other => drop(write!(others, ", {count} {other}")),
+            }
+        }
+        let error =
+            if self.state.config_error.is_some() { "; the configuration file has errors" } else { "" };
+        format!("{up} of {all} tunnels up{others}{error}")
+    }
 }

@@ -5,12 +5,11 @@ use tokio::sync::oneshot;
 use super::entry::Entry;
 use super::handle::{Outcome, Verb};
 use crate::clock::{Clock, Moment};
-use crate::tunnel::{Failure, FailureKind, Generation, Slot, StateName};
+use crate::tunnel::{Failure, FailureKind, Generation, StateName};
 
 /// One request that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) slot: Slot,
     pub(super) verb: Verb,
     /// A restart is done when this generation, or a later one, listens.
     pub(super) generation: Generation,

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+pub(super) use crate::shell::{path, word};
+
 /// Writes lines for whoever has called doctor. Root needs no sudo, and may not have it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mend {
@@ -63,21 +65,6 @@ fn is_writable(path: &Path) -> bool {
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok()
 }
 
-/// A path as one word of a shell.
-pub(super) fn path(path: &Path) -> String {
-    word(&path.display().to_string())
-}
-
-/// A text as one word of a shell.
-pub(super) fn word(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./:@%+=,".contains(letter);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
 /// `count` things.
 pub(super) fn count(count: usize, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
@@ -92,14 +79,6 @@ mod tests {
     fn said_by_a_shell(line: &str) -> String {
         let output = Command::new("/bin/sh").args(["-c", line]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[test]
-    fn a_word_is_one_word_whatever_is_in_it() {
-        for text in ["plain-1.2/@x", "", "two words", "it's", "$HOME `id` \"q\" \\ ; # *", "a\nb"] {
-            assert_eq!(said_by_a_shell(&format!("printf %s {}", word(text))), text);
-        }
-        assert_eq!(word("/etc/portward/config.yaml"), "/etc/portward/config.yaml");
     }
 
     #[test]

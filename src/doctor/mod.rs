@@ -23,6 +23,7 @@ mod permissions;
 mod privileges;
 mod programs;
 mod settings;
+mod ssh_config;
 mod systemd;
 mod unit;
 
@@ -73,6 +74,19 @@ pub async fn examine(config: &Path, socket: Option<PathBuf>) -> Result<Report, N
     }
     findings.sort_by_key(|finding| Check::ALL.iter().position(|check| *check == finding.check));
     Ok(Report { judged: examination.judged.to_string(), findings })
+}
+
+/// A line for each `identity_file` that the daemon cannot use: the daemon that runs, or the one that would be started.
+/// `socket` is as for [`examine`]. Must be called within a tokio runtime; blocks for some milliseconds.
+pub async fn unusable_identity_files(desired: &Desired, socket: Option<PathBuf>) -> Vec<String> {
+    if !keys::are_files_named(desired) {
+        return Vec::new();
+    }
+    let machine = Machine::this();
+    let socket = socket.or_else(|| desired.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    let units = Units::find(&machine).await;
+    let judged = Judged::find(&machine, &socket, units.system.as_ref()).await;
+    judged.map_or_else(Vec::new, |judged| keys::unusable_files(desired, &judged))
 }
 
 /// What all checks need.
@@ -156,6 +170,7 @@ impl Examination<'_> {
         let versions = programs::versions(desired, judged).await;
         let resolved = settings::resolve(desired, &programs::usable(&versions), judged).await;
         let mut findings = programs::judge(&versions, config, *mend);
+        findings.extend(ssh_config::judge(&resolved, config));
         findings.extend(programs::judge_commands(desired, judged, config));
         findings.extend(keys::judge(&resolved, judged, *mend).await);
         findings.extend(host_keys::judge(&resolved, judged, *mend).await);

@@ -1,11 +1,12 @@
 //! Destroy events: the kernel tells when a socket on a watched port goes away.
 //!
-//! One socket serves all subscriptions. It is open, and so costs the machine something, only while there is a subscription;
-//! its filter follows the ports that are watched. Nothing runs in the background: whoever waits reads for all.
+//! One socket serves all subscriptions, and one task reads it. It is open, and so costs the machine something, only while there
+//! is a subscription; its filter follows the ports that are watched. The work of an event or of a subscription does not grow
+//! with the number of subscriptions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -14,9 +15,11 @@ use socket2::{SockFilter, SockRef};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
+use super::filter::Filter;
 use super::wire::{self, Message};
-use super::{Endpoint, PortError, Protocol, filter};
+use super::{Endpoint, PortError, Protocol};
 
 /// The multicast groups of NETLINK_SOCK_DIAG, for IPv4 and for IPv6.
 const fn groups(protocol: Protocol) -> [u32; 2] {
@@ -40,14 +43,65 @@ pub(super) struct Events {
 #[derive(Debug, Default)]
 struct State {
     /// Open while there are subscribers.
-    socket: Option<Arc<AsyncFd<Socket>>>,
-    /// What it has joined the groups of.
-    joined: BTreeSet<Protocol>,
+    open: Option<Open>,
     subscribers: HashMap<u64, Subscriber>,
+    /// The subscribers to each port.
+    by_port: HashMap<u16, BTreeSet<u64>>,
+    /// How many subscribers there are to each protocol.
+    by_protocol: HashMap<Protocol, usize>,
     last_id: u64,
     buffer: Vec<u8>,
     received: u64,
     overruns: u64,
+}
+
+/// The open socket.
+#[derive(Debug)]
+struct Open {
+    socket: Arc<AsyncFd<Socket>>,
+    /// What it has joined the groups of.
+    joined: BTreeSet<Protocol>,
+    /// What the kernel lets through.
+    filter: Filter,
+    /// Whether ports have gone that the filter still lets through.
+    is_stale: bool,
+    /// The task that reads it.
+    reader: AbortHandle,
+}
+
+impl Open {
+    /// A socket that has joined nothing yet, and the task that reads it.
+    fn new(events: &Arc<Events>) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.set_non_blocking(true)?;
+        socket.bind_auto()?;
+        let socket = Arc::new(register(socket)?);
+        let reader = tokio::spawn(read(Arc::downgrade(events), socket.clone())).abort_handle();
+        Ok(Self { socket, joined: BTreeSet::new(), filter: Filter::default(), is_stale: false, reader })
+    }
+
+    /// Hands the filter to the kernel. Without one all events arrive, which costs time but loses nothing: so it is when the
+    /// kernel allows less memory for filters (`net.core.optmem_max`).
+    fn attach_filter(&self) {
+        let socket = SockRef::from(self.socket.get_ref());
+        let program: Vec<SockFilter> = self
+            .filter
+            .program()
+            .iter()
+            .map(|step| SockFilter::new(step.code, step.if_true, step.if_false, step.operand))
+            .collect();
+        if let Err(error) = socket.attach_filter(&program) {
+            // An older filter would hide the ports that are new. There may be none: that is no error.
+            let _ = socket.detach_filter();
+            tracing::debug!(%error, "destroy events are not filtered by the kernel");
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -63,27 +117,25 @@ struct Subscriber {
 pub struct Subscription {
     id: u64,
     changed: Arc<Notify>,
-    socket: Arc<AsyncFd<Socket>>,
     events: Arc<Events>,
 }
 
 impl Events {
     /// Subscribes to the ports of `endpoints`. Panics outside a tokio runtime.
     pub(super) fn subscribe(self: &Arc<Self>, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
-        let mut state = self.lock();
-        state.last_id += 1;
-        let id = state.last_id;
         let changed = Arc::new(Notify::new());
         let subscriber = Subscriber {
             ports: endpoints.iter().map(Endpoint::port).collect(),
             protocols: endpoints.iter().map(|endpoint| endpoint.protocol).collect(),
             changed: changed.clone(),
         };
-        state.subscribers.insert(id, subscriber);
-        match state.listen() {
-            Ok(socket) => Ok(Subscription { id, changed, socket, events: self.clone() }),
+        let mut state = self.lock();
+        let ports = subscriber.ports.clone();
+        let id = state.add(subscriber);
+        match state.listen(self, &ports) {
+            Ok(()) => Ok(Subscription { id, changed, events: self.clone() }),
             Err(source) => {
-                state.subscribers.remove(&id);
+                state.remove(id);
                 Err(PortError::Netlink { operation: "join the destroy events", source })
             }
         }
@@ -102,58 +154,73 @@ impl Events {
 }
 
 impl State {
-    /// Opens the socket if need be, and brings its filter and its groups up to date.
-    fn listen(&mut self) -> io::Result<Arc<AsyncFd<Socket>>> {
-        let socket = if let Some(socket) = &self.socket {
-            socket.clone()
-        } else {
-            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-            socket.set_non_blocking(true)?;
-            socket.bind_auto()?;
-            Arc::new(register(socket)?)
-        };
-        // Before joining, or foreign events would slip in between.
-        attach_filter(socket.get_ref(), &self.ports());
-        self.join(socket.get_ref())?;
-        self.socket = Some(socket.clone());
-        Ok(socket)
+    fn add(&mut self, subscriber: Subscriber) -> u64 {
+        self.last_id += 1;
+        let id = self.last_id;
+        for port in &subscriber.ports {
+            self.by_port.entry(*port).or_default().insert(id);
+        }
+        for protocol in &subscriber.protocols {
+            *self.by_protocol.entry(*protocol).or_default() += 1;
+        }
+        self.subscribers.insert(id, subscriber);
+        id
     }
 
-    fn unsubscribe(&mut self, id: u64) {
-        self.subscribers.remove(&id);
-        match self.socket.clone() {
-            Some(socket) if !self.subscribers.is_empty() => {
-                attach_filter(socket.get_ref(), &self.ports());
-                if let Err(error) = self.join(socket.get_ref()) {
-                    tracing::debug!(%error, "destroy events that nobody waits for are still received");
+    fn remove(&mut self, id: u64) {
+        let Some(subscriber) = self.subscribers.remove(&id) else { return };
+        for port in &subscriber.ports {
+            if let Some(ids) = self.by_port.get_mut(port) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.by_port.remove(port);
+                    self.open.iter_mut().for_each(|open| open.is_stale = true);
                 }
             }
-            _ => {
-                self.socket = None;
-                self.joined.clear();
-            }
         }
+        for protocol in &subscriber.protocols {
+            self.by_protocol.entry(*protocol).and_modify(|count| *count -= 1);
+        }
+        if self.subscribers.is_empty() {
+            self.open = None;
+        } else if let Err(error) = self.join() {
+            tracing::debug!(%error, "destroy events that nobody waits for are still received");
+        }
+    }
+
+    /// Opens the socket if need be, lets `ports` through its filter, and joins the groups.
+    fn listen(&mut self, events: &Arc<Events>, ports: &BTreeSet<u16>) -> io::Result<()> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            closed @ None => closed.insert(Open::new(events)?),
+        };
+        // Before joining, or foreign events would slip in between.
+        if ports.iter().any(|port| !open.filter.lets_through(*port)) {
+            ports.iter().for_each(|port| open.filter.add(*port));
+            open.attach_filter();
+        }
+        self.join()
     }
 
     /// Joins the groups that are waited for, and leaves the others: each costs whoever closes a socket of its protocol.
-    fn join(&mut self, socket: &Socket) -> io::Result<()> {
-        let wanted: BTreeSet<Protocol> =
-            self.subscribers.values().flat_map(|subscriber| &subscriber.protocols).copied().collect();
+    fn join(&mut self) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for group in groups(protocol) {
-                match (wanted.contains(&protocol), self.joined.contains(&protocol)) {
-                    (true, false) => socket.add_membership(group)?,
-                    (false, true) => socket.drop_membership(group)?,
-                    (true, true) | (false, false) => {}
-                }
+            let wanted = self.by_protocol.get(&protocol).is_some_and(|count| *count > 0);
+            if wanted == open.joined.contains(&protocol) {
+                continue;
             }
+            for group in groups(protocol) {
+                let socket = open.socket.get_ref();
+                if wanted { socket.add_membership(group)? } else { socket.drop_membership(group)? }
+            }
+            if wanted {
+                open.joined.insert(protocol)
+            } else {
+                open.joined.remove(&protocol)
+            };
         }
-        self.joined = wanted;
         Ok(())
-    }
-
-    fn ports(&self) -> BTreeSet<u16> {
-        self.subscribers.values().flat_map(|subscriber| &subscriber.ports).copied().collect()
     }
 
     /// Reads one datagram and wakes whom it concerns.
@@ -166,7 +233,7 @@ impl State {
             // ENOBUFS: events were lost. Reading the error clears it, and the socket works on.
             Err(_) => {
                 self.overruns += 1;
-                self.wake(|_| true);
+                self.wake_all();
                 return Ok(());
             }
         };
@@ -175,7 +242,7 @@ impl State {
             return Ok(());
         }
         if length > self.buffer.len() {
-            self.wake(|_| true);
+            self.wake_all();
             return Ok(());
         }
         let mut ports = BTreeSet::new();
@@ -189,14 +256,37 @@ impl State {
                 Err(malformed) => tracing::debug!(error = %malformed, "destroy event"),
             }
         }
-        self.wake(|subscriber| !subscriber.ports.is_disjoint(&ports));
+        ports.into_iter().for_each(|port| self.wake(port));
         Ok(())
     }
 
-    fn wake(&self, concerned: impl Fn(&Subscriber) -> bool) {
-        for subscriber in self.subscribers.values().filter(|subscriber| concerned(subscriber)) {
-            subscriber.changed.notify_one();
+    fn wake(&mut self, port: u16) {
+        match (self.by_port.get(&port), &mut self.open) {
+            (Some(ids), _) => {
+                for subscriber in ids.iter().filter_map(|id| self.subscribers.get(id)) {
+                    subscriber.changed.notify_one();
+                }
+            }
+            (None, Some(open)) if open.is_stale => {
+                open.filter = self.by_port.keys().copied().collect();
+                open.is_stale = false;
+                open.attach_filter();
+            }
+            (None, _) => {}
         }
+    }
+
+    fn wake_all(&self) {
+        self.subscribers.values().for_each(|subscriber| subscriber.changed.notify_one());
+    }
+}
+
+/// Reads the socket for all subscribers, until it is aborted with the last one.
+async fn read(events: Weak<Events>, socket: Arc<AsyncFd<Socket>>) {
+    // An error says that the runtime is shutting down: nobody will be woken any more.
+    while let Ok(mut ready) = socket.readable().await {
+        let Some(events) = events.upgrade() else { return };
+        while ready.try_io(|socket| events.lock().receive(socket.get_ref())).is_ok() {}
     }
 }
 
@@ -204,25 +294,13 @@ impl Subscription {
     /// Waits until something happened on the ports since the last call. It is a hint: ask again what is so.
     /// Cancel-safe: what happened meanwhile is reported by the next call.
     pub async fn changed(&mut self) {
-        loop {
-            tokio::select! {
-                biased;
-                () = self.changed.notified() => return,
-                ready = self.socket.readable() => {
-                    let Ok(mut ready) = ready else {
-                        // The runtime is shutting down: nobody will be woken any more.
-                        return std::future::pending().await;
-                    };
-                    while ready.try_io(|socket| self.events.lock().receive(socket.get_ref())).is_ok() {}
-                }
-            }
-        }
+        self.changed.notified().await;
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.events.lock().unsubscribe(self.id);
+        self.events.lock().remove(self.id);
     }
 }
 
@@ -231,22 +309,4 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its open descriptor, and nobody closes or replaces it while the `AsyncFd` owns the socket.
     let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(registered?)
-}
-
-/// Lets through the events of `ports` only. Without a filter all events arrive, which costs time but loses nothing: so it is
-/// when there are too many ports, or when the kernel allows less memory for filters (`net.core.optmem_max`).
-fn attach_filter(socket: &Socket, ports: &BTreeSet<u16>) {
-    let socket = SockRef::from(socket);
-    let attached = filter::program(ports).is_some_and(|program| {
-        let program: Vec<SockFilter> = program
-            .iter()
-            .map(|step| SockFilter::new(step.code, step.if_true, step.if_false, step.operand))
-            .collect();
-        socket.attach_filter(&program).is_ok()
-    });
-    if !attached {
-        // An older filter would hide the ports that are new. There may be none: that is no error.
-        let _ = socket.detach_filter();
-        tracing::debug!(ports = ports.len(), "destroy events are not filtered by the kernel");
-    }
 }

@@ -13,8 +13,9 @@ use self::cgroup::Cgroups;
 use self::processes::Processes;
 use super::wire::SocketRow;
 use super::{HeldBy, Holder};
+use crate::text;
 
-/// Characters of a command line that are shown.
+/// Bytes of a command line that are shown.
 const COMMAND_LENGTH: usize = 256;
 
 /// What the kernel tells of a socket's owner without /proc.
@@ -124,14 +125,7 @@ fn describe_one(
 
 /// The command line as it may be shown on a terminal and put in a log line.
 fn harmless(text: &str) -> String {
-    let shown = text.chars().take(COMMAND_LENGTH);
-    shown.map(|character| if is_harmful(character) { '\u{fffd}' } else { character }).collect()
-}
-
-/// Control characters, and those that turn the direction of the text around them.
-fn is_harmful(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    text::excerpt(text, COMMAND_LENGTH).into_owned()
 }
 
 /// Name of the user `uid`.

@@ -1,6 +1,6 @@
 //! What can be asked about ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ struct Shared {
 }
 
 /// A listening socket, or a bound one of UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listener {
     /// What it listens on.
     pub address: SocketAddr,
@@ -140,7 +140,14 @@ impl Ports {
                 listeners.extend(bound.map(|row| verdict::listener(row, Protocol::Udp)));
             }
         }
-        listeners.retain(|listener| endpoints.iter().any(|endpoint| listener.overlaps(endpoint)));
+        let mut by_port: HashMap<u16, Vec<&Endpoint>> = HashMap::new();
+        for endpoint in endpoints {
+            by_port.entry(endpoint.port()).or_default().push(endpoint);
+        }
+        listeners.retain(|listener| {
+            let same_port = by_port.get(&listener.address.port());
+            same_port.is_some_and(|endpoints| endpoints.iter().any(|endpoint| listener.overlaps(endpoint)))
+        });
         Ok(listeners)
     }
 

@@ -144,7 +144,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::read_lines;
+    use crate::process::{Pace, read_lines};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -154,7 +154,7 @@ mod tests {
 
     async fn lines_of(pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<String> {
         let mut lines = Vec::new();
-        read_lines(pipe, |line| lines.push(line)).await;
+        read_lines(pipe, &Pace::default(), |line| lines.push(line)).await;
         lines
     }
 

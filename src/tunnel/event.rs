@@ -34,8 +34,9 @@ pub enum Event {
     ForwardClosed(Generation),
     /// The process lives, and the kernel shows no listener of it any more.
     ListenerLost(Generation),
-    /// The deadline armed for this generation has passed.
-    DeadlinePassed(Generation),
+    /// The deadline armed for this generation has passed. If its process was to be ready by then, what it waits for, where
+    /// that could be seen.
+    DeadlinePassed(Generation, Option<Failure>),
 }
 
 impl Event {
@@ -53,7 +54,7 @@ impl Event {
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)
             | Self::ListenerLost(generation)
-            | Self::DeadlinePassed(generation) => Some(*generation),
+            | Self::DeadlinePassed(generation, _) => Some(*generation),
         }
     }
 }

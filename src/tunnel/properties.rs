@@ -129,7 +129,7 @@ fn a_holder_is_ended_as_soon_as_the_policy_says_so_and_spared_as_soon_as_it_does
     let wait = policy(Kind::Ssh, OnConflict::Wait);
     let (tunnel, actions) = step(tunnel, Event::PolicyChanged, world.now, &wait);
     assert_eq!(actions, [Action::Disarm(generation)]);
-    let (_, actions) = step(tunnel, Event::DeadlinePassed(generation), world.now, &wait);
+    let (_, actions) = step(tunnel, Event::DeadlinePassed(generation, None), world.now, &wait);
     assert_eq!(actions, [], "no SIGKILL follows");
 }
 
@@ -164,7 +164,7 @@ fn a_holder_that_survives_is_named_and_the_tunnel_goes_on_waiting() {
     let actions = held(&mut world);
     let generation = world.tunnel.latest();
     assert_eq!(actions[0], Action::TerminateHolders(generation));
-    let grace_over = Event::DeadlinePassed(generation);
+    let grace_over = Event::DeadlinePassed(generation, None);
     let (tunnel, actions) = step(world.tunnel, grace_over.clone(), world.now, &world.policy);
     assert_eq!(actions[0], Action::KillHolders(generation));
     assert_eq!(tunnel.last_failure(), None);

@@ -1,6 +1,8 @@
 //! The difference between the tunnels that run and those that are wanted.
 
-use crate::config::desired;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use crate::config::desired::{self, Work};
 
 /// A tunnel's place in the daemon. It outlives a change of name, and is never given out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,34 +26,36 @@ pub struct Plan {
 /// it stands in the file; it is changed if only its name is the same.
 pub fn reconcile(running: &[(Slot, &desired::Tunnel)], wanted: &[desired::Tunnel]) -> Plan {
     let mut plan = Plan::default();
-    let mut running: Vec<_> = running.to_vec();
+    let mut left: BTreeSet<Slot> = running.iter().map(|(slot, _)| *slot).collect();
+    // Several tunnels may do the same, each under its own name: the first one in the list goes first.
+    let mut same_work: HashMap<_, VecDeque<Slot>> = HashMap::new();
+    for (slot, tunnel) in running {
+        same_work.entry(work_of(tunnel)).or_default().push_back(*slot);
+    }
+    let by_name: HashMap<&str, Slot> = running.iter().map(|(slot, old)| (old.name.as_str(), *slot)).collect();
     let mut open = Vec::new();
     for (index, tunnel) in wanted.iter().enumerate() {
-        match take(&mut running, |old| same_work(old, tunnel)) {
-            Some(slot) => plan.unchanged.push((slot, index)),
+        match same_work.get_mut(&work_of(tunnel)).and_then(VecDeque::pop_front) {
+            Some(slot) => {
+                left.remove(&slot);
+                plan.unchanged.push((slot, index));
+            }
             None => open.push(index),
         }
     }
     for index in open {
-        match take(&mut running, |old| old.name == wanted[index].name) {
-            Some(slot) => plan.changed.push((slot, index)),
+        match by_name.get(wanted[index].name.as_str()).filter(|slot| left.remove(slot)) {
+            Some(slot) => plan.changed.push((*slot, index)),
             None => plan.added.push(index),
         }
     }
-    plan.removed = running.into_iter().map(|(slot, _)| slot).collect();
+    plan.removed = left.into_iter().collect();
     plan
 }
 
-fn same_work(old: &desired::Tunnel, new: &desired::Tunnel) -> bool {
-    old.work == new.work && old.enabled == new.enabled && old.interactive == new.interactive
-}
-
-fn take(
-    running: &mut Vec<(Slot, &desired::Tunnel)>,
-    matches: impl Fn(&desired::Tunnel) -> bool,
-) -> Option<Slot> {
-    let index = running.iter().position(|(_, tunnel)| matches(tunnel))?;
-    Some(running.remove(index).0)
+/// What must be the same for a tunnel to be left running.
+fn work_of(tunnel: &desired::Tunnel) -> (&Work, bool, bool) {
+    (&tunnel.work, tunnel.enabled, tunnel.interactive)
 }
 
 #[cfg(test)]
@@ -61,7 +65,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::desired::{CommandTunnel, Work, Written};
+    use crate::config::desired::{CommandTunnel, Written};
     use crate::tunnel::{Kind, OnConflict, Policy};
 
     fn tunnel(name: &str, program: &str) -> desired::Tunnel {

@@ -252,7 +252,7 @@ impl State {
 }
 
 /// The word for a state in JSON (`state`) and in the journal (`STATE`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateName {
     /// Not wanted; nothing runs.

@@ -39,6 +39,8 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         last_error: None,
         holder: None,
         listeners: vec!["127.0.0.1:13306".to_owned(), "[::1]:13306".to_owned()],
+        note: None,
+        connection_errors: None,
     }
 }
 
@@ -75,7 +77,7 @@ impl Served {
         let (snapshot, latest) = watch::channel(Arc::new(three_tunnels()));
         let changes = broadcast::Sender::new(4);
         let logs = Arc::new(RecentLogs::default());
-        let handle = Handle::new(commands, latest.clone(), changes.clone(), logs.clone());
+        let handle = Handle::new(commands, changes.clone(), logs.clone());
         tokio::spawn(async move {
             while let Some(order) = orders.recv().await {
                 // Who has asked may be gone.
@@ -85,7 +87,7 @@ impl Served {
                         let tunnel = snapshot.tunnels.iter().find(|tunnel| tunnel.hash == hash).unwrap();
                         let _ = reply.send(outcome(verb, tunnel));
                     }
-                    Command::Refresh { reply } => drop(reply.send(latest.borrow().clone())),
+                    Command::Snapshot { reply, .. } => drop(reply.send(Snapshot::clone(&latest.borrow()))),
                     Command::Reload { dry_run: true, reply } => {
                         let report =
                             ReloadReport { added: vec!["new".to_owned()], ..ReloadReport::default() };

@@ -259,7 +259,7 @@ impl World {
         let Some((&generation, &at)) = self.deadlines.iter().min_by_key(|(_, at)| **at) else { return };
         self.deadlines.remove(&generation);
         self.now = self.now.max(at);
-        self.hear(Event::DeadlinePassed(generation));
+        self.hear(Event::DeadlinePassed(generation, None));
     }
 
     pub(super) fn happen(&mut self, happening: Happening) {
@@ -381,6 +381,6 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::ForwardRefused(generation, failure()),
         Event::ForwardClosed(generation),
         Event::ListenerLost(generation),
-        Event::DeadlinePassed(generation),
+        Event::DeadlinePassed(generation, None),
     ]
 }

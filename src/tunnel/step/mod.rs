@@ -60,7 +60,7 @@ impl Step<'_> {
             Event::ForwardRefused(generation, failure) => self.forward_refused(generation, failure),
             Event::ForwardClosed(generation) => self.forward_closed(generation),
             Event::ListenerLost(generation) => self.listener_lost(generation),
-            Event::DeadlinePassed(generation) => self.deadline_passed(generation),
+            Event::DeadlinePassed(generation, reason) => self.deadline_passed(generation, reason),
         }
     }
 
@@ -73,14 +73,14 @@ impl Step<'_> {
                 self.actions.push(Action::Disarm(generation));
                 self.finish_stopping();
             }
-            Event::DeadlinePassed(_) if killed => {
+            Event::DeadlinePassed(..) if killed => {
                 self.tunnel.last_failure = Some(Failure::new(
                     FailureKind::Killed,
                     "the process does not die of SIGKILL: it is stuck in the kernel (state D in ps), most often on a \
                      network file system",
                 ));
             }
-            Event::DeadlinePassed(_) => {
+            Event::DeadlinePassed(..) => {
                 self.tunnel.ending[index].killed = true;
                 self.kill(generation);
             }

@@ -121,11 +121,12 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn deadline_passed(&mut self, generation: Generation) {
+    pub(super) fn deadline_passed(&mut self, generation: Generation, reason: Option<Failure>) {
+        let not_ready = reason.unwrap_or_else(|| not_ready_in_time(self.policy));
         match &self.tunnel.state {
             State::Connecting { .. } => {
                 self.end(generation);
-                self.fail(not_ready_in_time(self.policy));
+                self.fail(not_ready);
             }
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
@@ -143,7 +144,7 @@ impl Step<'_> {
             State::Replacing { old, new } if *new == generation => {
                 let old = *old;
                 self.end(generation);
-                self.keep_old(old, not_ready_in_time(self.policy));
+                self.keep_old(old, not_ready);
             }
             State::HandingOver { old, new } if *old == generation => {
                 // It hangs. Its port is free when it is dead, and the kernel will say so.
@@ -202,9 +203,7 @@ fn not_ready_in_time(policy: &Policy) -> Failure {
     Failure::new(
         FailureKind::Timeout,
         match policy.kind {
-            Kind::Ssh => format!(
-                "ssh was not connected after {waited} s; see whether the server answers, or raise ssh.connect_timeout"
-            ),
+            Kind::Ssh => format!("ssh was not ready after {waited} s"),
             Kind::Command => format!(
                 "the command did not listen on its port within {waited} s; see its output with `portward logs`, or \
                  raise start_timeout"
