@@ -12,12 +12,17 @@ pub fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
-            '\u{61c}'
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
                 | '\u{180e}'
                 | '\u{200b}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
                 | '\u{feff}'
+                | '\u{ffa0}'
                 | '\u{fff9}'..='\u{fffb}'
                 | '\u{e0000}'..='\u{e007f}'
         )
@@ -108,6 +113,7 @@ mod tests {
         assert_eq!(line("C1: \u{9b}31m"), "C1: \\u{9b}31m");
         assert_eq!(line("one\r\ntwo"), "one\\r\\ntwo");
         assert_eq!(line("txt.\u{202e}exe"), "txt.\\u{202e}exe");
+        assert_eq!(line("soft\u{ad}hyphen, filler\u{3164}"), "soft\\u{ad}hyphen, filler\\u{3164}");
     }
 
     #[test]

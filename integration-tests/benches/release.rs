@@ -118,7 +118,7 @@ async fn ports() {
                 released
             };
             let unbound = async {
-                ports.unbound(&wanted, |_| waiting.notify_one()).await.unwrap();
+                ports.unbound(&wanted, |_, _| waiting.notify_one()).await.unwrap();
                 Instant::now()
             };
             let (unbound, released) = tokio::join!(unbound, releasing);
@@ -177,7 +177,7 @@ async fn time_wait() {
         let ports = ports.clone();
         waiters.spawn(async move {
             let wanted = [Endpoint::new(LOCALHOST, port)];
-            ports.unbound(&wanted, |_| ()).await.unwrap();
+            ports.unbound(&wanted, |_, _| ()).await.unwrap();
             (port, Instant::now())
         });
         sleep(BETWEEN_TIME_WAITS).await;

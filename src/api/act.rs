@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, Router};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Parameters, Tunnel, answer};
@@ -149,7 +150,7 @@ fn describe(verb: Verb, outcome: Outcome) -> Acted {
             "{name} is not {} yet, but {}{} `portward status {name}` tells how it goes on.",
             wanted(verb),
             status.state,
-            explain(&status).map_or_else(|| ".".to_owned(), |text| format!(": it {text}"))
+            explain(&status, Timestamp::now()).map_or_else(|| ".".to_owned(), |text| format!(": it {text}"))
         ),
     };
     Acted {

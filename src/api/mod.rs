@@ -23,6 +23,7 @@ mod refusal;
 mod reload;
 mod router;
 mod serve;
+mod socket;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,5 +34,6 @@ pub(crate) mod wording;
 pub(crate) use listen::check_directory;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;
+pub use socket::Socket;
 pub use token::TokenError;
 pub(crate) use token::check_token;

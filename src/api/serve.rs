@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -24,6 +24,7 @@ use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
 use super::guests::{Guests, Visit};
 use super::listen::Listeners;
+use super::socket::UnixDoorway;
 use super::{peer, router};
 use crate::daemon::handle::Handle;
 
@@ -88,7 +89,7 @@ struct Caller<S> {
 }
 
 struct UnixDoor {
-    listener: UnixListener,
+    listener: UnixDoorway,
     open: Router,
     closed: Router,
 }

@@ -1,23 +1,27 @@
 //! What a tunnel's state means to a person, and what to do about it.
 
+use jiff::Timestamp;
+
 use crate::daemon::snapshot::{ConnectionErrors, TunnelStatus};
-use crate::port::Holder;
+use crate::port::Occupant;
+use crate::port::advice::{self, advice};
 use crate::tunnel::{FailureKind, StateName};
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
-pub(crate) fn explain(tunnel: &TunnelStatus) -> Option<String> {
+pub(crate) fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
     let name = &tunnel.name;
-    match (tunnel.state, &tunnel.holder, &tunnel.last_error) {
+    match (tunnel.state, tunnel.held_by.first(), &tunnel.last_error) {
         (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
             Some(format!(
                 "waits for port {}: {}. It starts by itself once the port is unbound.",
                 tunnel.local_port, failure.message
             ))
         }
-        (StateName::AwaitingPort, Some(holder), _) => Some(format!(
-            "waits for port {}, which is held by {holder}. It starts by itself once the port is unbound: {}.",
+        (StateName::AwaitingPort, Some(occupant), _) => Some(format!(
+            "waits for port {}, which {}. It starts by itself once the port is unbound: {}.",
             tunnel.local_port,
-            release(holder)
+            advice::predicate(occupant, now),
+            next_step(occupant)
         )),
         (StateName::AwaitingPort, None, _) => {
             Some(format!("waits until the kernel confirms that port {} is unbound.", tunnel.local_port))
@@ -57,39 +61,55 @@ pub(crate) fn remarks(tunnel: &TunnelStatus, elapsed: impl Fn(&str) -> String) -
     note.chain(errors).collect()
 }
 
-fn release(holder: &Holder) -> String {
-    match (&holder.unit, holder.pid) {
-        (Some(unit), _) => format!("stop {unit}, or set `on_conflict: kill`"),
-        (None, Some(pid)) => format!("end pid {pid}, or set `on_conflict: kill`"),
-        (None, None) => "root can end that process".to_owned(),
-    }
+fn next_step(occupant: &Occupant) -> String {
+    let advice = advice(occupant);
+    let or_kill = if advice.can_be_killed { ", or set `on_conflict: kill`" } else { "" };
+    format!("{advice}{or_kill}")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::listener;
     use super::super::tests::tunnel;
     use super::*;
     use crate::daemon::snapshot::FailedConnection;
+    use crate::port::{Holder, OccupantKind};
     use crate::ssh::ConnectionErrorKind;
     use crate::tunnel::Failure;
+
+    fn now() -> Timestamp {
+        "2026-11-24T10:03:12Z".parse().unwrap()
+    }
 
     #[test]
     fn a_held_port_names_its_holder_and_how_to_free_it() {
         let mut waiting = tunnel("database");
         waiting.state = StateName::AwaitingPort;
-        waiting.holder = Some(Holder {
+        let process = Holder {
             pid: Some(4711),
             command: Some("python3 -m http.server".to_owned()),
             uid: 1000,
             user: Some("ada".to_owned()),
             ..Holder::default()
-        });
-        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by pid 4711 (python3 -m http.server) of user ada. It starts by itself once the port is unbound: end pid 4711, or set `on_conflict: kill`.");
-        waiting.holder = Some(Holder { uid: 0, user: Some("root".to_owned()), ..Holder::default() });
-        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306, which is held by a process of user root; this user may not see its pid and command line, root may (`sudo portward who`). It starts by itself once the port is unbound: root can end that process.");
+        };
+        waiting.held_by = vec![listener(process)];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        waiting.held_by = vec![listener(Holder { user: Some("root".to_owned()), ..Holder::default() })];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        let until = Some(now() + jiff::SignedDuration::from_millis(41_200));
+        waiting.held_by = vec![Occupant {
+            kind: OccupantKind::TimeWait,
+            until,
+            holder: None,
+            ..listener(Holder::default())
+        }];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        waiting.held_by =
+            vec![Occupant { kind: OccupantKind::Unexplained, holder: None, ..listener(Holder::default()) }];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
         let spared = "on_conflict: kill has ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1";
         waiting.last_error = Some(Failure::new(FailureKind::LocalPortHeld, spared));
-        insta::assert_snapshot!(explain(&waiting).unwrap(), @"waits for port 13306: on_conflict: kill has ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1. It starts by itself once the port is unbound.");
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
     }
 
     #[test]
@@ -97,16 +117,16 @@ mod tests {
         let mut failed = tunnel("database");
         failed.last_error = Some(Failure::new(FailureKind::Refused, "db-server refused the connection"));
         failed.state = StateName::Backoff;
-        insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection). portward tries again by itself.");
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). portward tries again by itself.");
         failed.state = StateName::Connecting;
-        insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
         failed.state = StateName::Failed;
-        insta::assert_snapshot!(explain(&failed).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
     }
 
     #[test]
     fn a_tunnel_that_is_up_needs_no_words() {
-        assert_eq!(explain(&tunnel("database")), None);
+        assert_eq!(explain(&tunnel("database"), now()), None);
         assert_eq!(remarks(&tunnel("database"), str::to_owned), Vec::<String>::new());
     }
 

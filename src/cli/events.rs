@@ -24,6 +24,8 @@ pub(super) enum Told {
     Removed(String),
     /// The configuration was read; why it is not in force, if it is not.
     Config(Option<String>),
+    /// What portward itself cannot do for now.
+    Warnings(Vec<String>),
     /// Something that a later version tells.
     Other,
 }
@@ -46,6 +48,7 @@ impl Told {
             "tunnel" => Self::Tunnel(client.parse(data)?),
             "removed" => Self::Removed(client.parse::<Removed>(data)?.hash),
             "config" => Self::Config(client.parse::<ConfigRead>(data)?.error),
+            "warnings" => Self::Warnings(client.parse(data)?),
             _ => Self::Other,
         })
     }
@@ -62,6 +65,7 @@ impl Told {
             }
             Self::Removed(hash) => picture.tunnels.retain(|tunnel| tunnel.hash != hash),
             Self::Config(error) => picture.config_error = error,
+            Self::Warnings(warnings) => picture.warnings = warnings,
             Self::Other => {}
         }
     }
@@ -92,7 +96,7 @@ fn describe(told: &Told, before: &Snapshot, zone: &TimeZone) -> Vec<String> {
         Told::Snapshot(snapshot) => {
             let config = snapshot.config_error.as_ref().map(|error| not_in_force(error));
             let tunnels = snapshot.tunnels.iter().map(|tunnel| describe_tunnel(tunnel, zone));
-            tunnels.chain(config).collect()
+            tunnels.chain(config).chain(snapshot.warnings.iter().map(|text| warning(text))).collect()
         }
         Told::Tunnel(tunnel) => {
             let known = before.tunnels.iter().find(|known| known.hash == tunnel.hash);
@@ -110,8 +114,14 @@ fn describe(told: &Told, before: &Snapshot, zone: &TimeZone) -> Vec<String> {
         }
         Told::Config(Some(error)) => vec![not_in_force(error)],
         Told::Config(None) => vec!["the configuration is in force".to_owned()],
+        Told::Warnings(warnings) if warnings.is_empty() => vec!["no warnings are left".to_owned()],
+        Told::Warnings(warnings) => warnings.iter().map(|text| warning(text)).collect(),
         Told::Other => Vec::new(),
     }
+}
+
+fn warning(text: &str) -> String {
+    format!("warning: {text}")
 }
 
 fn describe_tunnel(tunnel: &TunnelStatus, zone: &TimeZone) -> String {
@@ -121,7 +131,7 @@ fn describe_tunnel(tunnel: &TunnelStatus, zone: &TimeZone) -> String {
         |since| since.to_zoned(zone.clone()).strftime("%F %T").to_string(),
     );
     let pid = tunnel.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    let why = explain(tunnel).map(|text| format!("; {text}")).unwrap_or_default();
+    let why = explain(tunnel, Timestamp::now()).map(|text| format!("; {text}")).unwrap_or_default();
     format!("{since} {}: {}{pid}{why}", tunnel.name, tunnel.state)
 }
 
@@ -154,6 +164,8 @@ mod tests {
             told("removed", &serde_json::json!({"hash": hash})),
             told("config", &serde_json::json!({"error": null})),
             told("config", &serde_json::json!({"error": "line 3: unknown key"})),
+            told("warnings", &serde_json::json!(["changes are not noticed"])),
+            told("warnings", &serde_json::json!([])),
             told("weather", &serde_json::json!("fine")),
         ];
         let lines: Vec<String> =
@@ -165,6 +177,8 @@ mod tests {
         the configuration is in force
         the configuration is not in force, and what ran before goes on:
         line 3: unknown key
+        warning: changes are not noticed
+        no warnings are left
         ");
     }
 

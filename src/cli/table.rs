@@ -70,7 +70,7 @@ pub(super) fn render(
     };
     for tunnel in tunnels {
         let ago = |at: &str| at.parse().map_or_else(|_| at.to_owned(), |at| elapsed(at, now));
-        for sentence in explain(tunnel).into_iter().chain(remarks(tunnel, ago)) {
+        for sentence in explain(tunnel, now).into_iter().chain(remarks(tunnel, ago)) {
             // Writing to a String cannot fail.
             let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&sentence));
         }
@@ -81,6 +81,9 @@ pub(super) fn render(
             "{path} is not in force, and what ran before goes on. Mend it, and portward takes it up:"
         );
         let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
+    }
+    for warning in &picture.warnings {
+        let _ = write!(text, "\n\n{} {}", "warning:".bold(), text::line(warning));
     }
     text
 }
@@ -161,7 +164,7 @@ fn coloured(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tests::tunnel;
+    use crate::api::tests::{listener, tunnel};
     use crate::port::Holder;
 
     fn now() -> Timestamp {
@@ -179,14 +182,15 @@ mod tests {
             listeners: Vec::new(),
             local_port: "8081".to_owned(),
             remote_port: "wiki.internal:80".to_owned(),
-            holder: Some(Holder {
+            held_by: vec![listener(Holder {
                 pid: Some(812),
                 command: Some("nginx \u{1b}[31m".to_owned()),
                 uid: 33,
                 user: Some("www-data".to_owned()),
                 unit: Some("nginx.service".to_owned()),
+                cgroup: Some("/system.slice/nginx.service".to_owned()),
                 ..Holder::default()
-            }),
+            })],
             ..tunnel("wiki")
         };
         let program = TunnelStatus {
@@ -198,7 +202,7 @@ mod tests {
         Snapshot {
             tunnels: vec![tunnel("database"), waiting, program],
             config_path: "/etc/portward/config.yaml".to_owned(),
-            config_error: None,
+            ..Snapshot::default()
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::arguments::WaitArguments;
 use super::failure::Failed;
-use crate::port::{Endpoint, HeldBy, HoldKind, PortError, Ports, Protocol, Question, holder, who};
+use crate::port::advice::{self, advice};
+use crate::port::{Occupant, PortError, Ports, Protocol, Question, who};
 
 /// Waits until the port is as it shall be, or the time is over.
 pub(super) async fn wait(arguments: &WaitArguments) -> Result<(), Failed> {
@@ -21,17 +23,27 @@ pub(super) async fn wait(arguments: &WaitArguments) -> Result<(), Failed> {
         let late = |limit| Failed::NotDone(format!("nobody listens on {port} after {limit:?}"));
         return bound.map(drop).map_err(late);
     }
-    let mut held = Vec::new();
-    let unbound = within(arguments.timeout, ports.unbound(&endpoints, |by| held = by.to_vec())).await;
+    let unbound = within(arguments.timeout, ports.unbound(&endpoints, |_, _| ())).await;
     let unbound = match unbound {
         // Without privilege a port under 1024 cannot be tried: then it counts that the kernel shows nobody.
         Err(PortError::PermissionDenied(_)) if is_empty(&ports, protocol, arguments.port)? => Ok(()),
         unbound => unbound?,
     };
-    unbound.map_err(|limit| {
-        let holders: Vec<String> = held.iter().map(describe).collect();
-        Failed::NotDone(format!("{port} is still held after {limit:?}, by {}", holders.join("; ")))
-    })
+    let Err(limit) = unbound else { return Ok(()) };
+    // Not every change is told, so it is asked once more before somebody is named.
+    let held = ports.holders(&endpoints)?;
+    if held.is_empty() {
+        return Ok(());
+    }
+    Err(Failed::NotDone(still_held(&port, limit, &who::describe(&held))))
+}
+
+/// Who holds the port, and what to do about it.
+fn still_held(port: &str, limit: Duration, occupants: &[Occupant]) -> String {
+    let now = Timestamp::now();
+    let reasons: Vec<String> = occupants.iter().map(|occupant| advice::predicate(occupant, now)).collect();
+    let steps: Vec<String> = occupants.iter().map(|occupant| advice(occupant).to_string()).collect();
+    format!("{port} is not free after {limit:?}: it {}; {}", reasons.join(" and "), steps.join("; "))
 }
 
 fn is_empty(ports: &Ports, protocol: Protocol, port: u16) -> Result<bool, PortError> {
@@ -50,18 +62,5 @@ async fn within<T>(
             Ok(done) => done.map(Ok),
             Err(_) => Ok(Err(limit)),
         },
-    }
-}
-
-fn describe(held: &HeldBy) -> String {
-    let bound = Endpoint { address: held.bound, ..held.endpoint };
-    match held.kind {
-        HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
-            format!("{} on {bound}", holder::describe(held))
-        }
-        HoldKind::TimeWait(_) => {
-            format!("TIME_WAIT of a connection from {bound}, which the kernel ends by itself")
-        }
-        HoldKind::Unexplained => "a socket that the kernel does not show".to_owned(),
     }
 }

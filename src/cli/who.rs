@@ -9,11 +9,12 @@ use super::arguments::WhoArguments;
 use super::failure::Failed;
 use super::output;
 use super::ranges::PortRange;
-use crate::port::{Holder, Occupant, Ports, Protocol, Question};
+use crate::port::advice::advice;
+use crate::port::{Holder, Occupant, OccupantKind, Ports, Protocol, Question, SHORT_CONTAINER_ID};
 use crate::text;
 
-/// Digits by which people and their tools tell containers apart.
-const SHORT_CONTAINER_ID: usize = 12;
+/// Beyond this many next steps, a person asks about one port.
+const MOST_STEPS: usize = 10;
 
 /// Prints who holds the ports; fails if nobody does.
 pub(super) fn who(arguments: &WhoArguments) -> Result<(), Failed> {
@@ -38,8 +39,12 @@ fn render(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol, width
     if !occupants.is_empty() {
         parts.push(table(occupants, width));
     }
-    if let Some(hidden) = hidden(occupants, asked) {
+    if let Some(hidden) = hidden(occupants, asked, protocol) {
         parts.push(hidden);
+    }
+    let steps = next_steps(occupants, protocol);
+    if !steps.is_empty() {
+        parts.push(steps.join("\n"));
     }
     let is_free = |range: &&PortRange| !occupants.iter().any(|held| range.ports().contains(&held.port));
     let free = asked.iter().filter(is_free);
@@ -123,16 +128,38 @@ fn place(holder: &Holder) -> Option<String> {
     }
 }
 
+/// How each port is freed, told once for sockets that go together; nothing where that is a long list.
+fn next_steps(occupants: &[Occupant], protocol: Protocol) -> Vec<String> {
+    let mut steps = Vec::new();
+    for occupant in occupants.iter().filter(|occupant| is_in_the_way(occupant, occupants)) {
+        let step = format!("To free {} port {}: {}.", protocol.name(), occupant.port, advice(occupant));
+        let step = text::line(&step).into_owned();
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    if steps.len() > MOST_STEPS { Vec::new() } else { steps }
+}
+
+/// The connections of a port that is served are no hindrance.
+fn is_in_the_way(occupant: &Occupant, among: &[Occupant]) -> bool {
+    let serves = |other: &Occupant| {
+        other.port == occupant.port && matches!(other.kind, OccupantKind::Listener | OccupantKind::Bound)
+    };
+    serves(occupant) || !among.iter().any(serves)
+}
+
 /// What this user may not see, and how to see it.
-fn hidden(occupants: &[Occupant], asked: &[PortRange]) -> Option<String> {
+fn hidden(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol) -> Option<String> {
     let hidden = occupants.iter().filter(|occupant| occupant.is_hidden()).count();
     if hidden == 0 {
         return None;
     }
     let ports = asked.iter().map(PortRange::as_written).collect::<Vec<_>>().join(" ");
+    let udp = if protocol == Protocol::Udp { " --udp" } else { "" };
     Some(format!(
         "The kernel hides the pid and the command of processes of other users ({hidden} of {} here): \
-         `sudo portward who {ports}` shows them.",
+         `sudo portward who {ports}{udp}` shows them.",
         occupants.len()
     ))
 }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::process::{ChildStderr, ChildStdout};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
 use crate::process::{Child, Pace, read_lines};
-use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError};
+use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tally::Tally;
@@ -59,7 +59,7 @@ impl Attempt {
         self,
         tunnel: SshTunnel,
         process: (Child, ChildStdout, ChildStderr),
-        control: (ControlSocket, oneshot::Receiver<()>),
+        control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let (mut child, _stdout, stderr) = process;
@@ -117,26 +117,25 @@ impl Attempt {
         &self,
         tunnel: &SshTunnel,
         control: &ControlSocket,
-        made: oneshot::Receiver<()>,
+        made: SocketMade,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
         was_ready: &AtomicBool,
     ) -> MasterError {
-        if made.await.is_ok() {
-            match Master::connect(control.path(), pid).await {
-                Ok(mut master) => {
-                    // A banner, say, tells nothing about the end of a connection that stood.
-                    self.said.clear();
-                    was_ready.store(true, Ordering::Relaxed);
-                    self.report(Event::ProcessReady(self.generation));
-                    while let Some(order) = orders.recv().await {
-                        self.carry_out(order, &mut master, tunnel, pid).await;
-                    }
+        made.wait().await;
+        match Master::connect(control.path(), pid).await {
+            Ok(mut master) => {
+                // A banner, say, tells nothing about the end of a connection that stood.
+                self.said.clear();
+                was_ready.store(true, Ordering::Relaxed);
+                self.report(Event::ProcessReady(self.generation));
+                while let Some(order) = orders.recv().await {
+                    self.carry_out(order, &mut master, tunnel, pid).await;
                 }
-                Err(error @ MasterError::Stranger { .. }) => return error,
-                // The deadline of the attempt ends it.
-                Err(error) => self.teller.warn(&error.to_string()),
             }
+            Err(error @ MasterError::Stranger { .. }) => return error,
+            // The deadline of the attempt ends it.
+            Err(error) => self.teller.warn(&error.to_string()),
         }
         std::future::pending().await
     }

@@ -126,9 +126,13 @@ async fn owned_by_descendants(leader: u32, listeners: Vec<Listener>) -> Vec<List
     let inodes: BTreeSet<_> = listeners.iter().map(|listener| listener.inode).collect();
     let owners: HashMap<u32, u32> =
         tokio::task::spawn_blocking(move || holder::owners(&inodes)).await.unwrap_or_default();
-    let is_ours = |pid: u32| in_group_of(leader, pid) || holder::is_descendant_of(pid, leader);
-    let owned = |listener: &Listener| owners.get(&listener.inode).is_some_and(|pid| is_ours(*pid));
+    let owned = |listener: &Listener| owners.get(&listener.inode).is_some_and(|pid| belongs_to(leader, *pid));
     listeners.into_iter().filter(owned).collect()
+}
+
+/// Whether the process `pid` is of the command with the process `leader`.
+pub(super) fn belongs_to(leader: u32, pid: u32) -> bool {
+    in_group_of(leader, pid) || holder::is_descendant_of(pid, leader)
 }
 
 /// A descendant whose parents have ended is still in the group.

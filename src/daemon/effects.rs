@@ -1,7 +1,6 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
 use std::collections::HashMap;
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,15 +9,17 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Listening, Order, Said, port_failure};
+use super::command_attempt::belongs_to;
 use super::launch::Launch;
 use super::narrate;
 use super::shares::Shares;
 use super::ssh_start::{SshStart, not_started};
 use super::tell::{Teller, tell};
+use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, HoldKind, Holder, Listener, Ports, Verdict, holder};
+use crate::port::{Endpoint, HeldBy, Listener, Occupant, PortError, Ports, Verdict, who};
 use crate::process::{self, Evictee, Pace, Signalled};
-use crate::ssh::{self, ControlDirectory, Plan};
+use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -52,6 +53,21 @@ struct Wait {
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
+    told: Told,
+}
+
+/// The sockets that were told last.
+type Told = Arc<Mutex<Vec<HeldBy>>>;
+
+/// A tunnel that waits for its port.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    teller: Teller,
+    generation: Generation,
+    endpoints: Vec<Endpoint>,
+    /// The sockets that were told last, and who has them.
+    held: Vec<HeldBy>,
+    occupants: Vec<Occupant>,
 }
 
 #[derive(Debug)]
@@ -78,26 +94,28 @@ impl Outside {
         self.running.get(&generation)?.launch.pid()
     }
 
+    /// Whether one of the process groups is of a process of this tunnel.
+    pub(super) fn runs_any(&self, groups: &[u32]) -> bool {
+        self.running.values().any(|running| running.launch.pid().is_some_and(|pid| groups.contains(&pid)))
+    }
+
+    /// What is known of the wait for the port, if `generation` waits for it.
+    pub(super) fn waiting(&self, generation: Generation, occupants: &[Occupant]) -> Option<Waiting> {
+        let wait = self.waits.get(&generation)?;
+        Some(Waiting {
+            teller: self.teller.clone(),
+            generation,
+            endpoints: wait.endpoints.get()?.clone(),
+            held: wait.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            occupants: occupants.to_vec(),
+        })
+    }
+
     /// What this generation's process listened on when it came up.
     pub(super) fn listeners(&self, generation: Generation) -> Vec<Listener> {
         self.running.get(&generation).map_or_else(Vec::new, |running| {
             running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
-    }
-
-    /// What this generation's ssh waits for that is not ready after `waited`; `None` for a command, and when it has ended.
-    pub(super) fn why_not_ready(
-        &self,
-        generation: Generation,
-        work: &Work,
-        waited: Duration,
-    ) -> Option<Failure> {
-        match (work, self.running.get(&generation)) {
-            (Work::Ssh(tunnel), Some(running)) => {
-                Some(ssh::not_ready(tunnel, running.launch.pid()?, &running.said.lines(), waited))
-            }
-            (Work::Ssh(_) | Work::Command(_), _) => None,
-        }
     }
 
     /// The process has ended.
@@ -141,6 +159,11 @@ impl Effects {
         self.shares.clone()
     }
 
+    /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
+    pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        self.control.restore(is_locked)
+    }
+
     /// The listeners on `endpoints` now.
     pub(super) fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, crate::port::PortError> {
         self.ports.listeners(endpoints)
@@ -160,12 +183,16 @@ impl Effects {
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&known) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
-            Ok(Verdict::Held(_)) => {}
+            // An address may yet come.
+            Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
         let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
-        let task = tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known).await });
-        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default() };
+        let told = Told::default();
+        let last = told.clone();
+        let task =
+            tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known, &last).await });
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
     }
 
@@ -182,6 +209,8 @@ impl Effects {
             (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
         outside.planned = Some((generation, planned.clone()));
         let waited_for = endpoints.clone();
+        let told = Told::default();
+        let last = told.clone();
         let task = tokio::spawn(async move {
             let plan = Plan::make(&tunnel).await;
             let usable = match plan.endpoints(&wanted, &tunnel.destination) {
@@ -193,17 +222,39 @@ impl Effects {
                     *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
                     teller.report(Event::PortUnbound(generation));
                 }
-                // A plan is out of date after a wait.
-                Ok(Verdict::Held(_)) => wait_for_port(&ports, &teller, generation, usable).await,
+                // A plan is out of date after a wait. An address may yet come.
+                Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
+                    wait_for_port(&ports, &teller, generation, usable, &last).await;
+                }
                 Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
             }
         });
-        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default() };
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
     }
 
+    /// Asks once more about the ports that tunnels wait for, and reports what has changed: the kernel does not tell of every
+    /// change of a holder. Then calls `done`.
+    pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
+        let ports = self.ports.clone();
+        spawn_blocking(move || {
+            for Waiting { teller, generation, mut endpoints, held, occupants } in waiting {
+                // As the wait does: what is known to be held is asked about first.
+                endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
+                // Where the kernel cannot be asked, the wait itself says so.
+                let Ok(now) = ports.waited_for(&endpoints) else { continue };
+                if now.is_empty() {
+                    teller.report(Event::PortUnbound(generation));
+                } else if !who::still_tells(&occupants, &held, &now) {
+                    teller.report(Event::PortHeld(generation, who::describe(&now)));
+                }
+            }
+            done();
+        });
+    }
+
     /// Starts the process of `work`.
-    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
         let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
         let said = Said::default();
@@ -233,10 +284,8 @@ impl Effects {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
                 // What is set once, and here first, is not set yet.
                 let _ = endpoints.set(attempt.endpoints.clone());
-                let mut command = Command::new(&tunnel.argv[0]);
-                command.args(&tunnel.argv[1..]);
                 narrate::starting(&outside.teller, &tunnel.argv.join(" "));
-                process::spawn(command).map(|process| {
+                process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.group());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
                     launch
@@ -248,13 +297,44 @@ impl Effects {
                 outside.running.insert(generation, Running { launch, endpoints, orders, listening, said });
             }
             Err(error) => {
-                outside.teller.report(Event::ProcessEnded(generation, not_started(&error)));
+                let failure = command_line::directory_failure(work).unwrap_or_else(|| not_started(&error));
+                outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
     }
 
+    /// Reports `NotReady`, with what the process does instead.
+    pub(super) fn explain_delay(
+        &self,
+        outside: &Outside,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) {
+        let teller = outside.teller.clone();
+        let pid = outside.pid(generation);
+        let (Some(pid), Some(running)) = (pid, outside.running.get(&generation)) else {
+            return teller.report(Event::NotReady(generation, None));
+        };
+        let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
+        let endpoints = running.endpoints.get().cloned().unwrap_or_default();
+        spawn_blocking(move || {
+            let why = match &work {
+                Work::Ssh(tunnel) => Some(ssh::not_ready(tunnel, pid, &said.lines(), waited)),
+                Work::Command(_) => elsewhere::explain(&ports, |other| belongs_to(pid, other), &endpoints)
+                    .map(|why| Failure::new(FailureKind::Timeout, why)),
+            };
+            teller.report(Event::NotReady(generation, why));
+        });
+    }
+
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(&self, outside: &Outside, generation: Generation, holders: Vec<Holder>) {
+    pub(super) fn terminate_holders(
+        &self,
+        outside: &Outside,
+        generation: Generation,
+        holders: Vec<Occupant>,
+    ) {
         let Some(wait) = outside.waits.get(&generation) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
         let (ports, teller) = (self.ports.clone(), outside.teller.clone());
@@ -290,9 +370,18 @@ impl Effects {
     }
 }
 
-async fn wait_for_port(ports: &Ports, teller: &Teller, generation: Generation, endpoints: &[Endpoint]) {
-    let unbound =
-        ports.unbound(endpoints, |held| report_holders(teller.clone(), generation, held.to_vec())).await;
+async fn wait_for_port(
+    ports: &Ports,
+    teller: &Teller,
+    generation: Generation,
+    endpoints: &[Endpoint],
+    told: &Told,
+) {
+    let on_held = |held: &[HeldBy], occupants| {
+        held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
+        teller.report(Event::PortHeld(generation, occupants));
+    };
+    let unbound = ports.unbound(endpoints, on_held).await;
     teller.report(match unbound {
         Ok(()) => Event::PortUnbound(generation),
         Err(error) => Event::PortUnusable(generation, port_failure(&error)),
@@ -308,33 +397,4 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
-}
-
-/// Finds out who holds the port, on a thread that may block, and reports it.
-fn report_holders(teller: Teller, generation: Generation, held: Vec<HeldBy>) {
-    spawn_blocking(move || {
-        let mut holders: Vec<Holder> = Vec::new();
-        for held in &held {
-            match held.kind {
-                HoldKind::Listener | HoldKind::Bound | HoldKind::Connection => {
-                    let holder = holder::describe(held);
-                    if !holders.contains(&holder) {
-                        holders.push(holder);
-                    }
-                }
-                // These sockets have no process, or none that the kernel names.
-                HoldKind::TimeWait(left) => teller.warn(&format!(
-                    "{} is in TIME_WAIT of a closed connection for another {} s; the tunnel comes up after that",
-                    held.endpoint,
-                    left.as_secs()
-                )),
-                HoldKind::Unexplained => teller.warn(&format!(
-                    "{} cannot be bound, and the kernel does not show which socket is in the way; the tunnel comes up as \
-                     soon as it is gone",
-                    held.endpoint
-                )),
-            }
-        }
-        teller.report(Event::PortHeld(generation, holders));
-    });
 }

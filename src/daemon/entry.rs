@@ -11,7 +11,7 @@ use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
-use crate::tunnel::{Action, Event, Failure, Generation, StateName, Tunnel};
+use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]
@@ -37,13 +37,6 @@ impl Entry {
         self.outside.teller().identity()
     }
 
-    /// What the process of `generation` waits for, if it is an ssh that is not ready.
-    pub(super) fn why_not_ready(&self, generation: Generation) -> Option<Failure> {
-        let is_due = matches!(self.tunnel.name(), StateName::Connecting | StateName::Replacing);
-        let ready_timeout = self.desired.policy.ready_timeout;
-        if is_due { self.outside.why_not_ready(generation, &self.desired.work, ready_timeout) } else { None }
-    }
-
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
         let state = self.tunnel.name();
         let listens = matches!(state, StateName::Up | StateName::Replacing);
@@ -63,7 +56,8 @@ impl Entry {
             since: clock.timestamp(self.tunnel.entered()).to_string(),
             restarts: self.starts.saturating_sub(1),
             last_error: self.tunnel.last_failure().cloned(),
-            holder: self.tunnel.holders().first().cloned(),
+            holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
+            held_by: self.tunnel.holders().to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
             note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
             connection_errors: self.connection_errors.clone(),
@@ -101,6 +95,7 @@ impl Phases {
                 self.requested = Some(now);
             }
             Action::RequestForward(_)
+            | Action::ExplainDelay(_)
             | Action::ConfirmPort(_)
             | Action::AbandonPort(_)
             | Action::CloseForward(_)
@@ -130,11 +125,12 @@ impl Phases {
             | Event::PortHeld(..)
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
+            | Event::NotReady(..)
             | Event::ProcessEnded(..)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)
-            | Event::DeadlinePassed(..) => {}
+            | Event::DeadlinePassed(_) => {}
         }
     }
 

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::{Pid, getpgid};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use super::attempt::Order;
@@ -15,14 +16,16 @@ use super::entry::Entry;
 use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
 use super::publish::Published;
+use super::runtime::Runtime;
 use super::tell::Report;
 use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
+use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
-use crate::port::Listener;
+use crate::port::{Holder, Listener, Occupant};
 use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
@@ -37,6 +40,7 @@ pub(super) struct EventLoop {
     pub(super) logs: Arc<RecentLogs>,
     pub(super) config_path: PathBuf,
     pub(super) config: ConfigWatch,
+    pub(super) runtime: Runtime,
     pub(super) state: State,
 }
 
@@ -58,6 +62,7 @@ pub(super) struct State {
     pub(super) last_request: u64,
     pub(super) api: desired::Api,
     pub(super) config_error: Option<String>,
+    pub(super) warnings: Warnings,
     pub(super) stopping: bool,
 }
 
@@ -71,6 +76,7 @@ impl EventLoop {
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
         self.state.api = wanted.api.clone();
+        self.note_config_watch();
         self.apply(wanted.tunnels);
         self.publish();
         systemd::ready();
@@ -85,11 +91,13 @@ impl EventLoop {
                     // The error is logged, and the status shows it.
                     let _ = self.reload(result);
                 }
+                () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
                 () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
                 _ = terminate.recv() => self.stop_all(),
                 _ = interrupt.recv() => self.stop_all(),
                 _ = hangup.recv() => {
                     systemd::reloading();
+                    self.restore_runtime();
                     let result = self.read_config();
                     let _ = self.reload(result);
                     systemd::ready();
@@ -99,6 +107,7 @@ impl EventLoop {
             while let Ok((slot, report)) = self.events.try_recv() {
                 self.take(slot, report);
             }
+            self.note_config_watch();
             self.publish();
             if let (Some(interval), Some(due)) = (watchdog, next_ping)
                 && self.clock.now() >= due
@@ -126,8 +135,11 @@ impl EventLoop {
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
-    pub(super) fn hear(&mut self, slot: Slot, event: Event) {
+    pub(super) fn hear(&mut self, slot: Slot, mut event: Event) {
         let now = self.clock.now();
+        if let Event::PortHeld(_, occupants) = &mut event {
+            self.name_tunnels(occupants);
+        }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         self.state.touched.insert(slot);
         if let Event::ProcessEnded(generation, _) = &event {
@@ -167,6 +179,10 @@ impl EventLoop {
                 entry.starts += 1;
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
             }
+            Action::ExplainDelay(generation) => {
+                let waited = entry.desired.policy.ready_timeout;
+                self.effects.explain_delay(&entry.outside, generation, work, waited);
+            }
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),
@@ -203,9 +219,13 @@ impl EventLoop {
                 };
                 self.act(slot, verb, timeout, reply);
             }
+            Command::AskAgain { reply } => self.ask_again(reply),
             Command::Snapshot { refresh, reply } => {
                 if refresh {
                     self.refresh();
+                    while let Ok((slot, report)) = self.events.try_recv() {
+                        self.take(slot, report);
+                    }
                 }
                 self.publish();
                 let _ = reply.send(self.snapshot());
@@ -217,19 +237,14 @@ impl EventLoop {
                 let _ = reply.send(report);
             }
             Command::Reload { dry_run: false, reply } => {
+                self.restore_runtime();
                 let result = self.read_config();
                 let _ = reply.send(self.reload(result));
             }
         }
     }
 
-    fn act(
-        &mut self,
-        slot: Slot,
-        verb: Verb,
-        timeout: Duration,
-        reply: tokio::sync::oneshot::Sender<Option<Outcome>>,
-    ) {
+    fn act(&mut self, slot: Slot, verb: Verb, timeout: Duration, reply: oneshot::Sender<Option<Outcome>>) {
         let asked = self.clock.now();
         self.hear(
             slot,
@@ -252,13 +267,32 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
-                Timer::Generation(slot, generation) => {
-                    let entry = self.state.entries.get(&slot);
-                    let reason = entry.and_then(|entry| entry.why_not_ready(generation));
-                    self.hear(slot, Event::DeadlinePassed(generation, reason));
-                }
+                Timer::Generation(slot, generation) => self.hear(slot, Event::DeadlinePassed(generation)),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
+        }
+    }
+
+    /// Asks about the ports that are waited for: not every change of a holder is told.
+    fn ask_again(&self, reply: oneshot::Sender<()>) {
+        let waiting = |entry: &Entry| {
+            let held_by = entry.tunnel.holders();
+            entry.outside.waiting(entry.tunnel.latest(), held_by)
+        };
+        let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
+        // Whoever asked may have gone.
+        let done = move || {
+            let _ = reply.send(());
+        };
+        if waiting.is_empty() { done() } else { self.effects.ask_again(waiting, done) }
+    }
+
+    /// Says which of our tunnels has the port, where one has.
+    fn name_tunnels(&self, occupants: &mut [Occupant]) {
+        for holder in occupants.iter_mut().filter_map(|occupant| occupant.holder.as_mut()) {
+            let groups = groups(holder);
+            let entry = self.state.entries.values().find(|entry| entry.outside.runs_any(&groups));
+            holder.tunnel = entry.map(|entry| entry.desired.name.clone());
         }
     }
 
@@ -353,6 +387,12 @@ impl State {
             let _ = waiter.reply.send(outcome);
         }
     }
+}
+
+/// The process groups of a holder.
+fn groups(holder: &Holder) -> Vec<u32> {
+    let group = |pid| getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok();
+    holder.pids().filter_map(group).filter_map(|group| group.as_raw().try_into().ok()).collect()
 }
 
 fn addresses(entry: &Entry, generation: Generation) -> Vec<String> {

@@ -86,6 +86,8 @@ pub enum Change {
         /// Why it is not in force.
         error: Option<String>,
     },
+    /// What portward itself cannot do for now; empty when all is well again.
+    Warnings(Vec<String>),
 }
 
 /// An order to the event loop.
@@ -102,9 +104,14 @@ pub enum Command {
         /// `None`: no such tunnel any more.
         reply: oneshot::Sender<Option<Outcome>>,
     },
+    /// Ask the kernel once more about the ports that are waited for, and answer when that is done and reported.
+    AskAgain {
+        /// Done.
+        reply: oneshot::Sender<()>,
+    },
     /// Answer with a snapshot.
     Snapshot {
-        /// Look at the kernel's listeners first.
+        /// Look at the kernel's listeners first, and hear all that has been reported.
         refresh: bool,
         /// The snapshot.
         reply: oneshot::Sender<Snapshot>,
@@ -146,8 +153,9 @@ impl Handle {
         self.ask(|reply| Command::Snapshot { refresh: false, reply }).await
     }
 
-    /// A snapshot whose listeners were looked up in the kernel after this call.
+    /// A snapshot for which the kernel was asked, after this call, about the listeners and the ports that are waited for.
     pub async fn refreshed(&self) -> Result<Snapshot, ShuttingDown> {
+        self.ask(|reply| Command::AskAgain { reply }).await?;
         self.ask(|reply| Command::Snapshot { refresh: true, reply }).await
     }
 

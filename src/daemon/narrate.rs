@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
 use super::tally::Failed;
 use super::tell::{Teller, tell};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, SshTunnel, Work};
-use crate::port::Holder;
+use crate::port::Occupant;
+use crate::port::advice::{self, advice};
 use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
 
@@ -100,19 +103,22 @@ fn failure(entry: &Entry, failure: &Failure, state: StateName) {
     }
 }
 
-fn waiting(entry: &Entry, holders: &[Holder]) {
+fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let identity = entry.identity();
-    let holder_pid = holders.iter().find_map(|holder| holder.pid);
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let holder_pid = held_by.iter().find_map(|occupant| occupant.holder.as_ref()?.pid);
+    let now = Timestamp::now();
+    let reasons: Vec<_> = held_by.iter().map(|occupant| advice::predicate(occupant, now)).collect();
+    let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
     tell!(
         warn,
         identity,
         state = StateName::AwaitingPort.as_str(),
         event = "held",
         holder_pid,
-        "port {} is held by {}; the tunnel comes up as soon as it is free",
+        "port {} {}; the tunnel comes up as soon as it is free: {}",
         identity.port,
-        text::excerpt(&names.join(" and "), HOLDERS_LENGTH)
+        text::excerpt(&reasons.join(" and "), HOLDERS_LENGTH),
+        text::excerpt(&steps.join("; "), HOLDERS_LENGTH)
     );
 }
 

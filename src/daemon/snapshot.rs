@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::port::Holder;
+use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
 use crate::tunnel::{Failure, StateName};
 
@@ -15,6 +15,9 @@ pub struct Snapshot {
     pub config_path: String,
     /// Why the file as it stands is not in force; `None` when it is.
     pub config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One element of `GET /status`.
@@ -48,8 +51,11 @@ pub struct TunnelStatus {
     pub restarts: u64,
     /// The last failure, until the tunnel is up again or stopped.
     pub last_error: Option<Failure>,
-    /// Who holds the port that the tunnel waits for.
+    /// The process that holds the port which the tunnel waits for; of several, the first.
     pub holder: Option<Holder>,
+    /// All that keeps the port from being bound, in the words of `GET /ports/{port}`.
+    #[serde(default)]
+    pub held_by: Vec<Occupant>,
     /// What the tunnel's process listens on, `address:port`, as the kernel shows it.
     pub listeners: Vec<String>,
     /// What portward cannot see of a tunnel that is up, and how to look: where a server listens is the server's to decide.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Order};
 use super::launch::Launch;
@@ -11,7 +11,7 @@ use super::tell::Report;
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::Endpoint;
 use crate::process::{self, SpawnError};
-use crate::ssh::{self, ControlSocket, Plan};
+use crate::ssh::{self, ControlSocket, Plan, SocketMade};
 use crate::tunnel::{Event, Failure, FailureKind};
 
 /// The failure of a process that could not be started.
@@ -37,7 +37,7 @@ impl SshStart {
         self,
         mut attempt: Attempt,
         tunnel: SshTunnel,
-        control: (ControlSocket, oneshot::Receiver<()>),
+        control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let Self { launch, endpoints, plan } = self;

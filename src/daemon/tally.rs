@@ -90,6 +90,7 @@ mod tests {
             config_file: None,
             identity_file: None,
             options: [].into(),
+            env: Default::default(),
             connect_timeout: Duration::from_secs(1),
         }
     }

@@ -52,6 +52,7 @@ pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) ->
     let home = judged.home();
     let locked = locked(resolved, home.as_deref(), judged).await;
     for tunnel in resolved {
+        let judged = &judged.given(&tunnel.ssh.env);
         match tunnel.settings() {
             Some(settings) if settings.is_on("pubkeyauthentication") => {
                 let named = named(tunnel, judged);

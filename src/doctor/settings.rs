@@ -26,7 +26,10 @@ pub(super) async fn resolve(desired: &Desired, programs: &BTreeSet<&Path>, judge
         if !programs.contains(ssh.program.as_path()) {
             continue;
         }
-        let said = ask(judged.dress(ssh::question(ssh))).await;
+        let mut question = judged.dress(ssh::question(ssh));
+        // It wins over the environment of the service.
+        question.envs(ssh.env.iter());
+        let said = ask(question).await;
         resolved.push(Resolved { tunnel: tunnel.name.clone(), ssh: ssh.clone(), said });
     }
     resolved

@@ -108,6 +108,8 @@ impl Drop for Open {
 struct Subscriber {
     ports: BTreeSet<u16>,
     protocols: BTreeSet<Protocol>,
+    /// Whether it hears of nothing for a while, and so costs nobody anything.
+    is_muted: bool,
     /// Its permit is what remembers a change until the subscriber asks.
     changed: Arc<Notify>,
 }
@@ -127,6 +129,7 @@ impl Events {
         let subscriber = Subscriber {
             ports: endpoints.iter().map(Endpoint::port).collect(),
             protocols: endpoints.iter().map(|endpoint| endpoint.protocol).collect(),
+            is_muted: false,
             changed: changed.clone(),
         };
         let mut state = self.lock();
@@ -157,34 +160,79 @@ impl State {
     fn add(&mut self, subscriber: Subscriber) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
-        for port in &subscriber.ports {
-            self.by_port.entry(*port).or_default().insert(id);
-        }
-        for protocol in &subscriber.protocols {
-            *self.by_protocol.entry(*protocol).or_default() += 1;
-        }
+        self.link(id, &subscriber);
         self.subscribers.insert(id, subscriber);
         id
     }
 
     fn remove(&mut self, id: u64) {
         let Some(subscriber) = self.subscribers.remove(&id) else { return };
-        for port in &subscriber.ports {
-            if let Some(ids) = self.by_port.get_mut(port) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.by_port.remove(port);
-                    self.open.iter_mut().for_each(|open| open.is_stale = true);
-                }
-            }
-        }
-        for protocol in &subscriber.protocols {
-            self.by_protocol.entry(*protocol).and_modify(|count| *count -= 1);
-        }
+        self.unlink(id, &subscriber);
         if self.subscribers.is_empty() {
             self.open = None;
         } else if let Err(error) = self.join() {
             tracing::debug!(%error, "destroy events that nobody waits for are still received");
+        }
+    }
+
+    /// From now on, `subscriber` hears of its ports.
+    fn link(&mut self, id: u64, subscriber: &Subscriber) {
+        for port in &subscriber.ports {
+            self.by_port.entry(*port).or_default().insert(id);
+        }
+        for protocol in &subscriber.protocols {
+            *self.by_protocol.entry(*protocol).or_default() += 1;
+        }
+    }
+
+    /// From now on, `subscriber` hears of nothing.
+    fn unlink(&mut self, id: u64, subscriber: &Subscriber) {
+        for port in &subscriber.ports {
+            let Some(ids) = self.by_port.get_mut(port) else { continue };
+            // Unless it is muted.
+            if ids.remove(&id) && ids.is_empty() {
+                self.by_port.remove(port);
+                self.open.iter_mut().for_each(|open| open.is_stale = true);
+            }
+        }
+        if !subscriber.is_muted {
+            for protocol in &subscriber.protocols {
+                self.by_protocol.entry(*protocol).and_modify(|count| *count -= 1);
+            }
+        }
+    }
+
+    /// Lets a subscriber hear of nothing. At once, for its ports are busy.
+    fn mute(&mut self, id: u64) {
+        let Some(mut subscriber) = self.subscribers.remove(&id) else { return };
+        self.unlink(id, &subscriber);
+        subscriber.is_muted = true;
+        self.subscribers.insert(id, subscriber);
+        self.narrow();
+        if let Err(error) = self.join() {
+            tracing::debug!(%error, "destroy events that nobody waits for are still received");
+        }
+    }
+
+    fn unmute(&mut self, id: u64, events: &Arc<Events>) {
+        let Some(mut subscriber) = self.subscribers.remove(&id) else { return };
+        subscriber.is_muted = false;
+        self.link(id, &subscriber);
+        let ports = subscriber.ports.clone();
+        self.subscribers.insert(id, subscriber);
+        if let Err(error) = self.listen(events, &ports) {
+            tracing::warn!(%error, "destroy events that are waited for may not be received");
+        }
+    }
+
+    /// Lets nothing through any more that nobody waits for.
+    fn narrow(&mut self) {
+        if let Some(open) = &mut self.open
+            && open.is_stale
+        {
+            open.filter = self.by_port.keys().copied().collect();
+            open.is_stale = false;
+            open.attach_filter();
         }
     }
 
@@ -196,7 +244,9 @@ impl State {
         };
         // Before joining, or foreign events would slip in between.
         if ports.iter().any(|port| !open.filter.lets_through(*port)) {
-            ports.iter().for_each(|port| open.filter.add(*port));
+            for port in ports {
+                open.filter.add(*port);
+            }
             open.attach_filter();
         }
         self.join()
@@ -256,23 +306,20 @@ impl State {
                 Err(malformed) => tracing::debug!(error = %malformed, "destroy event"),
             }
         }
-        ports.into_iter().for_each(|port| self.wake(port));
+        for port in ports {
+            self.wake(port);
+        }
         Ok(())
     }
 
     fn wake(&mut self, port: u16) {
-        match (self.by_port.get(&port), &mut self.open) {
-            (Some(ids), _) => {
+        match self.by_port.get(&port) {
+            Some(ids) => {
                 for subscriber in ids.iter().filter_map(|id| self.subscribers.get(id)) {
                     subscriber.changed.notify_one();
                 }
             }
-            (None, Some(open)) if open.is_stale => {
-                open.filter = self.by_port.keys().copied().collect();
-                open.is_stale = false;
-                open.attach_filter();
-            }
-            (None, _) => {}
+            None => self.narrow(),
         }
     }
 
@@ -296,6 +343,24 @@ impl Subscription {
     pub async fn changed(&mut self) {
         self.changed.notified().await;
     }
+
+    /// Hears nothing until the guard is dropped, and so costs neither this process nor those that close sockets anything. What
+    /// happens meanwhile is never told: ask again afterwards.
+    pub(super) fn mute(&mut self) -> Muted<'_> {
+        self.events.lock().mute(self.id);
+        Muted(self)
+    }
+}
+
+/// A subscription that hears nothing.
+#[derive(Debug)]
+pub(super) struct Muted<'s>(&'s Subscription);
+
+impl Drop for Muted<'_> {
+    fn drop(&mut self) {
+        let Subscription { id, events, .. } = self.0;
+        events.lock().unmute(*id, events);
+    }
 }
 
 impl Drop for Subscription {
@@ -305,7 +370,7 @@ impl Drop for Subscription {
 }
 
 /// Hands the socket to tokio.
-fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its open descriptor, and nobody closes or replaces it while the `AsyncFd` owns the socket.
     let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(registered?)

@@ -5,18 +5,21 @@
 pub(crate) mod cgroup;
 mod processes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nix::unistd::{Uid, User};
 
 use self::cgroup::Cgroups;
-use self::processes::Processes;
+use self::processes::{Owners, Processes};
 use super::wire::SocketRow;
-use super::{HeldBy, Holder};
+use super::{HeldBy, Holder, Kinship};
 use crate::text;
 
 /// Bytes of a command line that are shown.
 const COMMAND_LENGTH: usize = 256;
+
+/// The end of the path of a service manager's own cgroup.
+const MANAGERS_CGROUP: &str = "/init.scope";
 
 /// What the kernel tells of a socket's owner without /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,13 +47,23 @@ impl From<&SocketRow> for Owned {
 /// The processes that have the sockets `inodes` open, by inode; of several, the one with the lowest pid. Reads all of /proc
 /// (7 to 10 ms for 280 processes).
 pub fn owners(inodes: &BTreeSet<u32>) -> HashMap<u32, u32> {
-    let owners = Processes::system().owners(inodes);
+    let owners = Processes::system().owners(inodes).pids;
     owners.into_iter().map(|(inode, pids)| (inode, pids[0])).collect()
 }
 
 /// Whether the process `pid` has the socket `inode` open (28 microseconds).
 pub fn pid_owns(pid: u32, inode: u32) -> bool {
-    Processes::system().any_socket(pid, |socket| socket == inode)
+    Processes::system().any_socket(pid, |socket| socket == inode) == Some(true)
+}
+
+/// All processes that /proc shows, in ascending order.
+pub fn pids() -> Vec<u32> {
+    Processes::system().pids()
+}
+
+/// The inodes of the sockets that the process `pid` has open; `None` if this user may not see them.
+pub fn sockets(pid: u32) -> Option<BTreeSet<u32>> {
+    Processes::system().sockets(pid)
 }
 
 /// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
@@ -66,14 +79,19 @@ pub fn describe_all(sockets: &[Owned]) -> Vec<Holder> {
     describe_by(&Processes::system(), &Cgroups::system(), sockets)
 }
 
-/// Who holds the endpoint, each process as a holder of its own; if none is to be seen, one holder without a pid.
-pub fn describe_each(held: &HeldBy) -> Vec<Holder> {
-    let mut first = describe(held);
-    let others = std::mem::take(&mut first.others);
+/// `all`, who hold the endpoint, each process as a holder of its own; if none is to be seen, one holder without a pid.
+pub fn each(held: &HeldBy, all: &Holder) -> Vec<Holder> {
     let processes = Processes::system();
-    let alone = |pid| describe_one(&processes, &held.into(), &[pid], None, first.user.clone());
-    let others: Vec<_> = others.into_iter().map(alone).collect();
-    std::iter::once(first).chain(others).collect()
+    let alone = |pid| {
+        let owners = Owners { pids: BTreeMap::from([(held.inode, vec![pid])]), is_complete: false };
+        describe_one(&processes, &held.into(), &owners, None, all.user.clone())
+    };
+    if all.pid.is_none() { vec![all.clone()] } else { all.pids().map(alone).collect() }
+}
+
+/// The effective uid of the process `pid`.
+pub fn uid_of(pid: u32) -> Option<u32> {
+    Processes::system().uid(pid)
 }
 
 /// Whether `pid` is `ancestor` or a descendant of it.
@@ -85,30 +103,43 @@ fn describe_by(processes: &Processes, cgroups: &Cgroups, sockets: &[Owned]) -> V
     // Without an inode no process has the socket open any more.
     let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     let owners = processes.owners(&inodes);
-    let pids = |socket: &Owned| owners.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
-    // Where the process is known, it tells its cgroup itself, and the tree need not be read.
-    let hidden = sockets.iter().filter(|socket| pids(socket).is_empty());
-    let paths = cgroups.paths(&hidden.filter_map(|socket| socket.cgroup).collect());
+    let pids = |socket: &Owned| owners.pids.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
+    // Where the process is known, it tells its cgroup itself, and the tree need not be read; but a service manager holds
+    // sockets for others.
+    let by_socket = sockets.iter().filter(|socket| {
+        let pids = pids(socket);
+        pids.is_empty() || pids.iter().any(|pid| is_service_manager(processes, *pid))
+    });
+    let paths = cgroups.paths(&by_socket.filter_map(|socket| socket.cgroup).collect());
     let mut users: HashMap<u32, Option<String>> = HashMap::new();
     let describe = |socket: &Owned| {
         let path = socket.cgroup.and_then(|id| paths.get(&id).cloned());
         let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
-        describe_one(processes, socket, pids(socket), path, user)
+        describe_one(processes, socket, &owners, path, user)
     };
     sockets.iter().map(describe).collect()
 }
 
-/// `made_in` is the path of the cgroup that the socket was made in.
+/// The service manager of the machine, and that of a user, have a cgroup to themselves.
+fn is_service_manager(processes: &Processes, pid: u32) -> bool {
+    processes.cgroup(pid).is_some_and(|path| path.ends_with(MANAGERS_CGROUP))
+}
+
+/// `made_in` is the path of the cgroup that the socket was made in, where it was looked for.
 fn describe_one(
     processes: &Processes,
     socket: &Owned,
-    pids: &[u32],
+    owners: &Owners,
     made_in: Option<String>,
     user: Option<String>,
 ) -> Holder {
+    let pids = owners.pids.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
     let pid = pids.first().copied();
+    let socket_unit = made_in.as_deref().and_then(cgroup::place_in).map(|place| place.unit);
+    let socket_unit = socket_unit.filter(|unit| unit.ends_with(".socket")).map(harmless);
     let cgroup = pid.and_then(|pid| processes.cgroup(pid)).or(made_in);
     let told = |part: fn(&str) -> Option<&str>| cgroup.as_deref().and_then(part).map(harmless);
+    let is_orphaned = socket.inode == 0;
     Holder {
         pid,
         others: pids.iter().skip(1).copied().collect(),
@@ -117,9 +148,29 @@ fn describe_one(
         user,
         started: pid.and_then(|pid| processes.started(pid)),
         unit: told(cgroup::unit_in),
+        socket_unit,
         container: told(cgroup::container_in),
         cgroup: cgroup.as_deref().map(harmless),
-        orphaned: socket.inode == 0,
+        orphaned: is_orphaned,
+        unowned: pids.is_empty() && !is_orphaned && owners.is_complete,
+        kinship: kinship(processes, pids),
+        tunnel: None,
+    }
+}
+
+/// What the processes `pids` are to this one.
+fn kinship(processes: &Processes, pids: &[u32]) -> Kinship {
+    let ours = std::process::id();
+    if pids.contains(&ours) {
+        Kinship::Itself
+    } else if pids.iter().any(|pid| processes.is_descendant_of(ours, *pid)) {
+        Kinship::Ancestor
+    } else if pids.iter().any(|pid| processes.is_descendant_of(*pid, ours)) {
+        Kinship::Child
+    } else if pids.iter().any(|pid| processes.is_of_portward(*pid)) {
+        Kinship::Portward
+    } else {
+        Kinship::Stranger
     }
 }
 

@@ -1,13 +1,17 @@
 //! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
 
+pub mod advice;
 mod bound;
 pub mod diag;
 mod error;
 mod events;
 mod filter;
 pub mod holder;
+mod network;
+mod pace;
 mod ports;
 mod release;
+mod telling;
 mod time_wait;
 mod trial;
 mod verdict;
@@ -84,6 +88,11 @@ impl Endpoint {
     pub fn port(&self) -> u16 {
         self.address.port()
     }
+
+    /// Whether the two have a port at an address in common, so that the kernel lets only one of them be listened on.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        verdict::endpoints_overlap(self, other)
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -124,6 +133,13 @@ pub struct HeldBy {
     pub cgroup: Option<u64>,
 }
 
+impl HeldBy {
+    /// What makes a holder the same as before: not how long its TIME_WAIT still lasts.
+    fn identity(&self) -> (Endpoint, SocketAddr, std::mem::Discriminant<HoldKind>, u64) {
+        (self.endpoint, self.bound, std::mem::discriminant(&self.kind), self.cookie)
+    }
+}
+
 /// How a socket holds an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HoldKind {
@@ -137,6 +153,8 @@ pub enum HoldKind {
     TimeWait(Duration),
     /// The trial bind failed and no row of the kernel's tells why.
     Unexplained,
+    /// This machine does not have the address (yet).
+    NoAddress,
 }
 
 /// The process behind a socket, as far as this user may see it.
@@ -159,6 +177,9 @@ pub struct Holder {
     pub started: Option<Timestamp>,
     /// systemd unit, if the cgroup tells one: the process's, or the one that the socket was made in when that is hidden.
     pub unit: Option<String>,
+    /// The socket unit that a service manager holds the socket for, where the kernel tells it.
+    #[serde(default)]
+    pub socket_unit: Option<String>,
     /// Id of the container, if the cgroup tells one.
     #[serde(default)]
     pub container: Option<String>,
@@ -168,19 +189,64 @@ pub struct Holder {
     /// No process has the socket open any more: the kernel is closing a connection.
     #[serde(default)]
     pub orphaned: bool,
+    /// Every process was looked into, and none has the socket open: it is the kernel's own, or that of a process which this
+    /// /proc does not show.
+    #[serde(default)]
+    pub unowned: bool,
+    /// What the process is to the portward that tells this.
+    #[serde(default)]
+    pub kinship: Kinship,
+    /// The tunnel of that portward which the process carries.
+    #[serde(default)]
+    pub tunnel: Option<String>,
+}
+
+/// What a process is to this one. Of several processes that have a socket open, the closest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kinship {
+    /// It has nothing to do with it.
+    #[default]
+    Stranger,
+    /// It is this very process.
+    Itself,
+    /// This process descends from it.
+    Ancestor,
+    /// It descends from this process.
+    Child,
+    /// It is another portward, or descends from one.
+    Portward,
+}
+
+impl Holder {
+    /// The processes that have the socket open, as far as they are known.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.pid.iter().chain(&self.others).copied()
+    }
+
+    /// Nobody is named: not even whose uid it is means anything.
+    fn unowned(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a socket that no process here has open")?;
+        self.unit.as_ref().map_or(Ok(()), |unit| write!(formatter, ", made in {unit}"))
+    }
+
+    /// Whether a process may have the socket that this user may not see.
+    pub fn is_hidden(&self) -> bool {
+        self.pid.is_none() && !self.orphaned && !self.unowned
+    }
 }
 
 /// Digits by which people and their tools tell containers apart.
-const SHORT_CONTAINER_ID: usize = 12;
+pub(crate) const SHORT_CONTAINER_ID: usize = 12;
 
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_hidden = self.pid.is_none() && !self.orphaned;
         match (self.pid, &self.command) {
             (Some(pid), Some(command)) => write!(formatter, "pid {pid} ({command})")?,
             (Some(pid), None) => write!(formatter, "pid {pid}")?,
             (None, _) if self.orphaned => formatter.write_str("the kernel, which closes a connection")?,
-            (None, _) => formatter.write_str("a process")?,
+            (None, _) if self.unowned => return self.unowned(formatter),
+            (None, _) => formatter.write_str("a process that portward may not see,")?,
         }
         match &self.others[..] {
             [] => {}
@@ -196,17 +262,14 @@ impl fmt::Display for Holder {
         }
         match (&self.unit, &self.cgroup) {
             (Some(unit), _) => write!(formatter, " in {unit}")?,
-            (None, Some(cgroup)) if is_hidden && cgroup != "/" => write!(formatter, " in cgroup {cgroup}")?,
+            (None, Some(cgroup)) if self.is_hidden() && cgroup != "/" => {
+                write!(formatter, " in cgroup {cgroup}")?;
+            }
             (None, _) => {}
         }
         if let Some(container) = &self.container {
             let short = container.get(..SHORT_CONTAINER_ID).unwrap_or(container);
             write!(formatter, ", container {short}")?;
-        }
-        if is_hidden {
-            formatter.write_str(
-                "; this user may not see its pid and command line, root may (`sudo portward who`)",
-            )?;
         }
         Ok(())
     }

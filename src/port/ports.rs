@@ -53,7 +53,7 @@ impl Listener {
 
     /// Whether it serves `endpoint`, be it through a wildcard address.
     pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
-        verdict::endpoints_overlap(endpoint, &self.endpoint())
+        endpoint.overlaps(&self.endpoint())
     }
 }
 
@@ -151,6 +151,20 @@ impl Ports {
         Ok(listeners)
     }
 
+    /// Every socket that serves a port of this protocol: those that listen, and for UDP those that are bound.
+    pub fn all_listeners(&self, protocol: Protocol) -> Result<Vec<Listener>, PortError> {
+        let mut listeners = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let (rows, serves) = match protocol {
+                Protocol::Tcp => (self.diag().listeners(family, None)?, SocketState::Listening),
+                Protocol::Udp => (self.diag().all(protocol, family, None)?, SocketState::Bound),
+            };
+            let serving = rows.iter().filter(|row| row.state == serves);
+            listeners.extend(serving.map(|row| verdict::listener(row, protocol)));
+        }
+        Ok(listeners)
+    }
+
     /// Whether this machine has `address`. `::1` is often missing.
     pub fn is_available(&self, address: IpAddr) -> bool {
         trial::is_available(address)
@@ -177,9 +191,18 @@ impl Ports {
         }
     }
 
-    /// The sockets that may be in the way of `endpoints`; none if these are unbound. At least one of them is.
-    pub(super) fn all_obstacles(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
-        self.obstacles(endpoints, Depth::Everyone)
+    /// What may be in the way of `endpoints`; nothing if these are unbound. At least one of it is. An address that this
+    /// machine does not have is something that one can wait for.
+    pub(super) fn in_the_way(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
+        match self.obstacles(endpoints, Depth::Everyone) {
+            Err(PortError::AddressNotAvailable(endpoint)) => Ok(vec![verdict::no_address(&endpoint)]),
+            obstacles => obstacles,
+        }
+    }
+
+    /// As [`Self::holders`]; an address that this machine does not have is one more holder.
+    pub fn waited_for(&self, endpoints: &[Endpoint]) -> Result<Vec<HeldBy>, PortError> {
+        Ok(self.proven(&self.in_the_way(endpoints)?))
     }
 
     /// Those of `obstacles` that are known to be in the way.

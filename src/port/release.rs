@@ -1,13 +1,16 @@
 //! Waiting until an endpoint is unbound: woken by the kernel, or by the end of a TIME_WAIT, of which the kernel says nothing.
+//! After each event the kernel is asked, at once or, where events come all the time, as often as may cost something.
 
-use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::pace::{self, Pace, Terms};
+use super::telling::{Silent, Telling};
 use super::time_wait::Jiffies;
 use super::trial::Trial;
-use super::{Endpoint, HeldBy, HoldKind, PortError, Ports};
+use super::{Endpoint, HeldBy, HoldKind, Occupant, PortError, Ports};
 
 /// The jiffies are known well enough when the end of a TIME_WAIT is known to within this.
 const PRECISION: Duration = Duration::from_micros(1200);
@@ -20,32 +23,37 @@ const TIME_WAIT_OVERTIME: Duration = Duration::from_millis(7500);
 
 impl Ports {
     /// Resolves once all of `endpoints` are unbound, at once if they are. `on_held` is told the holders whenever they
-    /// change. Woken by the kernel; dropping the future ends the subscription.
+    /// change, as soon as it is known who they are. Woken by the kernel; dropping the future ends the subscription.
     pub async fn unbound(
         &self,
         endpoints: &[Endpoint],
-        mut on_held: impl FnMut(&[HeldBy]),
+        mut on_held: impl FnMut(&[HeldBy], Vec<Occupant>),
     ) -> Result<(), PortError> {
-        if self.all_obstacles(endpoints)?.is_empty() {
+        if self.in_the_way(endpoints)?.is_empty() {
             return Ok(());
         }
         // What was released before the subscription is seen by the query after it.
         let mut subscription = self.watch(endpoints)?;
         let mut endpoints = endpoints.to_vec();
-        let mut reported = Vec::new();
+        let mut known = Vec::new();
+        let mut telling = Telling::new();
+        let mut silent = Silent::default();
+        let mut pace = Pace::new(Terms::QUERIES, Instant::now());
         loop {
-            let obstacles = self.all_obstacles(&endpoints)?;
-            let read = Instant::now();
+            let (obstacles, cost) = pace::timed(|| self.in_the_way(&endpoints));
+            let (obstacles, read) = (obstacles?, Instant::now());
             if obstacles.is_empty() {
                 return Ok(());
             }
+            pace.spend(cost, read);
             // To tell who is in the way may take trial binds, and those that work are events on the port: so that is done
             // for new ones only. For the same reason what is known to be held is asked about first. Else we, and another
             // portward that waits for the same port, would wake each other for ever.
-            let identities: Vec<_> = obstacles.iter().map(|obstacle| identity(&obstacle.held)).collect();
-            if identities != reported {
-                on_held(&self.proven(&obstacles));
-                reported = identities;
+            let identities: Vec<_> = obstacles.iter().map(|obstacle| obstacle.held.identity()).collect();
+            if identities != known {
+                telling.about(self.proven(&obstacles));
+                silent = Silent::default();
+                known = identities;
             }
             let is_held =
                 |endpoint: &Endpoint| obstacles.iter().any(|obstacle| obstacle.held.endpoint == *endpoint);
@@ -54,10 +62,36 @@ impl Ports {
                 HoldKind::TimeWait(left) => Some((left, obstacle.held.endpoint)),
                 _ => None,
             });
-            tokio::select! {
-                () = subscription.changed() => {}
-                () = self.time_wait_over(read, time_waits.collect()) => {}
+            let mut time_wait_over = pin!(self.time_wait_over(read, time_waits.collect()));
+            loop {
+                tokio::select! {
+                    () = subscription.changed() => break,
+                    () = &mut time_wait_over => break,
+                    () = silent.stirred() => break,
+                    (held, told) = telling.told() => {
+                        silent = Silent::of(&told);
+                        on_held(&held, told);
+                        // What went before that was listened for is seen by another query.
+                        if silent.is_listening() {
+                            break;
+                        }
+                    }
+                }
             }
+            let Some(rest) = pace.rest(Instant::now()) else { continue };
+            let (muted, cost) = pace::timed(|| subscription.mute());
+            pace.spend(cost, Instant::now());
+            loop {
+                tokio::select! {
+                    () = sleep_until(rest) => break,
+                    (held, told) = telling.told() => {
+                        silent = Silent::of(&told);
+                        on_held(&held, told);
+                    }
+                }
+            }
+            let ((), cost) = pace::timed(|| drop(muted));
+            pace.spend(cost, Instant::now());
         }
     }
 
@@ -103,9 +137,4 @@ async fn precise_jiffies() -> Option<Jiffies> {
         jiffies = jiffies.read_again();
     }
     Some(jiffies)
-}
-
-/// What makes a holder the same as before: not how long its TIME_WAIT still lasts.
-fn identity(holder: &HeldBy) -> (Endpoint, SocketAddr, std::mem::Discriminant<HoldKind>, u64) {
-    (holder.endpoint, holder.bound, std::mem::discriminant(&holder.kind), holder.cookie)
 }

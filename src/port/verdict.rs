@@ -160,10 +160,19 @@ pub(super) fn probes(obstacles: &[Obstacle]) -> Vec<Vec<Probe<'_>>> {
 
 /// What is said when a trial bind fails and there is no row to show for it.
 pub(super) fn unexplained(endpoint: &Endpoint) -> Obstacle {
+    without_row(endpoint, HoldKind::Unexplained)
+}
+
+/// What is said when this machine does not have the address.
+pub(super) fn no_address(endpoint: &Endpoint) -> Obstacle {
+    without_row(endpoint, HoldKind::NoAddress)
+}
+
+fn without_row(endpoint: &Endpoint, kind: HoldKind) -> Obstacle {
     let held = HeldBy {
         endpoint: *endpoint,
         bound: endpoint.address,
-        kind: HoldKind::Unexplained,
+        kind,
         inode: 0,
         uid: 0,
         cookie: 0,

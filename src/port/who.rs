@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::holder::{self, Owned};
@@ -38,8 +40,11 @@ pub struct Occupant {
     pub dual_stack: bool,
     /// The other side of a connection.
     pub peer: Option<SocketAddr>,
-    /// What the kernel says is left of TIME_WAIT, in milliseconds.
+    /// What the kernel says is left of TIME_WAIT, in milliseconds. Not told of what is waited for, where `until` counts.
     pub time_wait_ms: Option<u64>,
+    /// When TIME_WAIT is due to end. The kernel's timers are coarse: it may take some seconds more.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
     /// Who has it; `None` for TIME_WAIT, which nobody has, and for what is unexplained.
     pub holder: Option<Holder>,
 }
@@ -58,6 +63,8 @@ pub enum OccupantKind {
     TimeWait,
     /// The port cannot be bound, and the kernel does not show why.
     Unexplained,
+    /// This machine does not have the address.
+    NoAddress,
 }
 
 impl OccupantKind {
@@ -69,6 +76,7 @@ impl OccupantKind {
             Self::Connection => "connection",
             Self::TimeWait => "TIME_WAIT",
             Self::Unexplained => "unexplained",
+            Self::NoAddress => "no address",
         }
     }
 }
@@ -76,8 +84,21 @@ impl OccupantKind {
 impl Occupant {
     /// Whether a process has the socket, and this user may not see which.
     pub fn is_hidden(&self) -> bool {
-        self.holder.as_ref().is_some_and(|holder| holder.pid.is_none() && !holder.orphaned)
+        self.holder.as_ref().is_some_and(Holder::is_hidden)
     }
+}
+
+/// What `held` tells, with the processes behind it; one that holds several endpoints is told once. Reads /proc and blocks.
+pub fn describe(held: &[HeldBy]) -> Vec<Occupant> {
+    let mut occupants: Vec<Occupant> = Vec::new();
+    for occupant in named(held.iter().map(from_holder).collect()) {
+        let occupant = Occupant { time_wait_ms: None, ..occupant };
+        let is_same = |known: &Occupant| known.kind == occupant.kind && known.holder == occupant.holder;
+        if occupant.holder.is_none() || !occupants.iter().any(is_same) {
+            occupants.push(occupant);
+        }
+    }
+    occupants
 }
 
 /// An occupant whose process is yet to be found.
@@ -170,6 +191,7 @@ fn from_row(protocol: Protocol, row: &SocketRow) -> Option<Found> {
         dual_stack: serves && is_wildcard && !row.v6only,
         peer: (!serves).then_some(row.remote),
         time_wait_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        until: left.and_then(end),
         holder: None,
     };
     Some((occupant, left.is_none().then(|| row.into())))
@@ -182,6 +204,7 @@ fn from_holder(held: &HeldBy) -> Found {
         HoldKind::Connection => (OccupantKind::Connection, None),
         HoldKind::TimeWait(left) => (OccupantKind::TimeWait, Some(left)),
         HoldKind::Unexplained => (OccupantKind::Unexplained, None),
+        HoldKind::NoAddress => (OccupantKind::NoAddress, None),
     };
     let occupant = Occupant {
         port: held.bound.port(),
@@ -191,10 +214,25 @@ fn from_holder(held: &HeldBy) -> Found {
         dual_stack: false,
         peer: None,
         time_wait_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        until: left.and_then(end),
         holder: None,
     };
     let has_owner = matches!(kind, OccupantKind::Listener | OccupantKind::Bound | OccupantKind::Connection);
     (occupant, has_owner.then(|| held.into()))
+}
+
+/// Whether `occupants`, which told of `then`, still tell who `now` is: the same sockets, each still open in the processes that
+/// were named. Reads a part of /proc and blocks.
+pub fn still_tells(occupants: &[Occupant], then: &[HeldBy], now: &[HeldBy]) -> bool {
+    let pids = occupants.iter().flat_map(|occupant| &occupant.holder).flat_map(Holder::pids);
+    let holds = |pid| now.iter().any(|held| holder::pid_owns(pid, held.inode));
+    let identities = |held: &[HeldBy]| held.iter().map(HeldBy::identity).collect::<Vec<_>>();
+    identities(then) == identities(now) && pids.into_iter().all(holds)
+}
+
+/// The moment that is so far off.
+fn end(left: Duration) -> Option<Timestamp> {
+    Timestamp::now().checked_add(left).ok()
 }
 
 /// Finds the processes of all at once: that reads all of /proc.

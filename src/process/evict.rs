@@ -10,7 +10,11 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 
-use crate::port::{HeldBy, HoldKind, Holder, holder};
+use crate::port::advice::advice;
+use crate::port::{HeldBy, Holder, Occupant, OccupantKind, holder, who};
+
+/// The pid of the first process of a machine or of a container.
+const FIRST_PROCESS: u32 = 1;
 
 /// A process that holds a port, and that a signal can reach without ever reaching another one.
 #[derive(Debug)]
@@ -48,6 +52,79 @@ pub struct Signalled<'e> {
     pub result: Result<(), Errno>,
 }
 
+/// Why nobody is ended for the sake of a port. The rule, which doctor asks as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bar {
+    /// It only has a connection from the port.
+    Client,
+    /// No process has the socket.
+    Nobody,
+    /// Which process has it may not be seen.
+    Unseen,
+    /// It is pid 1.
+    FirstProcess,
+    /// It is portward, or portward descends from it.
+    Ancestor,
+    /// portward may not signal it.
+    Permission,
+}
+
+/// A process that has a socket open, as portward sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect {
+    /// Its id.
+    pub pid: u32,
+    /// Whether portward is it, or descends from it.
+    pub is_ancestor: bool,
+    /// Whether portward may signal it.
+    pub may_be_signalled: bool,
+}
+
+/// Why one of `suspects`, all that have the socket which `occupant` tells of, may not be ended; `None` if all may be.
+pub fn bar(occupant: &Occupant, suspects: &[Suspect]) -> Option<Bar> {
+    match (occupant.kind, &occupant.holder) {
+        (OccupantKind::Connection, _) => Some(Bar::Client),
+        (OccupantKind::TimeWait | OccupantKind::Unexplained | OccupantKind::NoAddress, _) | (_, None) => {
+            Some(Bar::Nobody)
+        }
+        (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if suspects.is_empty() => {
+            Some(if holder.is_hidden() { Bar::Unseen } else { Bar::Nobody })
+        }
+        (OccupantKind::Listener | OccupantKind::Bound, Some(_)) => {
+            suspects.iter().copied().find_map(Suspect::bar)
+        }
+    }
+}
+
+impl Suspect {
+    /// Why it may not be ended.
+    fn bar(self) -> Option<Bar> {
+        if self.pid == FIRST_PROCESS {
+            Some(Bar::FirstProcess)
+        } else if self.is_ancestor {
+            Some(Bar::Ancestor)
+        } else if self.may_be_signalled {
+            None
+        } else {
+            Some(Bar::Permission)
+        }
+    }
+}
+
+impl Bar {
+    /// As a clause about the holder.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Client => "it only has a connection from that port, and a client is never ended",
+            Self::Nobody => "no process has it that could be ended",
+            Self::Unseen => "portward may not see which process that is; as root with CAP_SYS_PTRACE it may",
+            Self::FirstProcess => "it is the first process of this machine or container",
+            Self::Ancestor => "that is portward itself or a process that started portward",
+            Self::Permission => "portward may not signal it; with CAP_KILL it may",
+        }
+    }
+}
+
 /// The processes to be ended so that what `held` tells of is let go, or those that prevent it. Reads /proc: blocks for some
 /// milliseconds.
 ///
@@ -57,31 +134,22 @@ pub fn evictees(held: &[HeldBy]) -> Result<Vec<Evictee>, Vec<Spared>> {
     let mut evictees: BTreeMap<u32, Evictee> = BTreeMap::new();
     let mut spared = Vec::new();
     for held in held {
-        match held.kind {
-            HoldKind::Listener | HoldKind::Bound => {}
-            HoldKind::Connection => {
-                spared.push(client(held));
-                continue;
-            }
-            // Nobody's socket any more, or none that is known.
-            HoldKind::TimeWait(_) | HoldKind::Unexplained => continue,
-        }
-        for holder in holder::describe_each(held) {
-            let Some(pid) = holder.pid else {
-                spared.push(hidden(holder));
-                continue;
-            };
-            if let Some(known) = evictees.get_mut(&pid) {
-                known.inodes.insert(held.inode);
-                continue;
-            }
-            match examine(pid, held.inode) {
-                Ok(Some(pidfd)) => {
-                    let inodes = BTreeSet::from([held.inode]);
-                    evictees.insert(pid, Evictee { holder, pid, pidfd, inodes });
+        for occupant in who::describe(std::slice::from_ref(held)) {
+            // What nobody has ends by itself, or is not known.
+            let Some(all) = &occupant.holder else { continue };
+            for holder in holder::each(held, all) {
+                if let Some(known) = holder.pid.and_then(|pid| evictees.get_mut(&pid)) {
+                    known.inodes.insert(held.inode);
+                    continue;
                 }
-                Ok(None) => {}
-                Err(reason) => spared.push(Spared { holder, reason }),
+                match examine(&occupant, &holder, held.inode) {
+                    Ok(Some((pid, pidfd))) => {
+                        let inodes = BTreeSet::from([held.inode]);
+                        evictees.insert(pid, Evictee { holder, pid, pidfd, inodes });
+                    }
+                    Ok(None) => {}
+                    Err(reason) => spared.push(Spared { holder, reason }),
+                }
             }
         }
     }
@@ -107,17 +175,16 @@ impl Evictee {
     }
 }
 
-/// A pidfd of the process, or why it may not be ended; `None` if it does not hold the socket any more.
-fn examine(pid: u32, inode: u32) -> Result<Option<OwnedFd>, String> {
-    if pid == 1 {
-        return Err("that is the first process of this machine or container: stop what it holds the port for, such as a \
-                    socket unit (`systemctl list-sockets`)"
-            .to_owned());
-    }
-    if holder::is_descendant_of(std::process::id(), pid) {
-        return Err("that is portward itself or a process that started portward: end it by hand".to_owned());
-    }
-    let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+/// The process and a pidfd of it, or why it may not be ended; `None` if it does not hold the socket any more.
+fn examine(occupant: &Occupant, holder: &Holder, inode: u32) -> Result<Option<(u32, OwnedFd)>, String> {
+    let barred = |bar: Bar| {
+        let advice = advice(&Occupant { holder: Some(holder.clone()), ..occupant.clone() });
+        format!("{}: {advice}", bar.reason())
+    };
+    let number = |pid| i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some((pid, number)) = holder.pid.and_then(|pid| Some((pid, number(pid)?))) else {
+        return bar(occupant, &[]).map_or(Ok(None), |bar| Err(barred(bar)));
+    };
     let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(Errno::SRCH) => return Ok(None),
@@ -127,26 +194,11 @@ fn examine(pid: u32, inode: u32) -> Result<Option<OwnedFd>, String> {
     if !holder::pid_owns(pid, inode) {
         return Ok(None);
     }
-    // Only asks, so that it is known before anybody is signalled.
-    if test_kill_process(number) == Err(Errno::PERM) {
-        return Err(format!(
-            "this user may not signal it: `sudo kill {pid}` ends it, and CAP_KILL lets portward do so"
-        ));
-    }
-    Ok(Some(pidfd))
-}
-
-fn client(held: &HeldBy) -> Spared {
-    let port = held.bound.port();
-    Spared {
-        holder: holder::describe(held),
-        reason: format!(
-            "it only has a connection from that port, and a client is never ended: close the connection there; `sysctl \
-             net.ipv4.ip_local_reserved_ports={port}` keeps clients off the port"
-        ),
-    }
-}
-
-fn hidden(holder: Holder) -> Spared {
-    Spared { holder, reason: "end it as root, or run portward as root with CAP_SYS_PTRACE".to_owned() }
+    let suspect = Suspect {
+        pid,
+        is_ancestor: holder::is_descendant_of(std::process::id(), pid),
+        // Only asks, so that it is known before anybody is signalled.
+        may_be_signalled: test_kill_process(number) != Err(Errno::PERM),
+    };
+    bar(occupant, &[suspect]).map_or(Ok(Some((pid, pidfd))), |bar| Err(barred(bar)))
 }

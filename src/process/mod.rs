@@ -8,5 +8,5 @@ mod lines;
 
 pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, Group, SpawnError, spawn};
-pub use evict::{Evictee, Signalled, Spared, evictees, signal};
+pub use evict::{Bar, Evictee, Signalled, Spared, Suspect, bar, evictees, signal};
 pub use lines::{Pace, read_lines};

@@ -53,6 +53,7 @@ mod tests {
             config_file: Some("/my config".into()),
             identity_file: Some("/keys/it's".into()),
             options: [("Port".to_owned(), "2222".to_owned())].into(),
+            env: Default::default(),
             connect_timeout: Duration::from_secs(1),
         };
         assert_eq!(

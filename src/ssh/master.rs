@@ -13,6 +13,7 @@ use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
 /// value given for an option wins, and it wins over ssh's configuration.
 pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan) -> Command {
     let mut command = Command::new(&tunnel.program);
+    command.envs(tunnel.env.iter());
     command.arg("-N").arg("-T").arg("-S").arg(without_tokens(control));
     for option in SSH_OPTIONS {
         if let Some(value) = value(option, tunnel, plan) {
@@ -51,7 +52,7 @@ pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan) -> Command {
 pub fn question(tunnel: &SshTunnel) -> Command {
     let master = command(tunnel, Path::new("none"), &Plan::default());
     let mut command = Command::new(master.get_program());
-    command.arg("-G").args(master.get_args());
+    command.envs(tunnel.env.iter()).arg("-G").args(master.get_args());
     command
 }
 
@@ -96,6 +97,7 @@ mod tests {
             program: "ssh".into(),
             config_file: None,
             identity_file: Some("-key".into()),
+            env: [("SSH_AUTH_SOCK", "/run/agent")].into_iter().collect(),
             options: [("serveraliveinterval".to_owned(), "3".to_owned())].into(),
             connect_timeout: Duration::from_millis(1500),
         };
@@ -119,6 +121,7 @@ mod tests {
             config_file: None,
             identity_file: Some("/keys/100%/id".into()),
             options: [("LogLevel".to_owned(), "ERROR".to_owned())].into(),
+            env: Default::default(),
             connect_timeout: Duration::from_secs(1),
         };
         let given = |lines: &[&str], tunnel: &SshTunnel| {

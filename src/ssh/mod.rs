@@ -15,7 +15,7 @@ mod plan;
 mod settings;
 
 pub use connection_errors::{ConnectionError, ConnectionErrorKind};
-pub use control::{ControlDirectory, ControlError, ControlSocket};
+pub use control::{ControlDirectory, ControlError, ControlSocket, SocketMade};
 pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};
 pub use forward::{Master, MasterError};
 pub use master::{command, question};

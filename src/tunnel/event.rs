@@ -1,7 +1,7 @@
 //! Facts that a tunnel hears of, in the past tense.
 
 use super::{Failure, Generation};
-use crate::port::Holder;
+use crate::port::Occupant;
 
 /// Something that happened. Whatever concerns one attempt carries its [`Generation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +17,16 @@ pub enum Event {
     /// The kernel confirmed every endpoint unbound.
     PortUnbound(Generation),
     /// The kernel says that the port is held; the wait goes on.
-    PortHeld(Generation, Vec<Holder>),
+    PortHeld(Generation, Vec<Occupant>),
     /// `on_conflict: kill` has ended nobody, because one of these holders may not be ended; the wait goes on.
-    HoldersSpared(Generation, Vec<Holder>, Failure),
+    HoldersSpared(Generation, Vec<Occupant>, Failure),
     /// Whether the port is unbound cannot be found out, and waiting for it would not help.
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
     ProcessReady(Generation),
+    /// The process was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does
+    /// instead and the next step, if that is known.
+    NotReady(Generation, Option<Failure>),
     /// The process has ended; nothing of its process group is left.
     ProcessEnded(Generation, Failure),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
@@ -34,9 +37,8 @@ pub enum Event {
     ForwardClosed(Generation),
     /// The process lives, and the kernel shows no listener of it any more.
     ListenerLost(Generation),
-    /// The deadline armed for this generation has passed. If its process was to be ready by then, what it waits for, where
-    /// that could be seen.
-    DeadlinePassed(Generation, Option<Failure>),
+    /// The deadline armed for this generation has passed.
+    DeadlinePassed(Generation),
 }
 
 impl Event {
@@ -49,12 +51,13 @@ impl Event {
             | Self::HoldersSpared(generation, ..)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
+            | Self::NotReady(generation, _)
             | Self::ProcessEnded(generation, _)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)
             | Self::ListenerLost(generation)
-            | Self::DeadlinePassed(generation, _) => Some(*generation),
+            | Self::DeadlinePassed(generation) => Some(*generation),
         }
     }
 }

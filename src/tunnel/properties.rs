@@ -3,14 +3,15 @@
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
-use self::world::{World, all_events, conflicts, happenings, policy, stranger};
+use self::world::{World, all_events, conflicts, happenings, occupant, policy, stranger};
 use super::state::State;
 use super::*;
 use crate::clock::Moment;
-use crate::port::Holder;
+use crate::port::{Holder, Occupant, OccupantKind, Protocol};
 
 fn any_policy() -> impl Strategy<Value = Policy> {
     (prop::sample::select(vec![Kind::Ssh, Kind::Command]), conflicts())
@@ -129,7 +130,7 @@ fn a_holder_is_ended_as_soon_as_the_policy_says_so_and_spared_as_soon_as_it_does
     let wait = policy(Kind::Ssh, OnConflict::Wait);
     let (tunnel, actions) = step(tunnel, Event::PolicyChanged, world.now, &wait);
     assert_eq!(actions, [Action::Disarm(generation)]);
-    let (_, actions) = step(tunnel, Event::DeadlinePassed(generation, None), world.now, &wait);
+    let (_, actions) = step(tunnel, Event::DeadlinePassed(generation), world.now, &wait);
     assert_eq!(actions, [], "no SIGKILL follows");
 }
 
@@ -139,12 +140,11 @@ fn a_spared_holder_leaves_the_tunnel_waiting_with_the_reason_until_the_holder_ch
     assert!(!held(&mut world).is_empty());
     let generation = world.tunnel.latest();
     let reason = Failure::new(FailureKind::LocalPortHeld, "hidden");
-    let spared =
-        |pid| Event::HoldersSpared(generation, vec![Holder { pid, ..Holder::default() }], reason.clone());
+    let spared = |pid| Event::HoldersSpared(generation, vec![occupant(pid)], reason.clone());
     let before = world.tunnel.clone();
     world.hear(spared(Some(12)));
     assert_eq!(world.tunnel, before, "that was about somebody who is gone");
-    world.hear(spared(stranger()[0].pid));
+    world.hear(spared(stranger()[0].holder.as_ref().and_then(|holder| holder.pid)));
     assert_eq!(world.tunnel.name(), StateName::AwaitingPort);
     assert_eq!(world.tunnel.last_failure(), Some(&reason));
     assert!(world.deadlines.is_empty(), "no SIGKILL follows");
@@ -152,7 +152,7 @@ fn a_spared_holder_leaves_the_tunnel_waiting_with_the_reason_until_the_holder_ch
     let again = Event::PortHeld(generation, stranger());
     let (tunnel, actions) = step(world.tunnel.clone(), again, world.now, &world.policy);
     assert_eq!((tunnel, actions), (world.tunnel.clone(), vec![]));
-    let other = vec![Holder { pid: Some(4712), ..Holder::default() }];
+    let other = vec![occupant(Some(4712))];
     let changed = Event::PortHeld(generation, other);
     let (_, actions) = step(world.tunnel, changed, world.now, &world.policy);
     assert!(actions.contains(&Action::TerminateHolders(generation)), "{actions:?}");
@@ -164,7 +164,7 @@ fn a_holder_that_survives_is_named_and_the_tunnel_goes_on_waiting() {
     let actions = held(&mut world);
     let generation = world.tunnel.latest();
     assert_eq!(actions[0], Action::TerminateHolders(generation));
-    let grace_over = Event::DeadlinePassed(generation, None);
+    let grace_over = Event::DeadlinePassed(generation);
     let (tunnel, actions) = step(world.tunnel, grace_over.clone(), world.now, &world.policy);
     assert_eq!(actions[0], Action::KillHolders(generation));
     assert_eq!(tunnel.last_failure(), None);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::clock::Moment;
-use crate::port::Holder;
+use crate::port::Occupant;
 
 /// One attempt to hold a tunnel: every process that is started gets a generation of its own, and whatever is heard of
 /// it carries that number, so that late news of an earlier attempt changes nothing.
@@ -84,7 +84,7 @@ impl Tunnel {
     }
 
     /// Who holds the port that the tunnel waits for.
-    pub fn holders(&self) -> &[Holder] {
+    pub fn holders(&self) -> &[Occupant] {
         match &self.state {
             State::AwaitingPort { holders, .. } => holders,
             State::Stopped
@@ -146,7 +146,7 @@ pub(super) enum State {
         /// Whether this generation's process runs and is connected already: the port was taken under its nose.
         connected: bool,
         /// Who holds the port.
-        holders: Vec<Holder>,
+        holders: Vec<Occupant>,
         eviction: Eviction,
     },
     /// The process was started; its deadline is `ready_timeout`.

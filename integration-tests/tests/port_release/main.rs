@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what surprises a test ends it")]
 
+mod busy;
 mod namespace;
 mod release;
 mod squatters;

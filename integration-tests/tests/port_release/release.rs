@@ -18,15 +18,24 @@ async fn wait_while(
     wanted: &[Endpoint],
     release: impl Future<Output = ()>,
 ) -> Vec<Vec<HeldBy>> {
+    wait_while_told(ports, wanted, async |_| release.await).await
+}
+
+/// As [`wait_while`]; `release` can wait until holders are told again.
+async fn wait_while_told(
+    ports: &Ports,
+    wanted: &[Endpoint],
+    release: impl AsyncFnOnce(&Notify),
+) -> Vec<Vec<HeldBy>> {
     let told = RefCell::new(Vec::new());
     let waiting = Notify::new();
-    let on_held = |held: &[HeldBy]| {
+    let on_held = |held: &[HeldBy], _| {
         told.borrow_mut().push(held.to_vec());
         waiting.notify_one();
     };
     let release = async {
         waiting.notified().await;
-        release.await;
+        release(&waiting).await;
     };
     let (unbound, ()) = tokio::join!(ports.unbound(wanted, on_held), release);
     unbound.unwrap();
@@ -53,7 +62,7 @@ fn an_unbound_port_is_not_waited_for() {
     namespace::run(async || {
         let ports = Ports::new().unwrap();
         ports
-            .unbound(&[endpoint("127.0.0.1"), endpoint("::1")], |held| panic!("held: {held:?}"))
+            .unbound(&[endpoint("127.0.0.1"), endpoint("::1")], |held, _| panic!("held: {held:?}"))
             .await
             .unwrap();
         let counters = ports.counters();
@@ -184,14 +193,11 @@ fn a_group_of_so_reuseport_holds_the_port_until_its_last_member_closes() {
         let options = Options { reuse_port: true, ..Options::default() };
         let one = listen(at("127.0.0.1"), options).unwrap();
         let two = listen(at("127.0.0.1"), options).unwrap();
-        let told = wait_while(&ports, &[endpoint("127.0.0.1")], async {
+        let told = wait_while_told(&ports, &[endpoint("127.0.0.1")], async |told| {
             settle().await;
             drop(one);
             // The waiter is told of the change before the second one closes, or this would not end.
-            while ports.counters().events == 0 {
-                tokio::task::yield_now().await;
-            }
-            settle().await;
+            told.notified().await;
             drop(two);
         })
         .await;
@@ -226,14 +232,11 @@ fn the_holders_are_told_again_when_they_change() {
         let ports = Ports::new().unwrap();
         let first = listen(at("127.0.0.1"), Options::default()).unwrap();
         let mut second = None;
-        let told = wait_while(&ports, &[endpoint("127.0.0.1")], async {
+        let told = wait_while_told(&ports, &[endpoint("127.0.0.1")], async |told| {
             settle().await;
             drop(first);
             second = Some(bind(at("127.0.0.1"), Options::default()).unwrap());
-            while ports.counters().events == 0 {
-                tokio::task::yield_now().await;
-            }
-            settle().await;
+            told.notified().await;
             drop(second.take());
         })
         .await;
@@ -250,7 +253,8 @@ fn two_waiters_for_a_half_free_port_do_not_wake_each_other_for_ever() {
         let wanted = [endpoint("127.0.0.1"), endpoint("::1")];
         let squatter = bind(at("::1"), Options { v6only: true, ..Options::default() }).unwrap();
         let waiting = async {
-            let (first, second) = tokio::join!(one.unbound(&wanted, |_| ()), two.unbound(&wanted, |_| ()));
+            let (first, second) =
+                tokio::join!(one.unbound(&wanted, |_, _| ()), two.unbound(&wanted, |_, _| ()));
             first.unwrap();
             second.unwrap();
         };

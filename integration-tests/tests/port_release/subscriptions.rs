@@ -37,7 +37,7 @@ fn a_wait_that_is_given_up_leaves_no_subscription() {
         let _listener = listen(at("127.0.0.1"), Options::default()).unwrap();
         let wanted = [endpoint("127.0.0.1")];
         {
-            let waiting = ports.unbound(&wanted, |_| ());
+            let waiting = ports.unbound(&wanted, |_, _| ());
             tokio::pin!(waiting);
             tokio::select! {
                 biased;

@@ -9,5 +9,6 @@ mod log;
 mod machine;
 mod service;
 mod site;
+mod sockets;
 mod units;
 mod who;

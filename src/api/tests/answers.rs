@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{HASH, Served, TOOK, three_tunnels};
+use super::{HASH, Served, TOOK, listener, three_tunnels};
 use crate::daemon::handle::Outcome;
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 use crate::port::Holder;
@@ -20,7 +20,7 @@ async fn status_has_the_ancestors_fields_and_ours() {
             "name": "database", "status": "RUNNING", "local_port": "13306", "remote_host": "user@db-server",
             "remote_port": "3306", "hash": HASH, "log_id": "89abcdef", "state": "up",
             "direction": "remote_to_local", "interactive": false, "pid": 4711, "since": "2026-11-24T10:00:00Z",
-            "restarts": 2, "last_error": null, "holder": null,
+            "restarts": 2, "last_error": null, "holder": null, "held_by": [],
             "listeners": ["127.0.0.1:13306", "[::1]:13306"],
             "note": null,
             "connection_errors": null,
@@ -84,9 +84,11 @@ async fn a_done_request_answers_in_the_ancestors_words_and_with_the_phases() {
 #[tokio::test]
 async fn an_unfinished_request_answers_202_and_names_the_holder() {
     let served = Served::with(|_, status| {
-        let holder = Some(Holder { pid: Some(7), command: Some("squat".to_owned()), ..Holder::default() });
+        let holder = Holder { pid: Some(7), command: Some("squat".to_owned()), ..Holder::default() };
+        let held_by = vec![listener(holder.clone())];
+        let state = StateName::AwaitingPort;
         Some(Outcome::Unfinished {
-            status: TunnelStatus { state: StateName::AwaitingPort, holder, ..status.clone() },
+            status: TunnelStatus { state, holder: Some(holder), held_by, ..status.clone() },
         })
     });
     let (status, body) = served.post("/start/database?timeout=0s").await;

@@ -16,9 +16,25 @@ use super::{Listeners, serve};
 use crate::daemon::handle::{Change, Command, Handle, Outcome, ReloadReport, Took, Verb};
 use crate::daemon::snapshot::{AncestorStatus, Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
+use crate::port::{Holder, Occupant, OccupantKind, Protocol};
 use crate::tunnel::StateName;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
+
+/// A listener on port 13306.
+pub(crate) fn listener(holder: Holder) -> Occupant {
+    Occupant {
+        port: 13306,
+        protocol: Protocol::Tcp,
+        kind: OccupantKind::Listener,
+        address: ([127, 0, 0, 1], 13306).into(),
+        dual_stack: false,
+        peer: None,
+        time_wait_ms: None,
+        until: None,
+        holder: Some(holder),
+    }
+}
 
 /// A tunnel that is up.
 pub(crate) fn tunnel(name: &str) -> TunnelStatus {
@@ -38,6 +54,7 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         restarts: 2,
         last_error: None,
         holder: None,
+        held_by: Vec::new(),
         listeners: vec!["127.0.0.1:13306".to_owned(), "[::1]:13306".to_owned()],
         note: None,
         connection_errors: None,
@@ -56,7 +73,7 @@ fn three_tunnels() -> Snapshot {
     Snapshot {
         tunnels: vec![tunnel("database"), web, login],
         config_path: "/etc/portward/config.yaml".to_owned(),
-        config_error: None,
+        ..Snapshot::default()
     }
 }
 
@@ -87,6 +104,7 @@ impl Served {
                         let tunnel = snapshot.tunnels.iter().find(|tunnel| tunnel.hash == hash).unwrap();
                         let _ = reply.send(outcome(verb, tunnel));
                     }
+                    Command::AskAgain { reply } => drop(reply.send(())),
                     Command::Snapshot { reply, .. } => drop(reply.send(Snapshot::clone(&latest.borrow()))),
                     Command::Reload { dry_run: true, reply } => {
                         let report =

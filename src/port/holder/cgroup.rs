@@ -95,12 +95,58 @@ pub(crate) fn path_in(cgroups: &str) -> Option<&str> {
 
 /// The innermost unit in a path.
 pub(crate) fn unit_in(path: &str) -> Option<&str> {
-    let is_unit = |name: &&str| {
-        [".service", ".scope"]
-            .iter()
-            .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()))
-    };
-    path.rsplit('/').find(is_unit)
+    path.rsplit('/').find(|name| is_unit(name))
+}
+
+fn is_unit(name: &str) -> bool {
+    [".service", ".scope", ".socket"]
+        .iter()
+        .any(|suffix| name.strip_suffix(suffix).is_some_and(|stem| !stem.is_empty()))
+}
+
+/// A group of units.
+fn is_slice(name: &str) -> bool {
+    name.strip_suffix(".slice").is_some()
+}
+
+/// A unit as the service manager of this machine, or of a user, knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place<'p> {
+    /// Whose unit it is.
+    pub(crate) manager: Manager,
+    /// The outermost unit: those inside are those of a container, or of a manager in it, and `systemctl` here would take
+    /// their names for units of this machine.
+    pub(crate) unit: &'p str,
+    /// Whether there are such units inside.
+    pub(crate) is_nested: bool,
+}
+
+/// A service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manager {
+    /// pid 1.
+    System,
+    /// The one of this user.
+    User(u32),
+}
+
+/// The unit that a path belongs to; `None` where no service manager of this machine has made the cgroup.
+pub(crate) fn place_in(path: &str) -> Option<Place<'_>> {
+    let mut manager = Manager::System;
+    let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
+    while let Some(name) = names.next() {
+        if is_slice(name) {
+            continue;
+        }
+        let user = name.strip_prefix("user@").and_then(|name| name.strip_suffix(".service")?.parse().ok());
+        if let (Manager::System, Some(uid), Some(_)) = (manager, user, names.peek()) {
+            manager = Manager::User(uid);
+            continue;
+        }
+        let is_nested = names.any(|name| is_unit(name) || is_slice(name));
+        return is_unit(name).then_some(Place { manager, unit: name, is_nested });
+    }
+    None
 }
 
 /// The id of the innermost container in a path: `/docker/ID`, `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`,
@@ -135,6 +181,40 @@ mod tests {
         assert_eq!(unit_of("0::/user.slice\n"), None);
         assert_eq!(unit_of("0::/.service\n"), None);
         assert_eq!(unit_of("nonsense"), None);
+    }
+
+    #[test]
+    fn a_unit_is_that_of_the_manager_of_this_machine_or_of_a_user() {
+        let place = |path| place_in(path).map(|place| (place.manager, place.unit, place.is_nested));
+        let system = |unit, is_nested| Some((Manager::System, unit, is_nested));
+        for (path, expected) in [
+            ("/system.slice/nginx.service", system("nginx.service", false)),
+            ("/system.slice/system-ftp.slice/ftp@1.service/worker", system("ftp@1.service", false)),
+            ("/system.slice/web.socket", system("web.socket", false)),
+            ("/init.scope", system("init.scope", false)),
+            ("/user.slice/user-1000.slice/session-3.scope", system("session-3.scope", false)),
+            ("/user.slice/user-1000.slice/user@1000.service", system("user@1000.service", false)),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/init.scope",
+                Some((Manager::User(1000), "init.scope", false)),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/web.service",
+                Some((Manager::User(1000), "web.service", false)),
+            ),
+            // nginx.service in there is not the one of this machine.
+            (
+                "/machine.slice/systemd-nspawn@web.service/payload/system.slice/nginx.service",
+                system("systemd-nspawn@web.service", true),
+            ),
+            ("/lxc.payload.web/system.slice/nginx.service", None),
+            ("/../../system.slice/nginx.service", None),
+            ("/docker/4fa6", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(place(path), expected, "{path}");
+        }
     }
 
     #[test]

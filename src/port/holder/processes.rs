@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
+use rustix::io::Errno;
 
 /// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
 const MAX_ANCESTORS: usize = 1024;
@@ -19,6 +20,20 @@ const COMMAND_SIZE: u64 = 4096;
 const ENTRIES_SIZE: usize = 16 * 1024;
 /// `socket:[4294967295]` is shorter, and longer texts are no sockets.
 const LINK_SIZE: usize = 32;
+
+/// What the processes of portward are called.
+const PORTWARD: &[u8] = b"portward\n";
+/// Of the processes of any machine and of any container.
+const FIRST_PROCESS: u32 = 1;
+
+/// Which processes have which sockets open.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    /// By inode: the pids, in ascending order, never none.
+    pub(super) pids: BTreeMap<u32, Vec<u32>>,
+    /// Whether every process could be looked into, so that a socket without an owner has none that /proc shows.
+    pub(super) is_complete: bool,
+}
 
 /// The processes of a /proc, which tests bring themselves.
 #[derive(Debug)]
@@ -36,7 +51,7 @@ impl Processes {
     }
 
     /// All pids, in ascending order.
-    fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Vec<u32> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         let mut pids: Vec<u32> =
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -44,12 +59,17 @@ impl Processes {
         pids
     }
 
-    /// Whether `pid` has a socket open whose inode is `wanted`; asks until one is.
+    /// Whether `pid` has a socket open whose inode is `wanted`; asks until one is. `None` if this user may not know.
     ///
     /// A process may have tens of thousands of descriptors: one system call for each, and nothing is allocated.
-    pub(super) fn any_socket(&self, pid: u32, mut wanted: impl FnMut(u32) -> bool) -> bool {
+    pub(super) fn any_socket(&self, pid: u32, mut wanted: impl FnMut(u32) -> bool) -> Option<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(directory) = openat(CWD, self.file(pid, "fd"), flags, Mode::empty()) else { return false };
+        let directory = match openat(CWD, self.file(pid, "fd"), flags, Mode::empty()) {
+            Ok(directory) => directory,
+            // It has ended.
+            Err(Errno::NOENT | Errno::SRCH) => return Some(false),
+            Err(_) => return None,
+        };
         let mut space = [MaybeUninit::uninit(); ENTRIES_SIZE];
         let mut descriptors = RawDir::new(&directory, &mut space);
         while let Some(Ok(descriptor)) = descriptors.next() {
@@ -59,22 +79,35 @@ impl Processes {
             let mut space = [MaybeUninit::uninit(); LINK_SIZE];
             let link = readlinkat_raw(&directory, descriptor.file_name(), &mut space);
             if link.is_ok_and(|(link, _)| socket_inode(link).is_some_and(&mut wanted)) {
-                return true;
+                return Some(true);
             }
         }
-        false
+        Some(false)
     }
 
-    /// The pids that have each of `inodes` open, in ascending order, never none.
-    pub(super) fn owners(&self, inodes: &BTreeSet<u32>) -> BTreeMap<u32, Vec<u32>> {
-        let mut owners: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    /// The inodes of the sockets that `pid` has open; `None` if this user may not see them.
+    pub(super) fn sockets(&self, pid: u32) -> Option<BTreeSet<u32>> {
+        let mut sockets = BTreeSet::new();
+        self.any_socket(pid, |inode| {
+            sockets.insert(inode);
+            false
+        })?;
+        Some(sockets)
+    }
+
+    /// The processes that have any of `inodes` open.
+    pub(super) fn owners(&self, inodes: &BTreeSet<u32>) -> Owners {
+        let mut owners = Owners::default();
         if inodes.is_empty() {
             return owners;
         }
-        for pid in self.pids() {
-            self.any_socket(pid, |inode| {
+        let pids = self.pids();
+        // Where /proc is mounted with `hidepid`, the processes of others are not even listed. This one always is else.
+        owners.is_complete = pids.first() == Some(&FIRST_PROCESS);
+        for pid in pids {
+            let looked = self.any_socket(pid, |inode| {
                 if inodes.contains(&inode) {
-                    let pids = owners.entry(inode).or_default();
+                    let pids = owners.pids.entry(inode).or_default();
                     // A process may have several descriptors of one socket.
                     if pids.last() != Some(&pid) {
                         pids.push(pid);
@@ -82,6 +115,7 @@ impl Processes {
                 }
                 false
             });
+            owners.is_complete &= looked.is_some();
         }
         owners
     }
@@ -121,9 +155,30 @@ impl Processes {
 
     /// Whether `pid` is `ancestor` or a descendant of it.
     pub(super) fn is_descendant_of(&self, pid: u32, ancestor: u32) -> bool {
-        std::iter::successors(Some(pid), |pid| self.parent(*pid))
-            .take(MAX_ANCESTORS)
-            .any(|pid| pid == ancestor)
+        self.line(pid).any(|pid| pid == ancestor)
+    }
+
+    /// Whether `pid` is a portward or a descendant of one.
+    pub(super) fn is_of_portward(&self, pid: u32) -> bool {
+        self.line(pid).any(|pid| fs::read(self.file(pid, "comm")).is_ok_and(|name| name == PORTWARD))
+    }
+
+    /// The effective uid of `pid`.
+    pub(super) fn uid(&self, pid: u32) -> Option<u32> {
+        let status = fs::read_to_string(self.file(pid, "status")).ok()?;
+        // Real, effective, saved, and that for files.
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:"))?
+            .split_ascii_whitespace()
+            .nth(1)?
+            .parse()
+            .ok()
+    }
+
+    /// `pid`, its parent, and so on.
+    fn line(&self, pid: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(pid), |pid| self.parent(*pid)).take(MAX_ANCESTORS)
     }
 
     fn parent(&self, pid: u32) -> Option<u32> {

@@ -21,7 +21,7 @@ fn all_processes_with_the_socket_are_its_owners() {
     a_process(&root, 200, &[], &[7, 9]);
     fs::create_dir(root.path().join("sys")).unwrap();
     let owners = processes.owners(&BTreeSet::from([7, 9, 11]));
-    assert_eq!(owners, BTreeMap::from([(7, vec![200, 1000]), (9, vec![200])]));
+    assert_eq!(owners.pids, BTreeMap::from([(7, vec![200, 1000]), (9, vec![200])]));
     let holder = describe(&processes, 7, 0);
     assert_eq!((holder.pid, holder.others), (Some(200), vec![1000]));
 }
@@ -48,7 +48,7 @@ fn a_holder_has_pid_command_user_start_unit_and_container() {
             unit: Some(format!("docker-{id}.scope")),
             cgroup: Some(format!("/system.slice/docker-{id}.scope")),
             container: Some(id),
-            orphaned: false,
+            ..Holder::default()
         }
     );
 }
@@ -70,11 +70,74 @@ fn of_a_hidden_process_uid_user_and_unit_are_known() {
         ..Holder::default()
     };
     assert_eq!(holder, expected);
+    assert_eq!(holder.to_string(), "a process that portward may not see, of user root in nginx.service");
+}
+
+#[test]
+fn a_socket_has_no_process_only_where_all_could_be_looked_into() {
+    let (root, processes) = a_proc();
+    a_process(&root, 42, &[], &[9]);
+    assert!(describe(&processes, 7, 0).is_hidden(), "pid 1 is not even listed");
+    a_process(&root, 1, &[], &[]);
+    let holder = describe(&processes, 7, 0);
+    assert!(holder.unowned && !holder.is_hidden());
+    assert_eq!(holder.to_string(), "a socket that no process here has open");
+    // Where a directory should be, there is none: as if it might not be read.
+    fs::write(root.path().join("42/not"), "").unwrap();
+    fs::remove_dir_all(root.path().join("42/fd")).unwrap();
+    fs::write(root.path().join("42/fd"), "").unwrap();
+    assert!(describe(&processes, 7, 0).is_hidden());
+}
+
+#[test]
+fn a_service_manager_holds_a_socket_for_a_unit() {
+    let (root, processes) = a_proc();
+    a_process(&root, 1, &[("cgroup", b"0::/init.scope\n"), ("cmdline", b"/sbin/init\0")], &[7]);
+    a_process(&root, 42, &[("cgroup", b"0::/system.slice/web.service\n")], &[8]);
+    let tree = TempDir::new().unwrap();
+    let unit = tree.path().join("system.slice/web.socket");
+    fs::create_dir_all(&unit).unwrap();
+    let cgroup = Some(fs::metadata(&unit).unwrap().ino());
+    let of = |inode| {
+        let owned = Owned { inode, uid: 0, cgroup };
+        describe_by(&processes, &Cgroups::at(tree.path()), &[owned]).remove(0)
+    };
+    assert_eq!(of(7).socket_unit.as_deref(), Some("web.socket"));
+    assert_eq!(of(7).unit.as_deref(), Some("init.scope"));
+    assert_eq!(of(8).socket_unit, None, "the service has taken it over");
+    let hidden = of(9);
     assert_eq!(
-        holder.to_string(),
-        "a process of user root in nginx.service; this user may not see its pid and command line, root may (`sudo \
-         portward who`)"
+        (hidden.socket_unit.as_deref(), hidden.unit.as_deref()),
+        (Some("web.socket"), Some("web.socket"))
     );
+}
+
+#[test]
+fn what_a_process_is_to_this_one_is_told() {
+    let (root, processes) = a_proc();
+    let ours = std::process::id();
+    let stat = |pid: u32, parent: u32| format!("{pid} (x) S {parent} 1 1");
+    let put = |pid: u32, parent: u32, name: &str| {
+        a_process(&root, pid, &[("stat", stat(pid, parent).as_bytes()), ("comm", name.as_bytes())], &[]);
+    };
+    let (parent, child, portward, its) = (4_000_001, 4_000_002, 4_000_003, 4_000_004);
+    put(parent, 1, "sh\n");
+    put(ours, parent, "tests\n");
+    put(child, ours, "ssh\n");
+    put(portward, 1, "portward\n");
+    put(its, portward, "ssh\n");
+    for (pids, expected) in [
+        (&[ours][..], Kinship::Itself),
+        (&[parent], Kinship::Ancestor),
+        (&[child], Kinship::Child),
+        (&[portward], Kinship::Portward),
+        (&[its], Kinship::Portward),
+        (&[4_000_005], Kinship::Stranger),
+        (&[], Kinship::Stranger),
+        (&[its, parent], Kinship::Ancestor),
+    ] {
+        assert_eq!(kinship(&processes, pids), expected, "{pids:?}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub(super) fn tunnel() -> SshTunnel {
         config_file: Some("/etc/portward/ssh config".into()),
         identity_file: None,
         options: [("Port".to_owned(), "2222".to_owned())].into(),
+        env: Default::default(),
         connect_timeout: Duration::from_secs(10),
     }
 }

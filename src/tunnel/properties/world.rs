@@ -20,8 +20,23 @@ pub(super) fn policy(kind: Kind, on_conflict: OnConflict) -> Policy {
     }
 }
 
-pub(super) fn stranger() -> Vec<Holder> {
-    vec![Holder { pid: Some(4711), ..Holder::default() }]
+pub(super) fn stranger() -> Vec<Occupant> {
+    vec![occupant(Some(4711))]
+}
+
+/// A listener of the process `pid`.
+pub(super) fn occupant(pid: Option<u32>) -> Occupant {
+    Occupant {
+        port: 13306,
+        protocol: Protocol::Tcp,
+        kind: OccupantKind::Listener,
+        address: SocketAddr::from(([127, 0, 0, 1], 13306)),
+        dual_stack: false,
+        peer: None,
+        time_wait_ms: None,
+        until: None,
+        holder: Some(Holder { pid, ..Holder::default() }),
+    }
 }
 
 /// One process that the tunnel started.
@@ -184,7 +199,10 @@ impl World {
                 assert!(owners.is_empty(), "a second owner is asked for beside {owners:?}");
                 self.orders.entry(generation).or_default().push_back(Action::RequestForward(generation));
             }
-            Action::CloseForward(generation) | Action::Terminate(generation) | Action::Kill(generation) => {
+            Action::ExplainDelay(generation)
+            | Action::CloseForward(generation)
+            | Action::Terminate(generation)
+            | Action::Kill(generation) => {
                 self.orders.entry(generation).or_default().push_back(action);
             }
             Action::TerminateHolders(generation) | Action::KillHolders(generation) => {
@@ -216,6 +234,8 @@ impl World {
         let Some(process) = self.processes.get_mut(&generation) else { return };
         match order {
             Action::Kill(_) => self.die(generation),
+            // The process need not answer for this.
+            Action::ExplainDelay(_) => self.hear(Event::NotReady(generation, None)),
             Action::Terminate(_) if !process.hung => self.die(generation),
             Action::StartProcess(_) if !process.hung => {
                 if self.policy.kind == Kind::Command {
@@ -259,7 +279,7 @@ impl World {
         let Some((&generation, &at)) = self.deadlines.iter().min_by_key(|(_, at)| **at) else { return };
         self.deadlines.remove(&generation);
         self.now = self.now.max(at);
-        self.hear(Event::DeadlinePassed(generation, None));
+        self.hear(Event::DeadlinePassed(generation));
     }
 
     pub(super) fn happen(&mut self, happening: Happening) {
@@ -375,12 +395,13 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::HoldersSpared(generation, stranger(), failure()),
         Event::PortUnusable(generation, failure()),
         Event::ProcessReady(generation),
+        Event::NotReady(generation, Some(failure())),
         Event::ProcessEnded(generation, failure()),
         Event::ProcessEnded(generation, Failure::new(FailureKind::Config, "no such program")),
         Event::ForwardListening(generation),
         Event::ForwardRefused(generation, failure()),
         Event::ForwardClosed(generation),
         Event::ListenerLost(generation),
-        Event::DeadlinePassed(generation, None),
+        Event::DeadlinePassed(generation),
     ]
 }

@@ -55,12 +55,13 @@ impl Step<'_> {
             }
             Event::PortUnusable(_, failure) => self.port_unusable(failure),
             Event::ProcessReady(generation) => self.process_ready(generation),
+            Event::NotReady(generation, why) => self.not_ready(generation, why),
             Event::ProcessEnded(generation, failure) => self.process_ended(generation, failure),
             Event::ForwardListening(generation) => self.forward_listening(generation),
             Event::ForwardRefused(generation, failure) => self.forward_refused(generation, failure),
             Event::ForwardClosed(generation) => self.forward_closed(generation),
             Event::ListenerLost(generation) => self.listener_lost(generation),
-            Event::DeadlinePassed(generation, reason) => self.deadline_passed(generation, reason),
+            Event::DeadlinePassed(generation) => self.deadline_passed(generation),
         }
     }
 
@@ -73,14 +74,14 @@ impl Step<'_> {
                 self.actions.push(Action::Disarm(generation));
                 self.finish_stopping();
             }
-            Event::DeadlinePassed(..) if killed => {
+            Event::DeadlinePassed(_) if killed => {
                 self.tunnel.last_failure = Some(Failure::new(
                     FailureKind::Killed,
                     "the process does not die of SIGKILL: it is stuck in the kernel (state D in ps), most often on a \
                      network file system",
                 ));
             }
-            Event::DeadlinePassed(..) => {
+            Event::DeadlinePassed(_) => {
                 self.tunnel.ending[index].killed = true;
                 self.kill(generation);
             }
@@ -93,6 +94,7 @@ impl Step<'_> {
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
             | Event::ProcessReady(_)
+            | Event::NotReady(..)
             | Event::ForwardListening(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)

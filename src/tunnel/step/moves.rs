@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Step;
-use crate::port::Holder;
+use crate::port::Occupant;
 use crate::tunnel::backoff::delay;
 use crate::tunnel::state::{Ending, Eviction, Next, Stage, State};
 use crate::tunnel::{Action, Failure, Generation, OnConflict};
@@ -56,10 +56,12 @@ impl Step<'_> {
         &mut self,
         generation: Generation,
         connected: bool,
-        holders: Vec<Holder>,
+        holders: Vec<Occupant>,
         mut eviction: Eviction,
     ) {
-        if self.policy.on_conflict == OnConflict::Kill && eviction == Eviction::None && !holders.is_empty() {
+        // What nobody has, nobody can be made to let go.
+        let is_somebodys = holders.iter().any(|occupant| occupant.holder.is_some());
+        if self.policy.on_conflict == OnConflict::Kill && eviction == Eviction::None && is_somebodys {
             eviction = Eviction::Terminated;
             self.actions.push(Action::TerminateHolders(generation));
             self.arm(generation, self.policy.stop_grace);

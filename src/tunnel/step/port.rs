@@ -1,7 +1,7 @@
 //! What follows from what the kernel says about the port.
 
 use super::Step;
-use crate::port::Holder;
+use crate::port::Occupant;
 use crate::tunnel::state::{Eviction, Stage, State};
 use crate::tunnel::{Action, Failure, Generation, OnConflict};
 
@@ -32,7 +32,7 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn port_held(&mut self, generation: Generation, holders: Vec<Holder>) {
+    pub(super) fn port_held(&mut self, generation: Generation, holders: Vec<Occupant>) {
         match &self.tunnel.state {
             State::AwaitingPort { connected, holders: known, eviction, .. } => {
                 let eviction = if *known == holders { *eviction } else { Eviction::None };
@@ -91,7 +91,7 @@ impl Step<'_> {
     }
 
     /// News of earlier holders is no news of those of today.
-    pub(super) fn holders_spared(&mut self, generation: Generation, spared: &[Holder], failure: Failure) {
+    pub(super) fn holders_spared(&mut self, generation: Generation, spared: &[Occupant], failure: Failure) {
         match &mut self.tunnel.state {
             State::AwaitingPort {
                 holders,

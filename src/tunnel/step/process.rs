@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Step;
 use super::moves::KILL_TIMEOUT;
-use crate::port::Holder;
+use crate::port::Occupant;
 use crate::tunnel::state::{Ending, Eviction, Stage, State};
 use crate::tunnel::{Action, Failure, FailureKind, Generation, Kind, Policy};
 
@@ -92,6 +92,30 @@ impl Step<'_> {
         }
     }
 
+    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<Failure>) {
+        let failure = why.unwrap_or_else(|| not_ready_in_time(self.policy));
+        match self.tunnel.state {
+            State::Connecting { .. } => {
+                self.end(generation);
+                self.fail(failure);
+            }
+            State::Replacing { old, new } if new == generation => {
+                self.end(generation);
+                self.keep_old(old, failure);
+            }
+            State::Replacing { .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     pub(super) fn listener_lost(&mut self, generation: Generation) {
         match self.tunnel.state {
             State::Up { generation: current } if current == generation => {
@@ -121,13 +145,10 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn deadline_passed(&mut self, generation: Generation, reason: Option<Failure>) {
-        let not_ready = reason.unwrap_or_else(|| not_ready_in_time(self.policy));
+    pub(super) fn deadline_passed(&mut self, generation: Generation) {
         match &self.tunnel.state {
-            State::Connecting { .. } => {
-                self.end(generation);
-                self.fail(not_ready);
-            }
+            // It may do something else, or wait for somebody.
+            State::Connecting { .. } => self.actions.push(Action::ExplainDelay(generation)),
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
@@ -141,10 +162,8 @@ impl Step<'_> {
                     ),
                 );
             }
-            State::Replacing { old, new } if *new == generation => {
-                let old = *old;
-                self.end(generation);
-                self.keep_old(old, not_ready);
+            State::Replacing { new, .. } if *new == generation => {
+                self.actions.push(Action::ExplainDelay(generation));
             }
             State::HandingOver { old, new } if *old == generation => {
                 // It hangs. Its port is free when it is dead, and the kernel will say so.
@@ -186,8 +205,9 @@ impl Step<'_> {
     }
 }
 
-fn survived(holders: &[Holder]) -> Failure {
-    let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+fn survived(holders: &[Occupant]) -> Failure {
+    let holders = holders.iter().filter_map(|occupant| occupant.holder.as_ref());
+    let holders: Vec<_> = holders.map(ToString::to_string).collect();
     Failure::new(
         FailureKind::LocalPortHeld,
         format!(

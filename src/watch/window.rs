@@ -12,23 +12,25 @@ const AT_MOST: Duration = Duration::from_secs(1);
 
 /// A burst of changes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
+pub struct Window {
     first: Instant,
     last: Instant,
 }
 
 impl Window {
-    pub(super) fn opened(now: Instant) -> Self {
+    /// A burst has begun.
+    pub fn opened(now: Instant) -> Self {
         Self { first: now, last: now }
     }
 
     /// The burst goes on.
-    pub(super) fn touched(self, now: Instant) -> Self {
+    #[must_use]
+    pub fn touched(self, now: Instant) -> Self {
         Self { last: now, ..self }
     }
 
     /// When to read the file, if nothing more happens until then.
-    pub(super) fn closes(self) -> Instant {
+    pub fn closes(self) -> Instant {
         (self.last + QUIET).min(self.first + AT_MOST)
     }
 }

@@ -27,7 +27,8 @@ impl Step {
 /// file, at a link, or at nothing yet.
 ///
 /// A directory that is replaced as a whole says so itself. Those farther up are left out: notify hears of every file that
-/// is opened in a directory, and `/etc`, `/tmp` or a home directory are never quiet.
+/// is opened in a directory, and `/etc`, `/tmp` or a home directory are never quiet. So that one of those was renamed is not
+/// noticed.
 pub(super) fn of(path: &Path) -> Vec<Step> {
     let mut pending: VecDeque<OsString> = names(path).collect();
     let mut directory = PathBuf::from("/");

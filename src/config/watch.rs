@@ -1,44 +1,21 @@
 //! Hears of every change of the configuration file, however it is saved.
 //!
-//! The kernel tells of changes in directories, never of a path: so [`trail`] finds out through which directories the path
-//! leads, [`directories`] watches those, and every event that names a part of the path opens a [`window`] of quiet, after
-//! which the trail is looked up anew, the file is read, and its content compared with what was last reported.
+//! Every event about what the path leads through, or about the file itself, opens a [`Window`] of quiet, after which the
+//! path is followed anew, the file is read, and its content compared with what was last reported.
 //! While nothing happens, no timer is armed.
 
-mod directories;
-mod trail;
-mod window;
-
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::file::{self, ReadError};
-use directories::Directories;
-use window::Window;
-
-/// The file cannot be watched.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot watch the configuration {path}: {source}; see fs.inotify.max_user_instances and max_user_watches",
-    path = path.display()
-)]
-pub struct WatchError {
-    /// The file.
-    pub path: PathBuf,
-    /// What inotify says.
-    pub source: notify::Error,
-}
+use crate::watch::{Followed, Scope, Watcher, Window};
 
 /// Watches one configuration file.
 #[derive(Debug)]
 pub struct ConfigWatch {
     path: PathBuf,
-    directories: Directories,
-    /// Something about the path has changed.
-    touched: Arc<Notify>,
+    followed: Followed,
     /// Open from the first change until it has been quiet for long enough.
     window: Option<Window>,
     /// What was reported last, an error as its text; `None` before the first time.
@@ -47,14 +24,13 @@ pub struct ConfigWatch {
 
 impl ConfigWatch {
     /// Begins to watch `path`, which need not be there yet. Call [`Self::read_now`] for the content to begin with: what
-    /// changes after this call is not missed.
-    pub fn new(path: &Path) -> Result<Self, WatchError> {
-        let failed = |source| WatchError { path: path.to_owned(), source };
-        let path = std::path::absolute(path).map_err(|error| failed(notify::Error::io(error)))?;
-        let touched = Arc::new(Notify::new());
-        let mut directories = Directories::new(Arc::clone(&touched)).map_err(failed)?;
-        directories.follow(&path).map_err(failed)?;
-        Ok(Self { path, directories, touched, window: None, reported: None })
+    /// changes after this call is not missed, as far as [`Self::trouble`] tells of none. Must be called within a tokio
+    /// runtime.
+    pub fn new(watcher: &Watcher, path: &Path) -> Self {
+        // Without a working directory nothing else is known of the path.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let followed = Followed::new(watcher, vec![path.clone()], Scope::Content);
+        Self { path, followed, window: None, reported: None }
     }
 
     /// Waits until the content (or whether it can be read) differs from what was last reported, and reports it.
@@ -63,11 +39,11 @@ impl ConfigWatch {
         loop {
             match self.window {
                 None => {
-                    self.touched.notified().await;
+                    self.followed.touched().await;
                     self.window = Some(Window::opened(Instant::now()));
                 }
                 Some(window) => tokio::select! {
-                    () = self.touched.notified() => self.window = Some(window.touched(Instant::now())),
+                    () = self.followed.touched() => self.window = Some(window.touched(Instant::now())),
                     () = sleep_until(window.closes()) => {
                         self.window = None;
                         let before = self.reported.take();
@@ -84,15 +60,19 @@ impl ConfigWatch {
     /// Reads the file now, and takes it as reported.
     pub fn read_now(&mut self) -> Result<String, ReadError> {
         // Watched first and read then, so that no change falls between the two.
-        if let Err(error) = self.directories.follow(&self.path) {
-            tracing::warn!(
-                path = %self.path.display(),
-                "cannot watch the configuration any more: {error}; use `portward reload` after a change"
-            );
-        }
+        self.followed.follow();
         let content = file::read(&self.path);
         self.reported = Some(content.as_ref().map(String::clone).map_err(ToString::to_string));
         content
+    }
+
+    /// Why changes may go unnoticed, and what to do then.
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.followed.trouble()?;
+        Some(format!(
+            "changes of {} are not noticed, run `portward reload` after each: {trouble}",
+            self.path.display()
+        ))
     }
 }
 

@@ -1,0 +1,485 @@
+//! What to do about whoever holds a port: one step that is right for that kind of holder, and safe. Pure.
+//!
+//! A command line that looks plausible can cost a machine: `kill 1`, stopping the unit of all containers, or the session of the
+//! reader. So every kind of holder has its own row here, and everything that tells a person about a holder asks for it.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::holder::cgroup::{self, Manager};
+use super::{Holder, Kinship, Occupant, OccupantKind, Protocol, SHORT_CONTAINER_ID};
+use crate::shell;
+
+/// The pid of the first process of a machine or of a container.
+const FIRST_PROCESS: u32 = 1;
+
+/// The next step towards a free port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What to do, as a clause that follows a colon.
+    pub text: String,
+    /// A line for a shell that does it, or that finds out more.
+    pub command: Option<Command>,
+    /// Whether to end the process is all that there is to do, and so `on_conflict: kill` would do.
+    pub can_be_killed: bool,
+}
+
+/// A line for a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    line: String,
+    by: By,
+}
+
+/// Who must run a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum By {
+    Anybody,
+    Root,
+    /// This user, or root.
+    Owner(u32),
+    /// This user and nobody else.
+    User(u32, String),
+    /// A line of `systemctl --user`, for the manager of this user.
+    Manager(u32),
+}
+
+impl Command {
+    /// The line for a reader who runs it as the user `uid`.
+    pub fn for_reader(&self, uid: u32) -> String {
+        let line = &self.line;
+        let sudo = if uid == 0 { "" } else { "sudo " };
+        match &self.by {
+            By::Anybody => line.clone(),
+            By::Owner(owner) | By::User(owner, _) | By::Manager(owner) if *owner == uid => line.clone(),
+            By::Root | By::Owner(_) => format!("{sudo}{line}"),
+            By::User(_, name) if uid == 0 => format!("runuser -u {name} -- {line}"),
+            By::User(_, name) => format!("sudo -u {name} {line}"),
+            By::Manager(owner) => {
+                let rest = line.strip_prefix("systemctl --user").unwrap_or(line);
+                format!("{sudo}systemctl --user --machine={owner}@.host{rest}")
+            }
+        }
+    }
+}
+
+/// For a reader who is not known.
+impl fmt::Display for Command {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sudo = if matches!(self.by, By::Root | By::Owner(_)) { "sudo " } else { "" };
+        write!(formatter, "`{sudo}{}`", self.line)
+    }
+}
+
+/// As a clause, with the line in parentheses.
+impl fmt::Display for Advice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)?;
+        self.command.as_ref().map_or(Ok(()), |command| write!(formatter, " ({command})"))
+    }
+}
+
+/// What kind of holder it is, as far as the next step depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind<'o> {
+    /// Nobody: the kernel remembers a connection.
+    TimeWait,
+    /// Nobody: the address is missing.
+    NoAddress,
+    /// It is not known.
+    Unexplained,
+    /// The kernel is closing a connection that nobody has open any more.
+    Closing,
+    /// Somebody's connection from the port.
+    Client(Option<u32>),
+    /// A service manager, for a socket unit.
+    SocketUnit(Manager, Option<&'o str>),
+    /// The first process of a container.
+    FirstProcess,
+    /// portward's own API.
+    Itself,
+    /// A tunnel of ours.
+    Tunnel(&'o str),
+    /// A process that we have started.
+    Child,
+    /// A tunnel of another portward.
+    Portward,
+    /// A process that has started us.
+    Ancestor,
+    /// A program that keeps the port of a container for its engine.
+    Published(Engine),
+    /// A process in a container, or the one that minds it.
+    Container(Engine, &'o str),
+    /// The port that a client of sshd has forwarded to this machine.
+    SshSession(u32),
+    /// A unit that must go on.
+    Essential(&'o str),
+    /// A unit with units of its own inside.
+    Nested(&'o str),
+    /// A service that may be stopped.
+    Service(Manager, &'o str),
+    /// A process that may be ended.
+    Process,
+    /// A process that may not be seen.
+    Hidden,
+    /// No process at all.
+    Unowned,
+}
+
+/// What runs containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Docker,
+    /// Docker without root.
+    RootlessDocker,
+    Podman,
+    /// Either, without root.
+    Rootless,
+    Kubernetes,
+    Other,
+}
+
+/// The next step for what `occupant` tells of.
+pub fn advice(occupant: &Occupant) -> Advice {
+    let (port, protocol) = (occupant.port, occupant.protocol);
+    let holder = occupant.holder.as_ref();
+    let uid = holder.map_or(0, |holder| holder.uid);
+    let user = || {
+        let name = holder.and_then(|holder| holder.user.as_deref());
+        By::User(uid, name.map_or_else(|| format!("'#{uid}'"), |name| shell::word(name)))
+    };
+    let pids: Vec<String> =
+        holder.iter().flat_map(|holder| holder.pids()).map(|pid| pid.to_string()).collect();
+    let kill = || command(By::Owner(uid), format!("kill {}", pids.join(" ")));
+    let udp = if protocol == Protocol::Udp { " --udp" } else { "" };
+    let who = || command(By::Root, format!("portward who {port}{udp}"));
+    match kind(occupant) {
+        Kind::TimeWait => only("nothing needs to be done, it ends by itself"),
+        Kind::NoAddress => with(
+            "add the address to an interface, or take one that is there for `local_port`",
+            command(By::Anybody, "ip -brief address"),
+        ),
+        Kind::Unexplained => with(
+            "look for a program that has bound the port and does not listen, which kernels before Linux 6.8 do not show",
+            who(),
+        ),
+        Kind::Closing => only("nothing needs to be done, the kernel gives up within some minutes"),
+        Kind::Client(pid) => {
+            let text = format!(
+                "close that connection; `portward doctor` tells how net.ipv4.ip_local_reserved_ports={port} keeps others off \
+                 the port"
+            );
+            if pid.is_some() { only(text) } else { with(text, who()) }
+        }
+        Kind::SocketUnit(manager, Some(unit)) => {
+            let line = format!("stop {}", shell::word(unit));
+            with(
+                format!("stop the socket unit {unit}, and then what it has started"),
+                systemctl(manager, &line),
+            )
+        }
+        Kind::SocketUnit(manager, None) => {
+            let line = format!("list-sockets --all --no-pager | grep ':{port} '");
+            with(
+                "stop the socket unit that the service manager holds the port for",
+                systemctl(manager, &line),
+            )
+        }
+        Kind::FirstProcess => with(
+            "it is the first process of this container, and the container ends with it: stop the container from outside, or \
+             let that process listen elsewhere",
+            command(By::Anybody, format!("ps -o pid,args -p {FIRST_PROCESS}")),
+        ),
+        Kind::Itself => {
+            only("it is this portward's own `api.listen`: change that or the tunnel's `local_port`")
+        }
+        Kind::Tunnel(name) => with(
+            format!("stop the tunnel {name}, which has the port"),
+            command(By::Anybody, format!("portward stop {}", shell::word(name))),
+        ),
+        Kind::Child => {
+            only("it was started by this portward, for another tunnel: give each a port of its own")
+        }
+        Kind::Portward => with(
+            "another portward has it for a tunnel of its own: stop that tunnel alone, `portward stop NAME` as its user",
+            command(user(), "portward status"),
+        ),
+        Kind::Ancestor => {
+            only("portward was started from that process and may end with it: let it close the port itself")
+        }
+        Kind::Published(engine) => published(engine, port, protocol, user()),
+        Kind::Container(engine, id) => container(engine, id, user()),
+        Kind::SshSession(pid) => with(
+            "end the ssh session that has forwarded the port to this machine (`ssh -R`), best at its client",
+            command(By::Owner(0), format!("kill {pid}")),
+        ),
+        Kind::Essential(unit) => with(
+            format!(
+                "let {unit} use another port, or take another `local_port`: do not stop that unit, others need it"
+            ),
+            command(By::Anybody, format!("systemctl status {}", shell::word(unit))),
+        ),
+        Kind::Nested(unit) => with(
+            format!("stop what listens from inside {unit}, which manages processes of its own"),
+            command(By::Anybody, format!("systemctl status {}", shell::word(unit))),
+        ),
+        Kind::Service(manager, unit) => Advice {
+            can_be_killed: !pids.is_empty(),
+            ..with(format!("stop {unit}"), systemctl(manager, &format!("stop {}", shell::word(unit))))
+        },
+        Kind::Process => {
+            let them = if pids.len() == 1 { "that process" } else { "those processes" };
+            Advice { can_be_killed: true, ..with(format!("end {them}"), kill()) }
+        }
+        Kind::Hidden => with("see as root which process that is", who()),
+        Kind::Unowned => unowned(protocol),
+    }
+}
+
+/// The sentence's part about `occupant`, as it follows "the port ...".
+pub fn predicate(occupant: &Occupant, now: Timestamp) -> String {
+    match (occupant.kind, &occupant.holder) {
+        (OccupantKind::TimeWait, _) => {
+            let left = occupant.until.map(|until| until.duration_since(now).as_millis().max(0));
+            let left = left.map(|left| format!(" for another {} s", (left + 999) / 1000));
+            format!("is in TIME_WAIT of a closed connection{}", left.unwrap_or_default())
+        }
+        (OccupantKind::NoAddress, _) => {
+            format!("cannot be bound, for this machine has no address {}", occupant.address.ip())
+        }
+        (OccupantKind::Connection, Some(holder)) if !holder.orphaned => {
+            format!("is the own port of a connection of {holder}")
+        }
+        (_, Some(holder)) => format!("is held by {holder}"),
+        (_, None) => "cannot be bound, and the kernel does not show which socket is in the way".to_owned(),
+    }
+}
+
+fn kind(occupant: &Occupant) -> Kind<'_> {
+    match (occupant.kind, &occupant.holder) {
+        (OccupantKind::TimeWait, _) => Kind::TimeWait,
+        (OccupantKind::NoAddress, _) => Kind::NoAddress,
+        (OccupantKind::Unexplained, _) | (_, None) => Kind::Unexplained,
+        (OccupantKind::Connection, Some(holder)) if holder.orphaned => Kind::Closing,
+        (OccupantKind::Connection, Some(holder)) => Kind::Client(holder.pid),
+        (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) => kind_of_owner(holder),
+    }
+}
+
+fn kind_of_owner(holder: &Holder) -> Kind<'_> {
+    let cgroup = holder.cgroup.as_deref().unwrap_or_default();
+    let place = cgroup::place_in(cgroup);
+    let is_first = holder.pids().any(|pid| pid == FIRST_PROCESS);
+    // A service manager has a unit to itself.
+    let manager = place.filter(|place| place.unit == "init.scope").map(|place| place.manager);
+    match (manager, &holder.socket_unit) {
+        (Some(manager), unit) => return Kind::SocketUnit(manager, unit.as_deref()),
+        (None, Some(unit)) if is_first => return Kind::SocketUnit(Manager::System, Some(unit)),
+        // Made in the cgroup of a socket unit, and who has it now may not be seen: most likely the manager.
+        (None, Some(unit)) if holder.is_hidden() => {
+            return Kind::SocketUnit(place.map_or(Manager::System, |place| place.manager), Some(unit));
+        }
+        (None, _) if is_first => return Kind::FirstProcess,
+        (None, _) => {}
+    }
+    match (holder.kinship, &holder.tunnel) {
+        (Kinship::Itself, _) => return Kind::Itself,
+        (Kinship::Child, Some(tunnel)) => return Kind::Tunnel(tunnel),
+        (Kinship::Child, None) => return Kind::Child,
+        (Kinship::Portward, _) => return Kind::Portward,
+        (Kinship::Ancestor, _) => return Kind::Ancestor,
+        (Kinship::Stranger, _) => {}
+    }
+    if place.is_some_and(|place| is_of_portward(place.unit)) {
+        return Kind::Portward;
+    }
+    if holder.unowned {
+        return Kind::Unowned;
+    }
+    if let Some(kind) = kind_of_container(holder, cgroup) {
+        return kind;
+    }
+    if let Some(pid) = holder.pid
+        && holder.command.as_deref().is_some_and(is_ssh_session)
+    {
+        return Kind::SshSession(pid);
+    }
+    match place {
+        Some(place) if place.is_nested => Kind::Nested(place.unit),
+        Some(place) if is_essential(place.unit) => Kind::Essential(place.unit),
+        Some(place) if place.unit.ends_with(".service") => Kind::Service(place.manager, place.unit),
+        // A session or another scope is more than that process.
+        _ if holder.pid.is_some() => Kind::Process,
+        _ => Kind::Hidden,
+    }
+}
+
+/// Whether the unit is one of portward's.
+fn is_of_portward(unit: &str) -> bool {
+    unit == "portward.service" || unit.starts_with("portward@")
+}
+
+/// Engines, by the program that keeps a port for them. It belongs to the engine's unit, which runs all containers.
+fn kind_of_container<'h>(holder: &'h Holder, cgroup: &'h str) -> Option<Kind<'h>> {
+    let command = holder.command.as_deref().unwrap_or_default();
+    let mut words = command.split(' ');
+    let program = words.next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    let unit = holder.unit.as_deref().unwrap_or_default();
+    let is_docker = || matches!(unit, "docker.service" | "snap.docker.dockerd.service");
+    match program {
+        "docker-proxy" | "dockerd" => return Some(Kind::Published(Engine::Docker)),
+        "rootlesskit" => return Some(Kind::Published(Engine::RootlessDocker)),
+        "slirp4netns" | "pasta" | "pasta.avx2" => return Some(Kind::Published(Engine::Rootless)),
+        "conmon" => {
+            let id = words.skip_while(|word| *word != "-c").nth(1);
+            let engine = if cgroup.contains("crio") { Engine::Kubernetes } else { Engine::Podman };
+            return Some(id.map_or(Kind::Published(engine), |id| Kind::Container(engine, id)));
+        }
+        _ if program.contains("rootlessport") => return Some(Kind::Published(Engine::Podman)),
+        // A process of Docker's unit that may not be seen is most likely a docker-proxy.
+        _ if is_docker() => return Some(Kind::Published(Engine::Docker)),
+        _ => {}
+    }
+    let id = holder.container.as_deref()?;
+    let engine = if cgroup.contains("kubepods") {
+        Engine::Kubernetes
+    } else if cgroup.contains("docker") && cgroup.contains("/user.slice/") {
+        Engine::RootlessDocker
+    } else if cgroup.contains("docker") {
+        Engine::Docker
+    } else if cgroup.contains("libpod") {
+        Engine::Podman
+    } else {
+        Engine::Other
+    };
+    Some(Kind::Container(engine, id))
+}
+
+/// What sshd calls the process that serves one client.
+fn is_ssh_session(command: &str) -> bool {
+    ["sshd: ", "sshd-session: "].iter().any(|name| command.starts_with(name))
+        && !command.contains("[listener]")
+}
+
+/// Whether more depends on the unit than the service that its name tells of: stopping it cuts the network, the names, the
+/// login, the graphical session or all containers of a machine.
+fn is_essential(unit: &str) -> bool {
+    const UNITS: [&str; 25] = [
+        "NetworkManager",
+        "containerd",
+        "crio",
+        "dbus",
+        "dbus-broker",
+        "display-manager",
+        "gdm",
+        "gdm3",
+        "incus",
+        "k3s",
+        "k3s-agent",
+        "kubelet",
+        "libvirtd",
+        "lightdm",
+        "lxd",
+        "networking",
+        "podman",
+        "rke2-agent",
+        "rke2-server",
+        "sddm",
+        "snap.lxd.daemon",
+        "ssh",
+        "sshd",
+        "virtnetworkd",
+        "wpa_supplicant",
+    ];
+    const TEMPLATES: [&str; 6] = ["getty@", "serial-getty@", "ssh@", "sshd@", "user@", "wpa_supplicant@"];
+    let Some(name) = unit.strip_suffix(".service") else { return false };
+    UNITS.contains(&name)
+        || name.starts_with("systemd-")
+        || TEMPLATES.iter().any(|template| name.starts_with(template))
+}
+
+/// The containers of `engine` that publish the port.
+fn published(engine: Engine, port: u16, protocol: Protocol, user: By) -> Advice {
+    let docker = format!("docker ps --filter publish={port}/{protocol}");
+    let podman = format!("podman ps --format '{{{{.Names}}}} {{{{.Ports}}}}' | grep ':{port}->'");
+    let (text, command) = match engine {
+        Engine::Docker => {
+            ("stop the container that publishes the port, and not Docker itself", command(By::Root, docker))
+        }
+        Engine::RootlessDocker => {
+            ("stop the container that publishes the port, and not Docker itself", command(user, docker))
+        }
+        Engine::Podman => ("stop the container that publishes the port", command(user, podman)),
+        Engine::Rootless => (
+            "stop the container that publishes the port, with `podman` or `docker` of the same user",
+            command(user, podman),
+        ),
+        Engine::Kubernetes | Engine::Other => {
+            ("stop the container that has the port", command(By::Root, "crictl ps"))
+        }
+    };
+    with(text, command)
+}
+
+fn container(engine: Engine, id: &str, user: By) -> Advice {
+    let short = id.get(..SHORT_CONTAINER_ID).unwrap_or(id);
+    let word = shell::word(short);
+    match engine {
+        Engine::Docker => {
+            with(format!("stop the container {short}"), command(By::Root, format!("docker stop {word}")))
+        }
+        Engine::RootlessDocker => {
+            with(format!("stop the container {short}"), command(user, format!("docker stop {word}")))
+        }
+        Engine::Podman | Engine::Rootless => {
+            with(format!("stop the container {short}"), command(user, format!("podman stop {word}")))
+        }
+        Engine::Kubernetes => with(
+            format!("delete or move the pod of the container {short}, which Kubernetes would start again"),
+            command(By::Root, format!("crictl ps --id {word}")),
+        ),
+        Engine::Other => only(format!("stop the container {short} with the program that manages it")),
+    }
+}
+
+/// A socket of the kernel's, or of a process that is shown elsewhere only.
+fn unowned(protocol: Protocol) -> Advice {
+    match protocol {
+        Protocol::Udp => with(
+            "it belongs to the kernel, for a network device such as VXLAN or WireGuard, or to a process outside this container: \
+             remove the device, or look on the host",
+            command(By::Anybody, "ip -details link"),
+        ),
+        Protocol::Tcp => with(
+            "it belongs to the kernel, for an NFS, iSCSI or SMB server for example, or to a process outside this container: \
+             stop that server, or look on the host",
+            command(By::Root, "ss -tlnpe"),
+        ),
+    }
+}
+
+fn command(by: By, line: impl Into<String>) -> Command {
+    Command { line: line.into(), by }
+}
+
+/// A line of systemctl. What only reads may be read by anybody.
+fn systemctl(manager: Manager, line: &str) -> Command {
+    let reads = line.starts_with("list-sockets");
+    match manager {
+        Manager::System => command(if reads { By::Anybody } else { By::Root }, format!("systemctl {line}")),
+        Manager::User(uid) => command(By::Manager(uid), format!("systemctl --user {line}")),
+    }
+}
+
+fn with(text: impl Into<String>, command: Command) -> Advice {
+    Advice { command: Some(command), ..only(text) }
+}
+
+fn only(text: impl Into<String>) -> Advice {
+    Advice { text: text.into(), command: None, can_be_killed: false }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Finding out who holds a port while it is waited for: on another thread, one look after the other, and not all the time.
+
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::network::NetworkChanges;
+use super::pace::{self, Pace, Terms};
+use super::{HeldBy, Occupant, OccupantKind, who};
+
+/// How long to wait before what nothing tells of is looked at for the first time, and how long at most.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Holders, and who they are.
+type Told = (Vec<HeldBy>, Vec<Occupant>);
+
+/// Finds out who the holders are.
+#[derive(Debug)]
+pub(super) struct Telling {
+    next: Option<Vec<HeldBy>>,
+    running: Option<JoinHandle<(Told, Duration)>>,
+    pace: Pace,
+}
+
+impl Telling {
+    pub(super) fn new() -> Self {
+        Self { next: None, running: None, pace: Pace::new(Terms::PROCESSES, Instant::now()) }
+    }
+
+    /// Wants to know who these are, and no others any more.
+    pub(super) fn about(&mut self, held: Vec<HeldBy>) {
+        self.next = Some(held);
+    }
+
+    /// Whether there is something to be found out.
+    fn is_due(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Waits until it is known; for ever if nothing is wanted. Cancel-safe.
+    pub(super) async fn told(&mut self) -> Told {
+        loop {
+            if let Some(running) = &mut self.running {
+                let told = running.await;
+                self.running = None;
+                // If the thread panicked, there is nothing to tell; that has been reported.
+                if let Ok((told, cost)) = told {
+                    self.pace.spend(cost, Instant::now());
+                    // Who has been succeeded meanwhile is not told.
+                    if !self.is_due() {
+                        return told;
+                    }
+                }
+            }
+            if !self.is_due() {
+                return std::future::pending().await;
+            }
+            if let Some(rest) = self.pace.rest(Instant::now()) {
+                sleep_until(rest).await;
+            }
+            if let Some(held) = self.next.take() {
+                self.running = Some(spawn_blocking(move || {
+                    let (occupants, cost) = pace::timed(|| who::describe(&held));
+                    ((held, occupants), cost)
+                }));
+            }
+        }
+    }
+}
+
+/// Wake-ups for holders whose end sends no destroy event.
+///
+/// A socket that the kernel has made for itself sends none: that of a VXLAN or WireGuard device, of an NFS or iSCSI server.
+/// Many go with a network link, and rtnetlink tells of that. Of the others nothing tells anybody, and the kernel is asked
+/// after waits that double up to a minute; so it is for those only that are known to have no process.
+#[derive(Debug, Default)]
+pub(super) struct Silent {
+    network: Option<NetworkChanges>,
+    next_look: Option<Duration>,
+}
+
+impl Silent {
+    /// What these holders need. Panics outside a tokio runtime.
+    pub(super) fn of(occupants: &[Occupant]) -> Self {
+        let is_unowned = |occupant: &Occupant| match occupant.kind {
+            OccupantKind::Unexplained => true,
+            OccupantKind::Listener | OccupantKind::Bound | OccupantKind::Connection => {
+                occupant.holder.as_ref().is_some_and(|holder| holder.unowned)
+            }
+            OccupantKind::TimeWait | OccupantKind::NoAddress => false,
+        };
+        // A process that may not be seen may be none. It costs nothing to listen for links; to ask would.
+        let may_go_with_a_link = |occupant: &Occupant| {
+            is_unowned(occupant) || occupant.is_hidden() || occupant.kind == OccupantKind::NoAddress
+        };
+        let network = occupants.iter().any(may_go_with_a_link).then(NetworkChanges::subscribe);
+        let network = network.and_then(|network| {
+            network.inspect_err(|error| tracing::debug!(%error, "changes of the network are not told")).ok()
+        });
+        let next_look = occupants.iter().any(is_unowned).then_some(FIRST_LOOK);
+        Self { network, next_look }
+    }
+
+    /// Whether it has begun to listen: what happened before is not told.
+    pub(super) fn is_listening(&self) -> bool {
+        self.network.is_some()
+    }
+
+    /// Waits until there is reason to ask again; for ever if these holders need nothing.
+    pub(super) async fn stirred(&mut self) {
+        let network = async {
+            match &mut self.network {
+                Some(network) => network.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let look = async {
+            match &mut self.next_look {
+                Some(wait) => {
+                    sleep(*wait).await;
+                    *wait = (*wait * 2).min(LONGEST_WAIT);
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = network => {}
+            () = look => {}
+        }
+    }
+}
