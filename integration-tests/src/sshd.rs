@@ -26,12 +26,14 @@ impl<'lab> Sshd<'lab> {
         Self::start_with(lab, "").await
     }
 
-    /// Starts it on [`SSHD_PORT`] with the lines `extra` in its configuration, in place of those of the same keywords.
+    /// Starts it on [`SSHD_PORT`] with the lines `extra` in its configuration, in place of those of the same keywords;
+    /// a ListenAddress is one more.
     pub async fn start_with(lab: &'lab Lab, extra: &str) -> Self {
         Self::start_on(lab, SSHD_PORT, extra).await
     }
 
-    /// Starts it on `port`, beside others, with the lines `extra` in its configuration, in place of those of the same keywords.
+    /// Starts it on `port`, beside others, with the lines `extra` in its configuration, in place of those of the same keywords;
+    /// a ListenAddress is one more.
     pub async fn start_on(lab: &'lab Lab, port: u16, extra: &str) -> Self {
         let file = |name: &str| lab.path(name).display().to_string();
         let config = format!(
@@ -44,9 +46,9 @@ impl<'lab> Sshd<'lab> {
         // Newer servers punish repeated failures for a while, older ones do not know the word.
         let config = if knows_penalties() { config } else { config.replace("PerSourcePenalties no\n", "") };
         let path = lab.path(format!("sshd_config.{port}"));
-        // For most keywords the first value wins; MaxStartups has its last one.
+        // For most keywords the first value wins, MaxStartups has its last one, and addresses to listen on add up.
         let keyword = |line: &str| line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-        let given: Vec<String> = extra.lines().map(keyword).collect();
+        let given: Vec<String> = extra.lines().map(keyword).filter(|word| word != "listenaddress").collect();
         let others = config.lines().filter(|line| !given.contains(&keyword(line)));
         let lines: Vec<&str> = extra.lines().chain(others).collect();
         fs::write(&path, lines.join("\n") + "\n").unwrap();
