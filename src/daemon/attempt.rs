@@ -195,11 +195,13 @@ impl Attempt {
 
 /// The failure of a port that cannot even be asked about.
 pub(super) fn port_failure(error: &PortError) -> Failure {
-    let kind = match error {
-        PortError::PermissionDenied { .. } => FailureKind::Config,
-        _ => FailureKind::Network,
-    };
-    Failure::new(kind, error.to_string())
+    match error {
+        // A sysctl or the policy of a security module cures it as well, and nothing tells of that.
+        PortError::PermissionDenied(_) => {
+            Failure::new(FailureKind::Config, error.to_string()).retried_slowly()
+        }
+        _ => Failure::new(FailureKind::Network, error.to_string()),
+    }
 }
 
 /// The last lines that a process said.

@@ -49,7 +49,7 @@ pub(super) struct Waiting {
     generation: Generation,
     endpoints: Vec<Endpoint>,
     /// The sockets that were told last, and who has them.
-    held: Vec<HeldBy>,
+    told: Arc<Mutex<Vec<HeldBy>>>,
     occupants: Vec<Occupant>,
 }
 
@@ -91,7 +91,7 @@ impl Outside {
             teller: self.teller.clone(),
             generation,
             endpoints: work.endpoints().to_vec(),
-            held: wait.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            told: wait.told.clone(),
             occupants: occupants.to_vec(),
         })
     }
@@ -178,7 +178,8 @@ impl Effects {
     pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
         let ports = self.ports.clone();
         spawn_blocking(move || {
-            for Waiting { teller, generation, endpoints, held, occupants } in waiting {
+            for Waiting { teller, generation, endpoints, told, occupants } in waiting {
+                let mut held = told.lock().unwrap_or_else(PoisonError::into_inner);
                 // As the wait does: what is known to be held is asked about first.
                 let mut endpoints = ports.usable(&endpoints);
                 endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
@@ -188,6 +189,7 @@ impl Effects {
                     teller.report(Event::PortUnbound(generation));
                 } else if !who::still_tells(&occupants, &held, &now) {
                     teller.report(Event::PortHeld(generation, who::describe(&now)));
+                    *held = now;
                 }
             }
             done();
