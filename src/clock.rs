@@ -46,6 +46,11 @@ impl Clock {
         Moment(self.origin.elapsed())
     }
 
+    /// The moment of an instant.
+    pub fn moment(&self, instant: tokio::time::Instant) -> Moment {
+        Moment(instant.saturating_duration_since(self.origin))
+    }
+
     /// The instant that tokio's timers understand.
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {
         self.origin + moment.0

@@ -10,7 +10,10 @@
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
 //! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
 //! - [`observe`]: log lines, the journal, systemd.
+//! - [`shell`]: words of the lines that a person pastes into a shell.
 //! - [`text`]: texts of others made safe to show.
+//! - [`home`]: the home directory, for `~/` and for children.
+//! - [`watch`]: changes of files, by the process's one inotify instance.
 //! - [`clock`]: the only place that reads a clock.
 
 pub mod api;
@@ -19,9 +22,12 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod home;
 pub mod observe;
 pub mod port;
 pub mod process;
+pub mod shell;
 pub mod ssh;
 pub mod text;
 pub mod tunnel;
+pub mod watch;

@@ -188,12 +188,17 @@ impl Lab {
         )
     }
 
-    /// `ssh`, first in the daemon's PATH: appends a line to `ssh_starts` and becomes the real one, under the same pid.
+    /// `ssh`, first in the daemon's PATH: appends a line to `ssh_starts` and becomes the real one, under the same pid. One that is
+    /// only asked what it would do (-G), or is started by another ssh (-W), is no start.
     fn install_recording_ssh(&self) {
         let starts = self.path("ssh_starts");
         self.install_script(
             "ssh",
-            &format!("echo \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n", starts.display()),
+            &format!(
+                "for word; do case $word in -G|-W) exec /usr/bin/ssh \"$@\" ;; esac; done\n\
+                 echo \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n",
+                starts.display()
+            ),
         );
     }
 }

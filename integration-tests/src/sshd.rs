@@ -21,6 +21,11 @@ pub struct Sshd<'lab> {
 impl<'lab> Sshd<'lab> {
     /// Starts it; it listens when this returns.
     pub async fn start(lab: &'lab Lab) -> Self {
+        Self::start_with(lab, "").await
+    }
+
+    /// Starts it with the lines `extra` at the beginning of its configuration, where the first value of a keyword wins.
+    pub async fn start_with(lab: &'lab Lab, extra: &str) -> Self {
         let file = |name: &str| lab.path(name).display().to_string();
         let config = format!(
             "Port {SSHD_PORT}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
@@ -31,7 +36,7 @@ impl<'lab> Sshd<'lab> {
         );
         // Newer servers punish repeated failures for a while, older ones do not know the word.
         let config = if knows_penalties() { config } else { config.replace("PerSourcePenalties no\n", "") };
-        fs::write(lab.path("sshd_config"), config).unwrap();
+        fs::write(lab.path("sshd_config"), format!("{}\n{config}", extra.trim_end())).unwrap();
         let mut sshd = Self { lab, listener: None, log: Record::default() };
         sshd.start_again().await;
         sshd

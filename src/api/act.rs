@@ -1,6 +1,5 @@
 //! `POST /start`, `/stop`, `/restart`, for one tunnel or for all that are not interactive.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Parameters, Tunnel, answer};
+use super::json::Json;
 use super::lookup::LookupError;
 use super::refusal::Refusal;
 use super::timeout::Timeout;
@@ -93,6 +93,7 @@ async fn act_on_one(
     Tunnel(tunnel): Tunnel,
     Parameters(ActParameters { timeout }): Parameters<ActParameters>,
 ) -> Result<Response, Refusal> {
+    let _place = context.begin_wait()?;
     let acted = act(&context, verb, tunnel, timeout).await?;
     Ok((acted.status.code(), Json(acted)).into_response())
 }
@@ -102,6 +103,7 @@ async fn act_on_all(
     State(context): State<Context>,
     Parameters(ActParameters { timeout }): Parameters<ActParameters>,
 ) -> Result<Response, Refusal> {
+    let _place = context.begin_wait()?;
     let snapshot = context.snapshot().await?;
     let tunnels = snapshot.tunnels.iter().filter(|tunnel| !tunnel.interactive).cloned();
     // All are asked at once, and answered for in the order of the file.

@@ -1,13 +1,13 @@
 //! What every handler is given, and how requests are read.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
 use super::lookup;
@@ -18,13 +18,52 @@ use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 /// The event loop answers within its promise plus this, or it is in trouble and the client should hear so.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What every handler is given.
+/// Streams (events and followed logs) through one door at a time. With [`WAITS`] it leaves a quarter of the connections to
+/// requests that are answered at once.
+const STREAMS: usize = 64;
+
+/// Requests through one door at a time that may wait: those that start, stop and restart tunnels.
+const WAITS: usize = 128;
+
+/// What every handler is given; each door has its own.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     /// The daemon.
     pub(super) handle: Handle,
     /// Streams end with it.
     pub(super) ending: Ending,
+    streams: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
+}
+
+impl Context {
+    pub(super) fn new(handle: Handle, ending: Ending) -> Self {
+        Self {
+            handle,
+            ending,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            waits: Arc::new(Semaphore::new(WAITS)),
+        }
+    }
+
+    /// A place for a stream, as long as what is returned lives.
+    pub(super) fn begin_stream(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Refusal::unavailable(format!(
+                "{STREAMS} clients follow events or logs already, and no more may at a time: end one of them, such as a \
+                 `portward events` or `portward logs --follow` that nobody needs, and ask again"
+            ))
+        })
+    }
+
+    /// A place for a request that may wait, as long as what is returned lives.
+    pub(super) fn begin_wait(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.waits).try_acquire_owned().map_err(|_| {
+            Refusal::unavailable(format!(
+                "{WAITS} requests wait for tunnels already, and no more may at a time: ask again once some are answered"
+            ))
+        })
+    }
 }
 
 impl Context {
@@ -53,8 +92,7 @@ pub(super) async fn answer<T>(
 ) -> Result<T, Refusal> {
     match time::timeout(promised + PATIENCE, question).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
+        Err(_) => Err(Refusal::unavailable(
             "portward's event loop does not answer: look at its log, and restart it if that tells nothing",
         )),
     }

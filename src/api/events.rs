@@ -37,6 +37,7 @@ async fn feed(handle: Handle, outlet: Outlet) -> Result<(), Over> {
             Ok(Change::Config { error }) => {
                 outlet.json("config", &ConfigRead { error: error.as_deref() }).await?;
             }
+            Ok(Change::Warnings(warnings)) => outlet.json("warnings", &warnings).await?,
             Err(RecvError::Lagged(_)) => {
                 // What is still queued is older than the snapshot: going through it would turn back time.
                 changes = changes.resubscribe();

@@ -3,21 +3,16 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::Uid;
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
-use super::lock::{Lock, LockError};
-use super::token::{Token, TokenError};
+use super::socket::{Socket, UnixDoorway};
+use super::token::{TokenError, TokenFile};
 use crate::config::desired::ApiTcp;
-
-/// Connections that the kernel queues for us.
-const BACKLOG: i32 = 128;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -93,22 +88,11 @@ pub enum ApiError {
 /// The API's listeners. The socket's file goes when this goes.
 #[derive(Debug)]
 pub struct Listeners {
-    pub(super) unix: UnixListener,
-    pub(super) tcp: Option<(TcpListener, Token)>,
+    pub(super) unix: UnixDoorway,
+    pub(super) tcp: Option<(TcpListener, TokenFile)>,
     pub(super) socket_file: SocketFile,
     /// Goes last: the socket's file is ours as long as we hold its lock.
-    pub(super) lock: Lock,
-}
-
-/// The socket's file.
-#[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // Nobody is left to tell; the next daemon finds a stale socket and unlinks it.
-        let _ = fs::remove_file(&self.0);
-    }
+    pub(super) lock: Arc<Socket>,
 }
 
 impl Listeners {
@@ -117,14 +101,26 @@ impl Listeners {
     /// Must be called within a tokio runtime. The socket's directory must exist, and only we or root may write in it. A socket
     /// that a dead daemon left behind is replaced; beside it, `portward.lock` keeps a second daemon out.
     pub fn bind(socket: &Path, tcp: Option<&ApiTcp>) -> Result<Self, ApiError> {
-        check_directory(socket, Uid::effective())?;
-        let lock = lock(socket)?;
-        remove_stale(socket)?;
-        let unix =
-            bind_unix(socket).map_err(|source| ApiError::Socket { path: socket.to_owned(), source })?;
-        let socket_file = SocketFile(socket.to_owned());
-        let tcp = tcp.map(|tcp| Ok::<_, ApiError>((bind_tcp(tcp.listen)?, Token::read(&tcp.token_file)?)));
-        Ok(Self { unix, tcp: tcp.transpose()?, socket_file, lock })
+        let (socket, unix) = Socket::bind(socket)?;
+        let socket = Arc::new(socket);
+        let socket_file = SocketFile(Arc::clone(&socket));
+        let tcp = tcp.map(|tcp| Ok::<_, ApiError>((bind_tcp(tcp.listen)?, TokenFile::new(&tcp.token_file)?)));
+        Ok(Self { unix, tcp: tcp.transpose()?, socket_file, lock: socket })
+    }
+
+    /// A handle to make the socket again when its file is gone.
+    pub fn socket(&self) -> Arc<Socket> {
+        Arc::clone(&self.lock)
+    }
+}
+
+/// Ends the socket when it goes: its file is removed, and nobody is accepted any more.
+#[derive(Debug)]
+pub(super) struct SocketFile(Arc<Socket>);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -142,44 +138,6 @@ pub(crate) fn check_directory(socket: &Path, owner: Uid) -> Result<(), ApiError>
         return Err(ApiError::SharedDirectory { path: path.to_owned(), uid, mode });
     }
     Ok(())
-}
-
-fn lock(socket: &Path) -> Result<Lock, ApiError> {
-    let path = socket.with_extension("lock");
-    Lock::take(&path).map_err(|error| match error {
-        LockError::Held(pid) => ApiError::AlreadyRunning { pid, socket: socket.to_owned() },
-        LockError::Io(source) => ApiError::Lock { path, source },
-    })
-}
-
-/// Removes the socket of a daemon that is dead. We hold the lock, so no other portward can be alive on it; but whatever else
-/// answers there is left alone.
-fn remove_stale(socket: &Path) -> Result<(), ApiError> {
-    let error = |source| ApiError::Socket { path: socket.to_owned(), source };
-    let metadata = match fs::symlink_metadata(socket) {
-        Ok(metadata) => metadata,
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(other) => return Err(error(other)),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(error(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by another file")));
-    }
-    match UnixStream::connect(socket) {
-        Ok(_) => Err(ApiError::AlreadyRunning { pid: None, socket: socket.to_owned() }),
-        Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(socket).map_err(error)
-        }
-        Err(other) => Err(error(other)),
-    }
-}
-
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
-    // The file that bind makes takes its mode from the socket: at no time may others connect, whatever the umask.
-    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    socket.listen(BACKLOG)?;
-    UnixListener::from_std(socket.into())
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {

@@ -1,8 +1,8 @@
 //! One daemon for each socket: a lock that the kernel lets go of when its holder ends, however it ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 /// The lock; it holds as long as this lives. Its file stays behind: unlinking it would let two daemons lock two files.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 /// Why the lock was not taken.
@@ -51,6 +51,13 @@ impl Lock {
         };
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Whether it is the file at `path` that is locked: somebody may have removed it, or put another in its place.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let there = fs::symlink_metadata(path).map(|there| (there.dev(), there.ino()));
+        let locked = self.file.metadata().map(|locked| (locked.dev(), locked.ino()));
+        matches!((there, locked), (Ok(there), Ok(locked)) if there == locked)
     }
 }

@@ -1,6 +1,5 @@
 //! `GET /logs` and `GET /logs/{id}`: the recent lines of each tunnel, and those to come.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::context::{Context, Parameters, Tunnel};
+use super::json::Json;
 use super::refusal::Refusal;
 use super::stream::{Outlet, Over, stream};
 use crate::daemon::handle::{Change, Handle};
@@ -65,10 +65,10 @@ pub(super) async fn log(
     State(context): State<Context>,
     Tunnel(tunnel): Tunnel,
     Parameters(LogParameters { lines, follow }): Parameters<LogParameters>,
-) -> Response {
+) -> Result<Response, Refusal> {
     if follow {
         let handle = context.handle.clone();
-        return stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet)).into_response();
+        return Ok(stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet))?.into_response());
     }
     let lines = context.handle.logs().last(&tunnel.hash, lines);
     let recent = Recent {
@@ -78,7 +78,7 @@ pub(super) async fn log(
         lines,
         log_id: tunnel.log_id,
     };
-    Json(recent).into_response()
+    Ok(Json(recent).into_response())
 }
 
 async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Result<(), Over> {
@@ -113,7 +113,7 @@ fn readable_size(bytes: usize) -> String {
     if bytes < KIB {
         return bytes.to_string();
     }
-    // LINES_KEPT bounds it: nothing here grows to gigabytes.
+    // BYTES_KEPT bounds it: nothing here grows to gigabytes.
     let (unit, letter) = if bytes < KIB * KIB { (KIB, 'K') } else { (KIB * KIB, 'M') };
     format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
 }

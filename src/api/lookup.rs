@@ -1,9 +1,8 @@
 //! Which tunnel a request means.
 
+use crate::config::identity::{SHORTEST_PREFIX, is_hash_prefix};
 use crate::daemon::snapshot::TunnelStatus;
-
-/// A prefix of a hash with fewer digits than this names nothing.
-const SHORTEST_PREFIX: usize = 8;
+use crate::text;
 
 /// Why an identifier names no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,17 +33,22 @@ pub(crate) fn find<'a>(tunnels: &'a [TunnelStatus], id: &str) -> Result<&'a Tunn
     if let Some(named) = tunnels.iter().find(|tunnel| tunnel.name == id) {
         return Ok(named);
     }
-    let is_prefix = id.len() >= SHORTEST_PREFIX && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let is_prefix = is_hash_prefix(id);
     let fits = |tunnel: &&TunnelStatus| tunnel.log_id == id || (is_prefix && tunnel.hash.starts_with(id));
     let fitting: Vec<&TunnelStatus> = tunnels.iter().filter(fits).collect();
     match fitting.as_slice() {
-        [] => Err(LookupError::Unknown { id: id.to_owned() }),
+        [] => Err(LookupError::Unknown { id: shown(id) }),
         [tunnel] => Ok(tunnel),
         several => Err(LookupError::Ambiguous {
-            id: id.to_owned(),
+            id: shown(id),
             names: several.iter().map(|tunnel| tunnel.name.clone()).collect(),
         }),
     }
+}
+
+/// Names are shorter than this; what is longer was asked for by no person.
+fn shown(id: &str) -> String {
+    text::excerpt(id, 256).into_owned()
 }
 
 #[cfg(test)]

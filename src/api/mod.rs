@@ -1,14 +1,17 @@
 //! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself.
 //!
 //! On the unix socket for our own user and root (`peer`), on TCP for whoever has the bearer token (`token`). Every answer but a
-//! stream is JSON; every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a client
-//! without a deadline (`serve`, `body`, `deadline`).
+//! stream is JSON (`json`); every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a
+//! client without a deadline (`serve`, `body`, `deadline`), and whoever asks for little gets in, however many are there that ask
+//! for much or for nothing (`guests`).
 
 mod act;
 mod body;
 mod context;
 mod deadline;
 mod events;
+mod guests;
+mod json;
 mod listen;
 mod lock;
 mod logs;
@@ -20,6 +23,7 @@ mod refusal;
 mod reload;
 mod router;
 mod serve;
+mod socket;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,5 +34,6 @@ pub(crate) mod wording;
 pub(crate) use listen::check_directory;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;
+pub use socket::Socket;
 pub use token::TokenError;
 pub(crate) use token::check_token;

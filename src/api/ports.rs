@@ -1,12 +1,12 @@
 //! `GET /ports/{port}`: who holds it, in the words of `portward who --json`.
 
-use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::context::Parameters;
+use super::json::Json;
 use super::refusal::Refusal;
 use crate::port::{Occupant, Ports, Protocol, Question};
 

@@ -1,10 +1,10 @@
 //! `GET /list`, `/status`, `/health` and `/config`: what is, in the ancestor's shapes.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::context::{Context, Tunnel, answer};
+use super::json::Json;
 use super::refusal::Refusal;
 use crate::daemon::snapshot::TunnelStatus;
 use crate::tunnel::StateName;
@@ -33,6 +33,8 @@ pub(super) struct Health {
     config_path: String,
     /// Why the file as it stands is not in force.
     config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    warnings: Vec<String>,
 }
 
 /// A tunnel as the configuration has it.
@@ -104,6 +106,7 @@ pub(super) async fn health(State(context): State<Context>) -> Result<Json<Health
         up: snapshot.tunnels.iter().filter(is_up).count(),
         config_path: snapshot.config_path,
         config_error: snapshot.config_error,
+        warnings: snapshot.warnings,
     }))
 }
 

@@ -1,12 +1,22 @@
 //! Answers that say no, as JSON.
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::json::Json;
 use super::lookup::LookupError;
 use crate::daemon::handle::ShuttingDown;
+use crate::text;
+
+/// Longest reason, in bytes: the list of a configuration's errors.
+const LONGEST: usize = 64 * 1024;
+
+/// Longest reason for a request that makes no sense, in bytes: it repeats what was asked for.
+const LONGEST_ECHO: usize = 1024;
+
+/// When whoever was refused for want of room may ask again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 /// Why a request is refused, and the next step.
 #[derive(Debug)]
@@ -24,11 +34,16 @@ struct Body {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: Body { error: error.into(), message: None } }
+        Self { status, body: Body { error: text::cut(error.into(), LONGEST), message: None } }
     }
 
     pub(super) fn bad_request(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error)
+        Self::new(StatusCode::BAD_REQUEST, text::excerpt(&error.into(), LONGEST_ECHO))
+    }
+
+    /// For now; the client is told when to ask again.
+    pub(super) fn unavailable(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 
     /// The ancestor's words for a missing or wrong token.
@@ -44,6 +59,9 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, Json(self.body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
     }
@@ -61,6 +79,6 @@ impl From<LookupError> for Refusal {
 
 impl From<ShuttingDown> for Refusal {
     fn from(error: ShuttingDown) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error}; ask again once it is started"))
+        Self::unavailable(format!("{error}; ask again once it is started"))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Parameters, answer};
+use super::json::Json;
 use super::refusal::Refusal;
 use crate::daemon::handle::ReloadReport;
 

@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 
 use super::context::Context;
 use super::refusal::Refusal;
-use super::token::{self, Token};
-use super::{act, body, events, logs, ports, read, reload};
+use super::token::{self, TokenFile};
+use super::{act, body, events, guests, logs, ports, read, reload};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -26,12 +26,13 @@ pub(super) fn router(context: Context) -> Router {
         .merge(act::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(guests::answer))
         .layer(middleware::from_fn(body::read))
         .with_state(context)
 }
 
 /// The API for clients that may use it if they have the token.
-pub(super) fn guarded_router(context: Context, token: Token) -> Router {
+pub(super) fn guarded_router(context: Context, token: TokenFile) -> Router {
     router(context).layer(middleware::from_fn_with_state(token, token::require))
 }
 

@@ -11,10 +11,12 @@ use tokio::sync::mpsc::{self, error::SendError};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::context::Context;
+use super::refusal::Refusal;
 use crate::daemon::handle::ShuttingDown;
+use crate::text;
 
 /// Events on their way to one client; who cannot keep up with more is caught up by a snapshot.
-const QUEUE: usize = 16;
+const QUEUE: usize = 2;
 
 /// Where a feed puts its events.
 #[derive(Debug, Clone)]
@@ -33,8 +35,8 @@ impl From<ShuttingDown> for Over {
 impl Outlet {
     /// Sends `data` as JSON.
     pub(super) async fn json<T: serde::Serialize>(&self, name: &str, data: &T) -> Result<(), Over> {
-        let event = Event::default().event(name).json_data(data).map_err(|_| Over)?;
-        self.send(event).await
+        let json = serde_json::to_string(data).map_err(|_| Over)?;
+        self.send(Event::default().event(name).data(text::json(&json))).await
     }
 
     /// Sends `text` as one line of data.
@@ -47,14 +49,15 @@ impl Outlet {
     }
 }
 
-/// A response that streams what `feed` puts into its outlet.
+/// A response that streams what `feed` puts into its outlet; 503 when there are too many streams already.
 pub(super) fn stream<F>(
     context: &Context,
     feed: impl FnOnce(Outlet) -> F,
-) -> Sse<ReceiverStream<Result<Event, Infallible>>>
+) -> Result<Sse<ReceiverStream<Result<Event, Infallible>>>, Refusal>
 where
     F: Future<Output = Result<(), Over>> + Send + 'static,
 {
+    let place = context.begin_stream()?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     let mut ending = context.ending.clone();
     let feed = feed(Outlet(sender.clone()));
@@ -64,6 +67,7 @@ where
             () = ending.begun() => {}
             () = sender.closed() => {}
         }
+        drop(place);
     });
-    Sse::new(ReceiverStream::new(receiver))
+    Ok(Sse::new(ReceiverStream::new(receiver)))
 }

@@ -1,10 +1,11 @@
-//! The bearer token that TCP clients must send.
+//! The bearer token that TCP clients must send. Its file is read for every request, so that a new token counts from the next
+//! request on, and the old one does not.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -53,8 +54,7 @@ pub enum TokenError {
 }
 
 /// The token. It is never shown.
-#[derive(Clone)]
-pub(super) struct Token(Arc<str>);
+struct Token(String);
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Token {
 
 impl Token {
     /// Reads the token from a file that only its owner may read.
-    pub(super) fn read(path: &Path) -> Result<Self, TokenError> {
+    fn read(path: &Path) -> Result<Self, TokenError> {
         let error = |source| TokenError::Read { path: path.to_owned(), source };
         // A FIFO in its place would block the open for ever.
         let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
@@ -83,7 +83,7 @@ impl Token {
         if !is_usable {
             return Err(TokenError::Unusable { path: path.to_owned() });
         }
-        Ok(Self(token.into()))
+        Ok(Self(token.to_owned()))
     }
 
     fn is_in(&self, request: &Request) -> bool {
@@ -98,9 +98,45 @@ pub(crate) fn check_token(path: &Path) -> Result<(), TokenError> {
     Token::read(path).map(drop)
 }
 
+/// The file with the token.
+#[derive(Debug, Clone)]
+pub(super) struct TokenFile {
+    path: Arc<Path>,
+    /// Why the file gave no token the last time; what the log has told.
+    told: Arc<Mutex<Option<String>>>,
+}
+
+impl TokenFile {
+    /// The file `path`, which must hold a token now.
+    pub(super) fn new(path: &Path) -> Result<Self, TokenError> {
+        check_token(path)?;
+        Ok(Self { path: path.into(), told: Arc::default() })
+    }
+
+    /// Today's token. Without one nobody is let through, and the log tells why, once.
+    fn token(&self) -> Option<Token> {
+        let (token, why) = match Token::read(&self.path) {
+            Ok(token) => (Some(token), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != why {
+            match &why {
+                Some(why) => tracing::error!("no request over TCP is let through: {why}"),
+                None => tracing::info!("the API's token file {} holds a token again", self.path.display()),
+            }
+            *told = why;
+        }
+        token
+    }
+}
+
 /// Middleware: lets through who has the token.
-pub(super) async fn require(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if token.is_in(&request) { next.run(request).await } else { Refusal::unauthorized().into_response() }
+pub(super) async fn require(State(file): State<TokenFile>, request: Request, next: Next) -> Response {
+    // A request without any costs no look at the file.
+    let is_right = request.headers().contains_key(AUTHORIZATION)
+        && file.token().is_some_and(|token| token.is_in(&request));
+    if is_right { next.run(request).await } else { Refusal::unauthorized().into_response() }
 }
 
 #[cfg(test)]
@@ -120,7 +156,7 @@ mod tests {
     #[test]
     fn a_private_file_with_one_word_is_a_token() {
         for mode in [0o600, 0o400] {
-            assert_eq!(&*read("s3cret\n", mode).unwrap().0, "s3cret");
+            assert_eq!(read("s3cret\n", mode).unwrap().0, "s3cret");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::daemon::snapshot::TunnelStatus;
+use crate::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::tunnel::{FailureKind, StateName};
@@ -46,6 +46,21 @@ pub(crate) fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
     }
 }
 
+/// What is to be said of a tunnel whatever its state: where a server listens cannot be seen, and clients were turned away.
+/// `elapsed` makes a duration of a time stamp.
+pub(crate) fn remarks(tunnel: &TunnelStatus, elapsed: impl Fn(&str) -> String) -> Vec<String> {
+    let note = tunnel.note.iter().map(|note| format!("is up as far as can be seen from here: {note}."));
+    let errors = tunnel.connection_errors.iter().map(|ConnectionErrors { count, last }| {
+        let failed = if *count == 1 {
+            format!("has failed one client, {} ago", elapsed(&last.at))
+        } else {
+            format!("has failed {count} connections of clients, the last {} ago", elapsed(&last.at))
+        };
+        format!("{failed}: {}.", last.message)
+    });
+    note.chain(errors).collect()
+}
+
 fn next_step(occupant: &Occupant) -> String {
     let advice = advice(occupant);
     let or_kill = if advice.can_be_killed { ", or set `on_conflict: kill`" } else { "" };
@@ -57,7 +72,9 @@ mod tests {
     use super::super::tests::listener;
     use super::super::tests::tunnel;
     use super::*;
+    use crate::daemon::snapshot::FailedConnection;
     use crate::port::{Holder, OccupantKind};
+    use crate::ssh::ConnectionErrorKind;
     use crate::tunnel::Failure;
 
     fn now() -> Timestamp {
@@ -110,5 +127,20 @@ mod tests {
     #[test]
     fn a_tunnel_that_is_up_needs_no_words() {
         assert_eq!(explain(&tunnel("database"), now()), None);
+        assert_eq!(remarks(&tunnel("database"), str::to_owned), Vec::<String>::new());
+    }
+
+    #[test]
+    fn failed_connections_are_told_beside_the_state() {
+        let last = FailedConnection {
+            at: "5s".to_owned(),
+            kind: ConnectionErrorKind::Refused,
+            message: "db does not connect to localhost:1".to_owned(),
+        };
+        let mut up = tunnel("database");
+        up.connection_errors = Some(ConnectionErrors { count: 1, last: last.clone() });
+        insta::assert_snapshot!(remarks(&up, str::to_owned)[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
+        up.connection_errors = Some(ConnectionErrors { count: 12, last });
+        insta::assert_snapshot!(remarks(&up, str::to_owned)[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
     }
 }

@@ -33,11 +33,16 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the daemon in the foreground
     ///
-    /// It reads the configuration, follows it as it is edited, and ends all tunnels on SIGTERM or SIGINT. SIGHUP reloads.
+    /// It reads the configuration, follows it as it is edited, and ends all tunnels on SIGTERM or SIGINT. SIGHUP reloads, and
+    /// makes again what is missing in the runtime directory.
     Run(RunArguments),
     /// Say what is wrong with a configuration, without a daemon
     ///
-    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint.
+    /// A file that a service of the system reads is judged for the user of that service: `~/` is that user's home directory.
+    ///
+    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint. An
+    /// `identity_file` that is missing, or that the daemon cannot read, is a warning on standard error: it may be there by the
+    /// time that ssh needs it.
     Check(CheckArguments),
     /// Show the tunnels: what they do, where they listen, who is in their way
     Status(StatusArguments),

@@ -10,7 +10,7 @@ use super::failure::Failed;
 use super::output;
 use super::sse::Event;
 use crate::api::wording::explain;
-use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::daemon::snapshot::{ConnectionErrors, Snapshot, TunnelStatus};
 use crate::text;
 
 /// What the daemon tells.
@@ -24,6 +24,8 @@ pub(super) enum Told {
     Removed(String),
     /// The configuration was read; why it is not in force, if it is not.
     Config(Option<String>),
+    /// What portward itself cannot do for now.
+    Warnings(Vec<String>),
     /// Something that a later version tells.
     Other,
 }
@@ -46,6 +48,7 @@ impl Told {
             "tunnel" => Self::Tunnel(client.parse(data)?),
             "removed" => Self::Removed(client.parse::<Removed>(data)?.hash),
             "config" => Self::Config(client.parse::<ConfigRead>(data)?.error),
+            "warnings" => Self::Warnings(client.parse(data)?),
             _ => Self::Other,
         })
     }
@@ -62,6 +65,7 @@ impl Told {
             }
             Self::Removed(hash) => picture.tunnels.retain(|tunnel| tunnel.hash != hash),
             Self::Config(error) => picture.config_error = error,
+            Self::Warnings(warnings) => picture.warnings = warnings,
             Self::Other => {}
         }
     }
@@ -92,17 +96,32 @@ fn describe(told: &Told, before: &Snapshot, zone: &TimeZone) -> Vec<String> {
         Told::Snapshot(snapshot) => {
             let config = snapshot.config_error.as_ref().map(|error| not_in_force(error));
             let tunnels = snapshot.tunnels.iter().map(|tunnel| describe_tunnel(tunnel, zone));
-            tunnels.chain(config).collect()
+            tunnels.chain(config).chain(snapshot.warnings.iter().map(|text| warning(text))).collect()
         }
-        Told::Tunnel(tunnel) => vec![describe_tunnel(tunnel, zone)],
+        Told::Tunnel(tunnel) => {
+            let known = before.tunnels.iter().find(|known| known.hash == tunnel.hash);
+            let errors = tunnel.connection_errors.as_ref();
+            let is_new =
+                |_: &&ConnectionErrors| known.is_none_or(|known| known.connection_errors.as_ref() != errors);
+            let failed = errors.filter(is_new).map(|ConnectionErrors { count, last }| {
+                format!("; connections of clients that failed: {count}, the last: {}", last.message)
+            });
+            vec![describe_tunnel(tunnel, zone) + &failed.unwrap_or_default()]
+        }
         Told::Removed(hash) => {
             let name = before.tunnels.iter().find(|tunnel| tunnel.hash == *hash);
             vec![format!("{}: removed", name.map_or(hash, |tunnel| &tunnel.name))]
         }
         Told::Config(Some(error)) => vec![not_in_force(error)],
         Told::Config(None) => vec!["the configuration is in force".to_owned()],
+        Told::Warnings(warnings) if warnings.is_empty() => vec!["no warnings are left".to_owned()],
+        Told::Warnings(warnings) => warnings.iter().map(|text| warning(text)).collect(),
         Told::Other => Vec::new(),
     }
+}
+
+fn warning(text: &str) -> String {
+    format!("warning: {text}")
 }
 
 fn describe_tunnel(tunnel: &TunnelStatus, zone: &TimeZone) -> String {
@@ -145,6 +164,8 @@ mod tests {
             told("removed", &serde_json::json!({"hash": hash})),
             told("config", &serde_json::json!({"error": null})),
             told("config", &serde_json::json!({"error": "line 3: unknown key"})),
+            told("warnings", &serde_json::json!(["changes are not noticed"])),
+            told("warnings", &serde_json::json!([])),
             told("weather", &serde_json::json!("fine")),
         ];
         let lines: Vec<String> =
@@ -156,6 +177,8 @@ mod tests {
         the configuration is in force
         the configuration is not in force, and what ran before goes on:
         line 3: unknown key
+        warning: changes are not noticed
+        no warnings are left
         ");
     }
 

@@ -23,6 +23,7 @@ ENVIRONMENT
   PORTWARD_CONFIG    configuration, as --config
   PORTWARD_SOCKET    the daemon's socket, as --socket
   PORTWARD_LOG       what `run` logs: error, warn, info (default), debug, trace
+  HOME               what `~/` in the configuration is; unset, the home directory in the passwd database
   RUNTIME_DIRECTORY  where the socket is; systemd sets it
   NO_COLOR           no colour on a terminal either
 
@@ -48,11 +49,12 @@ EXAMPLES
 pub(super) const DOCTOR: &str = "\
 Say what on this machine would make a tunnel fail, and the line that mends it
 
-Needs no daemon and no privilege. Tunnels run as the daemon does: if one runs, doctor judges by its user and its capabilities; \
-else, for root, by what the system's unit would give it; and else by who calls.
+Needs no daemon and no privilege. Tunnels run as the daemon does: if one runs, doctor judges by its user, its \
+capabilities and its environment; else, for root, by what the system's unit would give it; and else by who calls.
 
 What is looked at:
   configuration     the file is there and valid
+  file_events       changes of the configuration are noticed: inotify's limits, and network file systems
   sock_diag         the kernel tells who has a port
   destroy_events    the kernel tells when a port is let go
   bound_sockets     the kernel shows sockets that do not listen (Linux 6.8)
@@ -69,7 +71,7 @@ What is looked at:
   held_ports        nobody else has a local port
   time_wait         no closed connection keeps a local port
   cgroup            cgroups tell whose a process is
-  unit              systemd starts portward
+  unit              systemd starts portward, and hides no file from it that a tunnel needs
   journal           the journal takes log lines
 
 Of what is not well it says why that matters, and a line for a shell that mends it; further lines make that last, or are \

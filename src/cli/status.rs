@@ -17,6 +17,8 @@ use crate::text;
 struct Health {
     config_path: String,
     config_error: Option<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 /// Prints the tunnels as they are, and with `watch` again after each change.
@@ -29,8 +31,8 @@ pub(super) async fn status(client: &Client, arguments: &StatusArguments) -> Resu
         return Ok(output::print(&text::json(&answer.body))?);
     }
     let tunnels = client.parse(&answer.body)?;
-    let Health { config_path, config_error } = client.parse(&client.get("/health").await?.body)?;
-    Ok(output::print(&show(&Snapshot { tunnels, config_path, config_error }, arguments)?)?)
+    let Health { config_path, config_error, warnings } = client.parse(&client.get("/health").await?.body)?;
+    Ok(output::print(&show(&Snapshot { tunnels, config_path, config_error, warnings }, arguments)?)?)
 }
 
 async fn watch(client: &Client, arguments: &StatusArguments) -> Result<(), Failed> {

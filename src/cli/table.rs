@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
-use crate::api::wording::explain;
+use crate::api::wording::{explain, remarks};
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 use crate::text;
 use crate::tunnel::StateName;
@@ -69,9 +69,10 @@ pub(super) fn render(
         coloured(&table(tunnels, now, width))
     };
     for tunnel in tunnels {
-        if let Some(why) = explain(tunnel, now) {
+        let ago = |at: &str| at.parse().map_or_else(|_| at.to_owned(), |at| elapsed(at, now));
+        for sentence in explain(tunnel, now).into_iter().chain(remarks(tunnel, ago)) {
             // Writing to a String cannot fail.
-            let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&why));
+            let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&sentence));
         }
     }
     if let Some(error) = &picture.config_error {
@@ -80,6 +81,9 @@ pub(super) fn render(
             "{path} is not in force, and what ran before goes on. Mend it, and portward takes it up:"
         );
         let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
+    }
+    for warning in &picture.warnings {
+        let _ = write!(text, "\n\n{} {}", "warning:".bold(), text::line(warning));
     }
     text
 }
@@ -198,7 +202,7 @@ mod tests {
         Snapshot {
             tunnels: vec![tunnel("database"), waiting, program],
             config_path: "/etc/portward/config.yaml".to_owned(),
-            config_error: None,
+            ..Snapshot::default()
         }
     }
 

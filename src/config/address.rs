@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::desired::HostPort;
 use super::diagnose::{Refusal, quote};
+use super::meant;
 use crate::port::Endpoint;
+use crate::text::is_unsafe;
 
 /// What a port without an address means for a listener of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +17,24 @@ pub(super) enum Listener {
     Command,
 }
 
+/// The keys that two ports belong to which were written as one, as in `8080:80`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// The port to listen on, and the port to connect to.
+    Pair(&'static str, &'static str),
+    /// A command has one port.
+    Command,
+    /// This is the port to connect to; the other key depends on the direction.
+    Other,
+}
+
 /// `13306`, `0.0.0.0:13306`, `[::1]:80`, `localhost:80` or `*:80`: where to listen on this machine.
 pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Refusal> {
-    let (host, port) = split(text)?;
+    let keys = match listener {
+        Listener::Ssh => Keys::Pair("local_port", "remote_port"),
+        Listener::Command => Keys::Command,
+    };
+    let (host, port) = split(text, keys)?;
     let addresses: Vec<IpAddr> = match (host, listener) {
         (None, Listener::Ssh) | (Some("localhost"), _) => {
             vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
@@ -30,7 +47,11 @@ pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Re
                 Refusal::new(format!("{} is not an address of this machine", quote(host)))
                     .hint("write an IP address, `localhost:` for both loopback addresses, or `*:` for all addresses")
             })?;
-            vec![address]
+            if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+                return Err(of_one_interface(host));
+            }
+            // An IPv4 address in IPv6's clothes is an IPv4 address to the kernel, and ssh could not bind it.
+            vec![address.to_canonical()]
         }
     };
     let v6only = |address: &IpAddr| address.is_ipv6() && listener == Listener::Ssh;
@@ -42,7 +63,7 @@ pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Re
 
 /// `3306`, `10.0.0.5:3306`, `db.internal:3306` or `[::1]:3306`: where a forward connects to.
 pub(super) fn target(text: &str) -> Result<HostPort, Refusal> {
-    let (host, port) = split(text)?;
+    let (host, port) = split(text, Keys::Other)?;
     let host = host.unwrap_or("localhost");
     if host == "*" {
         return Err(Refusal::new("`*` is not a host to connect to").hint("write a host name or an address"));
@@ -52,12 +73,13 @@ pub(super) fn target(text: &str) -> Result<HostPort, Refusal> {
 
 /// `8080`, `0.0.0.0:8080` or `*:8080`: where the server listens.
 pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, u16), Refusal> {
-    let (host, port) = split(text)?;
+    let (host, port) = split(text, Keys::Pair("remote_port", "local_port"))?;
     Ok((host.map(str::to_owned), port))
 }
 
 /// Splits `[host:]port`; brackets around an IPv6 address are taken off.
-fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
+fn split(text: &str, keys: Keys) -> Result<(Option<&str>, u16), Refusal> {
+    meant::port(text, keys)?;
     if text.contains('/') {
         return Err(Refusal::new(format!("{} is not a port", quote(text)))
             .hint("unix sockets cannot be forwarded yet: write a port, or address:port"));
@@ -69,6 +91,7 @@ fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {
             Ok(_) => Ok((Some(address), port)),
+            Err(_) if address.contains('%') => Err(of_one_interface(address)),
             Err(_) => Err(Refusal::new(format!("{} is not an IPv6 address", quote(address)))),
         };
     }
@@ -82,6 +105,12 @@ fn split(text: &str) -> Result<(Option<&str>, u16), Refusal> {
     }
     check_host(host)?;
     Ok((Some(host), port))
+}
+
+/// What is bound to a link-local address needs the name of the interface as well, which has no place here.
+fn of_one_interface(address: &str) -> Refusal {
+    Refusal::new(format!("{} is an address of one interface alone, which is not supported", quote(address)))
+        .hint("write another address, or the port alone")
 }
 
 fn port(digits: &str) -> Result<u16, Refusal> {
@@ -107,13 +136,16 @@ pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
             quote(host)
         )));
     }
-    let bad =
-        |letter: &char| letter.is_whitespace() || letter.is_control() || "'`\"$\\;&<>|(){}".contains(*letter);
-    match host.chars().find(bad) {
+    match host.chars().find(|letter| is_never_in_destination(*letter)) {
         Some(letter) => Err(Refusal::new(format!("{} is not a host", quote(host)))
             .hint(format!("take out the character {letter:?}"))),
         None => Ok(()),
     }
+}
+
+/// What ssh refuses in the name of a host (ssh.c, `valid_hostname`), and what would not be seen on a terminal.
+pub(super) fn is_never_in_destination(letter: char) -> bool {
+    letter.is_whitespace() || is_unsafe(letter) || "'`\"$\\;&<>|(){},".contains(letter)
 }
 
 #[cfg(test)]
@@ -145,6 +177,7 @@ mod tests {
         assert_eq!(listens("0.0.0.0:80", Listener::Ssh), ["0.0.0.0:80"]);
         assert_eq!(listens("[::1]:80", Listener::Ssh), ["[::1]:80 v6only"]);
         assert_eq!(listens("*:80", Listener::Ssh), ["0.0.0.0:80", "[::]:80 v6only"]);
+        assert_eq!(listens("[::ffff:127.0.0.1]:80", Listener::Ssh), ["127.0.0.1:80"]);
         assert_eq!(listens("08080", Listener::Ssh), ["127.0.0.1:8080", "[::1]:8080 v6only"]);
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::environment::Environment;
 use crate::port::Endpoint;
 use crate::tunnel::Policy;
 
@@ -106,6 +107,8 @@ pub struct SshTunnel {
     pub identity_file: Option<PathBuf>,
     /// `-o Name=value`; names are letters and digits only, and none of those that portward itself must set.
     pub options: BTreeMap<String, String>,
+    /// Variables that ssh has beyond portward's own.
+    pub env: Environment,
     /// ssh's ConnectTimeout; the whole handshake may take twice as long.
     pub connect_timeout: Duration,
 }
@@ -150,6 +153,10 @@ pub struct HostPort {
 pub struct CommandTunnel {
     /// Program and arguments (never empty); no shell sees them.
     pub argv: Vec<String>,
+    /// Where it runs; `None`: where portward does.
+    pub working_directory: Option<PathBuf>,
+    /// Variables that it has beyond portward's own.
+    pub env: Environment,
     /// Endpoints that must be unbound before the start. A bare port means the wildcard addresses here, because what the
     /// program binds is its own affair; the tunnel is up once one listener that overlaps them is the program's.
     pub listen: Vec<Endpoint>,

@@ -1,19 +1,30 @@
 //! What is wrong with a configuration, with the place in the file and the next step.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
-/// Texts of the file are shown up to this many characters in a message.
+use crate::text;
+
+/// Texts of the file are shown up to this many bytes in a message.
 const QUOTED_AT_MOST: usize = 80;
+
+/// Bytes of a message, and of a hint: the longest lists all keys that are known somewhere.
+const MESSAGE_AT_MOST: usize = 1000;
 
 /// Lines up to this many bytes are shown; longer ones were written by no person, and take long to lay out.
 const SHOWN_LINE_AT_MOST: usize = 1000;
 
-/// More problems than this are counted, not rendered: nobody mends more in one go.
+/// More problems than this are counted, not rendered: nobody mends more in one go;
 const RENDERED_AT_MOST: usize = 50;
+/// nor more than this many bytes, to which the last one may add what it has.
+const RENDERED_BYTES_AT_MOST: usize = 32 * 1024;
+
+/// More problems than this, from the first in the file on, are not even counted: a file of 1 MiB may have a million.
+const KEPT_AT_MOST: usize = 1000;
 
 /// A stretch of one line of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,20 +55,12 @@ pub struct Diagnostic {
 
 /// A text of the file within a message: in back quotes, on one line, and not too long.
 pub(super) fn quote(text: &str) -> String {
-    let mut quoted = String::from("`");
-    for (count, letter) in text.chars().enumerate() {
-        if count == QUOTED_AT_MOST {
-            quoted.push('…');
-            break;
-        }
-        if letter.is_control() {
-            quoted.extend(letter.escape_default());
-        } else {
-            quoted.push(letter);
-        }
-    }
-    quoted.push('`');
-    quoted
+    format!("`{}`", shorten(text))
+}
+
+/// A text of the file within a message, on one line and not too long.
+pub(super) fn shorten(text: &str) -> std::borrow::Cow<'_, str> {
+    text::excerpt(text, QUOTED_AT_MOST)
 }
 
 /// Why a text cannot be what it should be, before it is known where it stands.
@@ -105,22 +108,26 @@ impl serde::de::Error for Refusal {
     }
 }
 
-/// Collects problems from everything that reads the file.
+/// Collects problems from everything that reads the file, each once: what is wrong under `defaults` is met again in every
+/// tunnel.
 #[derive(Debug, Default)]
-pub(super) struct Problems(RefCell<Vec<Diagnostic>>);
+pub(super) struct Problems(RefCell<BTreeSet<Diagnostic>>);
 
 impl Problems {
     /// Notes a problem.
     pub(super) fn report(&self, place: Place, refusal: Refusal) {
-        self.0.borrow_mut().push(Diagnostic { place, message: refusal.message, hint: refusal.hint });
+        let bounded = |text: String| text::excerpt(&text, MESSAGE_AT_MOST).into_owned();
+        let Refusal { message, hint } = refusal;
+        let mut all = self.0.borrow_mut();
+        all.insert(Diagnostic { place, message: bounded(message), hint: hint.map(bounded) });
+        if all.len() > KEPT_AT_MOST {
+            all.pop_last();
+        }
     }
 
-    /// All problems in the order of the file, each once: what is wrong under `defaults` is met again in every tunnel.
+    /// The problems in the order of the file: the first thousand of them.
     pub(super) fn into_sorted(self) -> Vec<Diagnostic> {
-        let mut all = self.0.into_inner();
-        all.sort();
-        all.dedup();
-        all
+        self.0.into_inner().into_iter().collect()
     }
 }
 
@@ -129,7 +136,7 @@ impl Problems {
 pub struct Diagnostics {
     /// The file.
     pub path: PathBuf,
-    /// In the order of the file; never empty.
+    /// In the order of the file; never empty, and a thousand at most.
     pub problems: Vec<Diagnostic>,
     source: String,
 }
@@ -140,48 +147,67 @@ impl Diagnostics {
     }
 
     /// Every problem with its line, a caret below it and its hint; `colour` adds ANSI sequences. Ends without a line end.
+    ///
+    /// The text is bounded: 50 problems or some 32 KiB, and the number of the others.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let lines: Vec<&str> = self.source.lines().collect();
-        let path = self.path.display().to_string();
-        let mut texts: Vec<String> = self
-            .problems
-            .iter()
-            .take(RENDERED_AT_MOST)
-            .map(|problem| {
-                let Place { line, column, .. } = problem.place;
-                let title = Level::ERROR.primary_title(&problem.message);
-                // The last line may be the empty one behind the last line end.
-                let text = lines.get(line - 1).copied().unwrap_or_default();
-                let mut group = if text.len() > SHOWN_LINE_AT_MOST {
-                    title.element(Origin::path(&path).line(line).char_column(column))
-                } else {
-                    let annotation = AnnotationKind::Primary.span(byte_span(text, problem.place));
-                    title.element(Snippet::source(text).line_start(line).path(&path).annotation(annotation))
-                };
-                if let Some(hint) = &problem.hint {
-                    group = group.element(Level::HELP.message(hint));
-                }
-                renderer.render(&[group])
-            })
-            .collect();
-        let silent = self.problems.len().saturating_sub(RENDERED_AT_MOST);
+        let path = text::line(&self.path.display().to_string()).into_owned();
+        let mut texts: Vec<String> = Vec::new();
+        let mut bytes = 0;
+        for problem in self.problems.iter().take(RENDERED_AT_MOST) {
+            // The last line may be the empty one behind the last line end.
+            let line = lines.get(problem.place.line - 1).copied().unwrap_or_default();
+            let text = render_one(&renderer, &path, line, problem);
+            bytes += text.len();
+            texts.push(text);
+            if bytes > RENDERED_BYTES_AT_MOST {
+                break;
+            }
+        }
+        let silent = self.problems.len() - texts.len();
         if silent > 0 {
-            texts.push(format!("... and {silent} more"));
+            texts.push(format!("... and {}", self.more(silent)));
         }
         texts.join("\n\n")
     }
+
+    /// How many problems there are beside those that are shown.
+    fn more(&self, silent: usize) -> String {
+        let least = if self.problems.len() == KEPT_AT_MOST { "at least " } else { "" };
+        format!("{least}{silent} more")
+    }
+}
+
+fn render_one(renderer: &Renderer, path: &str, line: &str, problem: &Diagnostic) -> String {
+    let Place { line: number, column, .. } = problem.place;
+    let title = Level::ERROR.primary_title(&problem.message);
+    // One character for one character: the columns stay what they are.
+    let shown: String = line
+        .chars()
+        .map(|letter| if letter != '\t' && text::is_unsafe(letter) { '\u{fffd}' } else { letter })
+        .collect();
+    let mut group = if line.len() > SHOWN_LINE_AT_MOST {
+        title.element(Origin::path(path).line(number).char_column(column))
+    } else {
+        let annotation = AnnotationKind::Primary.span(byte_span(&shown, problem.place));
+        title.element(Snippet::source(&shown).line_start(number).path(path).annotation(annotation))
+    };
+    if let Some(hint) = &problem.hint {
+        group = group.element(Level::HELP.message(hint));
+    }
+    renderer.render(&[group])
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.path.display())?;
+        formatter.write_str(&text::line(&self.path.display().to_string()))?;
         if let Some(first) = self.problems.first() {
             write!(formatter, ":{}:{}: {}", first.place.line, first.place.column, first.message)?;
         }
         match self.problems.len() {
             0 | 1 => Ok(()),
-            count => write!(formatter, " (and {} more)", count - 1),
+            count => write!(formatter, " (and {})", self.more(count - 1)),
         }
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::desired::{Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
-use super::identity;
 use super::located::{Field, Located};
+use super::paths::Base;
 use super::raw::{self, Direction, DirectionMode, OnConflict};
 use super::values::{Period, Port};
+use super::{identity, meant};
+use crate::text::{self, is_unsafe};
 use crate::tunnel::{self, Kind, Policy};
 
 const MIN_DELAY: Duration = Duration::from_millis(250);
@@ -21,8 +23,8 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 
 /// What the entries of a file have in common.
 pub(super) struct Context<'c> {
-    /// Where the file lies.
-    pub(super) directory: &'c Path,
+    /// What the paths in the file are taken from.
+    pub(super) directory: Base<'c>,
     pub(super) mode: DirectionMode,
     pub(super) problems: &'c Problems,
 }
@@ -31,8 +33,8 @@ pub(super) struct Context<'c> {
 pub(super) struct Checked {
     /// The place of the port that it listens on.
     pub(super) port: Place,
-    /// Whether the name is derived, and not yet unique.
-    pub(super) unnamed: bool,
+    /// The place of the name; `None`: it is derived, and not yet unique.
+    pub(super) name: Option<Place>,
     pub(super) tunnel: Tunnel,
 }
 
@@ -53,14 +55,13 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         local_port: port_text(&raw.local_port),
         direction: direction(raw).as_str().to_owned(),
     };
-    let unnamed = name.is_none();
     let hash = identity::hash(name.as_deref(), &written, interactive);
     let name = name.unwrap_or_else(|| identity::derived_name(&runner(&work), &written.local_port));
     let log_id = identity::log_id(&written);
     let enabled = raw.enabled.value().copied().unwrap_or(true);
     let policy = policy(&work, timing, raw.on_conflict.value());
     let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, policy };
-    Some(Checked { port, unnamed, tunnel })
+    Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
 
 pub(super) fn direction(raw: &raw::Tunnel) -> Direction {
@@ -73,14 +74,19 @@ fn runner(work: &Work) -> String {
         Work::Ssh(ssh) => ssh.destination.clone(),
         Work::Command(command) => {
             let program = command.argv.first().map(Path::new).and_then(Path::file_name);
-            program.map_or_else(|| "command".to_owned(), |name| name.to_string_lossy().into_owned())
+            program
+                .map_or_else(|| "command".to_owned(), |name| text::line(&name.to_string_lossy()).into_owned())
         }
     }
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {
+    let seen: String = name.chars().filter(|letter| !is_unsafe(*letter)).collect();
     let refusal = if name.is_empty() {
         Refusal::new("is empty").hint("remove the line to have a name derived")
+    } else if seen.trim().is_empty() {
+        Refusal::new("shows nothing")
+            .hint("write letters or digits, or remove the line to have a name derived")
     } else if name.starts_with('-') {
         Refusal::new(format!(
             "{} begins with `-`, so the command line would take it for an option",
@@ -90,8 +96,14 @@ fn check_name(name: &str) -> Result<(), Refusal> {
         Refusal::new(format!("longer than {} characters", identity::LONGEST_NAME))
     } else if name.chars().any(char::is_control) {
         Refusal::new(format!("{} holds a control character", quote(name)))
+    } else if let Some(letter) = name.chars().find(|letter| is_unsafe(*letter)) {
+        Refusal::new(format!("{} holds a character that cannot be seen", quote(name))).hint(format!(
+            "take out {}: write {}",
+            letter.escape_unicode(),
+            quote(seen.trim())
+        ))
     } else {
-        return Ok(());
+        return meant::name(name);
     };
     Err(refusal)
 }

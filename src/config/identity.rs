@@ -25,6 +25,14 @@ pub(super) fn log_id(written: &Written) -> String {
     digits
 }
 
+/// A shorter prefix of a hash names no tunnel.
+pub(crate) const SHORTEST_PREFIX: usize = 8;
+
+/// Whether `text` may stand for the tunnels whose hash begins with it.
+pub(crate) fn is_hash_prefix(text: &str) -> bool {
+    text.len() >= SHORTEST_PREFIX && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 fn md5(text: &str) -> String {
     let mut digits = String::with_capacity(32);
     for byte in Md5::digest(text) {

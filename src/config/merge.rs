@@ -1,5 +1,6 @@
 //! `defaults:` merged into a tunnel, key by key.
 
+use super::environment::Variables;
 use super::located::{Field, Located};
 use super::raw::{Defaults, Restart, Ssh, Tunnel};
 use super::values::Options;
@@ -9,12 +10,14 @@ impl Tunnel {
     pub(super) fn merged(&self, defaults: &Defaults) -> Self {
         let mut merged = self.clone();
         if self.command.get().is_some() {
+            merged.working_directory = self.working_directory.or(&defaults.working_directory);
             merged.start_timeout = self.start_timeout.or(&defaults.start_timeout);
         } else {
             merged.remote_host = self.remote_host.or(&defaults.remote_host);
             merged.direction = self.direction.or(&defaults.direction);
             merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
         }
+        merged.env = merge(&self.env, &defaults.env, Variables::merged);
         merged.interactive = self.interactive.or(&defaults.interactive);
         merged.enabled = self.enabled.or(&defaults.enabled);
         merged.restart = merge(&self.restart, &defaults.restart, Restart::merged);

@@ -8,16 +8,21 @@ mod address;
 pub mod desired;
 mod diagnose;
 mod entry;
+pub mod environment;
 mod file;
-mod identity;
+pub(crate) mod identity;
 mod located;
+mod meant;
 mod merge;
 mod node;
 mod overlap;
 mod paths;
 mod raw;
 mod read;
+mod shell;
+mod slips;
 mod ssh;
+pub mod ssh_options;
 mod syntax;
 mod validate;
 mod values;
@@ -30,7 +35,9 @@ pub use desired::Desired;
 pub use diagnose::{Diagnostic, Diagnostics, Place};
 pub use file::ReadError;
 pub use raw::schema;
-pub use watch::{ConfigWatch, WatchError};
+pub use watch::ConfigWatch;
+
+use crate::home;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -43,15 +50,25 @@ pub enum ConfigError {
     Invalid(#[from] Diagnostics),
 }
 
-/// Reads and checks the file `path`.
+/// Reads and checks the file `path`, for a daemon that this process would be.
 pub fn load(path: &Path) -> Result<Desired, ConfigError> {
-    Ok(parse(&file::read(path)?, path)?)
+    load_for(path, home::directory().as_deref())
 }
 
-/// Checks `source`, the text of the file `path`: paths in it are relative to where that file lies.
+/// The same for a daemon of whose user the home directory is `home`.
+pub fn load_for(path: &Path, home: Option<&Path>) -> Result<Desired, ConfigError> {
+    Ok(parse_for(&file::read(path)?, path, home)?)
+}
+
+/// Checks `source`, the text of the file `path`: paths in it are relative to where that file lies, and `~/` is this user's
+/// home directory.
 pub fn parse(source: &str, path: &Path) -> Result<Desired, Diagnostics> {
+    parse_for(source, path, home::directory().as_deref())
+}
+
+fn parse_for(source: &str, path: &Path, home: Option<&Path>) -> Result<Desired, Diagnostics> {
     let problems = diagnose::Problems::default();
-    let desired = validate::desired(source, path, &problems);
+    let desired = validate::desired(source, path, home, &problems);
     match (desired, problems.into_sorted()) {
         (Some(desired), problems) if problems.is_empty() => Ok(desired),
         (_, problems) => Err(Diagnostics::new(path, source, problems)),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::diagnose::{Place, Problems, Refusal, quote};
-use super::syntax;
+use super::{slips, syntax};
 
 /// Nodes that aliases may stand for in all. An alias bomb passes it at once; real files use a handful.
 const ALIASED_NODES: usize = 10_000;
@@ -86,11 +86,13 @@ pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
         }
         if documents > 1 {
             let refusal = Refusal::new("a second YAML document begins here");
-            let hint = "keep one document, and remove the line `---` before the others";
+            let hint = "keep one document, and remove the line `---` or `...` between them";
             problems.report(place(span), refusal.hint(hint));
             return None;
         }
         if let Err((place, refusal)) = builder.take(event, place(span)) {
+            let lines: Vec<&str> = source.lines().collect();
+            let (place, refusal) = slips::template(&lines, place.line).unwrap_or((place, refusal));
             problems.report(place, refusal);
             return None;
         }

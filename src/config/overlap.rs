@@ -1,7 +1,8 @@
 //! Tunnels that would be in each other's way.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use super::desired::{ApiTcp, Forward, SshTunnel, Tunnel, Work};
 use super::diagnose::{Place, Problems, Refusal, quote};
@@ -12,20 +13,21 @@ use crate::port::Endpoint;
 pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems: &Problems) {
     let mut local: HashMap<u16, Vec<(Endpoint, Owner<'_>)>> = HashMap::new();
     if let Some(api) = api {
-        let endpoint = Endpoint::new(api.listen.ip(), api.listen.port());
+        // The API's listener of `[::]` takes IPv4 as well, as far as the machine lets it.
+        let endpoint = Endpoint { address: api.listen, v6only: false, ..Endpoint::new(api.listen.ip(), 0) };
         local
             .entry(api.listen.port())
             .or_default()
             .push((endpoint, Owner { name: "api.listen", line: None }));
     }
-    let mut remote: HashMap<(&str, u16), Vec<(&str, Owner<'_>)>> = HashMap::new();
+    let mut remote: HashMap<(Server<'_>, u16), Vec<(&str, Owner<'_>)>> = HashMap::new();
     for (place, tunnel) in tunnels {
         let owner = Owner { name: &tunnel.name, line: Some(place.line) };
-        if let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind, port, .. }, .. }) =
+        if let Work::Ssh(ssh @ SshTunnel { destination, forward: Forward::Remote { bind, port, .. }, .. }) =
             &tunnel.work
         {
             let bind = bind.as_deref().unwrap_or("localhost");
-            let listeners = remote.entry((destination, *port)).or_default();
+            let listeners = remote.entry((Server::of(ssh), *port)).or_default();
             if let Some((other, first)) = listeners.iter().find(|(other, _)| remote_overlap(bind, other)) {
                 let listens = format!("port {port} of {destination}, bound to {other}");
                 report(problems, *place, owner, *first, &listens);
@@ -35,7 +37,7 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
         }
         let clash = tunnel.work.endpoints().iter().find_map(|endpoint| {
             let listeners = local.get(&endpoint.port())?;
-            listeners.iter().find(|(other, _)| overlap(*endpoint, *other)).copied()
+            listeners.iter().find(|(other, _)| endpoint.overlaps(other)).copied()
         });
         if let Some((other, first)) = clash {
             report(problems, *place, owner, first, &other.to_string());
@@ -65,54 +67,75 @@ fn report(problems: &Problems, place: Place, second: Owner<'_>, first: Owner<'_>
     problems.report(place, refusal.hint("give one of them another port or another address"));
 }
 
-/// Whether two listeners of the same port exclude each other, as the kernel sees it.
-fn overlap(left: Endpoint, right: Endpoint) -> bool {
-    let covers = |wide: Endpoint, narrow: Endpoint| match (wide.address.ip(), narrow.address.ip()) {
-        (IpAddr::V4(wide), IpAddr::V4(narrow)) => wide.is_unspecified() || wide == narrow,
-        (IpAddr::V6(wide), IpAddr::V6(narrow)) => wide.is_unspecified() || wide == narrow,
-        (IpAddr::V6(address), IpAddr::V4(_)) => address.is_unspecified() && !wide.v6only,
-        (IpAddr::V4(_), IpAddr::V6(_)) => false,
-    };
-    left.protocol == right.protocol
-        && left.port() == right.port()
-        && (covers(left, right) || covers(right, left))
+/// Whether two listeners of one port of a server exclude each other, as far as the texts tell what they bind.
+fn remote_overlap(left: &str, right: &str) -> bool {
+    let (left_binds, right_binds) = (remote_endpoints(left), remote_endpoints(right));
+    if left_binds.is_empty() || right_binds.is_empty() {
+        // Which address a name of the server stands for is not known here.
+        return left.eq_ignore_ascii_case(right);
+    }
+    left_binds.iter().any(|left| right_binds.iter().any(|right| left.overlaps(right)))
 }
 
-/// The same for addresses on a server, of which only the texts are known.
-fn remote_overlap(left: &str, right: &str) -> bool {
-    let is_wildcard = |bind: &str| matches!(bind, "*" | "0.0.0.0" | "::");
-    left == right || is_wildcard(left) || is_wildcard(right)
+/// What sshd binds for this address of a forward, whatever its port; nothing for a name.
+fn remote_endpoints(bind: &str) -> Vec<Endpoint> {
+    let addresses: Vec<IpAddr> = match bind {
+        "*" => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        bind if bind.eq_ignore_ascii_case("localhost") => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        bind => bind.parse().into_iter().collect(),
+    };
+    // sshd sets IPV6_V6ONLY, as ssh does.
+    addresses.into_iter().map(|address| Endpoint::new(address, 0)).collect()
+}
+
+/// By what the configuration tells servers apart: the destination, and what sends ssh elsewhere under the same name.
+/// Two of these may still be one server; that shows when it refuses the second listener.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Server<'t> {
+    destination: &'t str,
+    config_file: Option<&'t Path>,
+    route: [Option<&'t str>; ROUTE.len()],
+}
+
+/// The options that say which server a destination stands for.
+const ROUTE: [&str; 4] = ["HostName", "Port", "ProxyCommand", "ProxyJump"];
+
+impl<'t> Server<'t> {
+    fn of(tunnel: &'t SshTunnel) -> Self {
+        let option = |wanted: &str| {
+            let found = tunnel.options.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.map(|(_, value)| value.as_str())
+        };
+        Self {
+            destination: &tunnel.destination,
+            config_file: tunnel.config_file.as_deref(),
+            route: ROUTE.map(option),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::Protocol;
-
-    fn endpoint(text: &str, v6only: bool) -> Endpoint {
-        Endpoint { address: text.parse().unwrap(), v6only, protocol: Protocol::Tcp }
-    }
 
     #[test]
-    fn wildcards_cover_addresses_of_their_family() {
-        let v4_wildcard = endpoint("0.0.0.0:80", false);
-        let v6_wildcard = endpoint("[::]:80", true);
-        let dual_wildcard = endpoint("[::]:80", false);
-        let v4 = endpoint("127.0.0.1:80", false);
-        let v6 = endpoint("[::1]:80", true);
+    fn binds_on_a_server_overlap_as_sshd_would_bind_them() {
         for (left, right, expected) in [
-            (v4_wildcard, v4, true),
-            (v4_wildcard, v6, false),
-            (v6_wildcard, v6, true),
-            (v6_wildcard, v4, false),
-            (v6_wildcard, v4_wildcard, false),
-            (dual_wildcard, v4, true),
-            (dual_wildcard, v4_wildcard, true),
-            (v4, endpoint("127.0.0.2:80", false), false),
-            (v4, endpoint("127.0.0.1:81", false), false),
+            ("localhost", "127.0.0.1", true),
+            ("localhost", "::1", true),
+            ("localhost", "*", true),
+            ("*", "10.0.0.5", true),
+            ("0.0.0.0", "::", false),
+            ("0.0.0.0", "::1", false),
+            ("127.0.0.1", "::ffff:127.0.0.1", true),
+            ("10.0.0.5", "10.0.0.6", false),
+            ("eth0.example", "ETH0.example", true),
+            ("eth0.example", "10.0.0.5", false),
         ] {
-            assert_eq!(overlap(left, right), expected, "{left} {right}");
-            assert_eq!(overlap(right, left), expected, "{right} {left}");
+            assert_eq!(remote_overlap(left, right), expected, "{left} {right}");
+            assert_eq!(remote_overlap(right, left), expected, "{right} {left}");
         }
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The JSON schema is made from these types and their comments, and so is the list of known keys.
 
+use std::collections::BTreeSet;
+
 use schemars::{JsonSchema, Schema};
 
+use super::environment::Variables;
 use super::located::Field;
 use super::values::{Options, Period, Port};
 
@@ -43,6 +46,10 @@ pub(super) struct Tunnel {
     pub(super) enabled: Field<bool>,
     /// Program and arguments, instead of `remote_host`; no shell sees them.
     pub(super) command: Field<Vec<Field<String>>>,
+    /// Where a command runs. Default: where portward does, which is `/` for a service.
+    pub(super) working_directory: Field<String>,
+    /// Variables of the environment of the command, or of ssh, beyond portward's own.
+    pub(super) env: Field<Variables>,
     /// What a command speaks on `local_port`. Default: `tcp`.
     pub(super) protocol: Field<Protocol>,
     /// How long a command may take until it listens. Default: 30s.
@@ -69,6 +76,10 @@ pub(super) struct Defaults {
     pub(super) interactive: Field<bool>,
     /// See the tunnel's key.
     pub(super) enabled: Field<bool>,
+    /// See the tunnel's key; for tunnels with `command`.
+    pub(super) working_directory: Field<String>,
+    /// See the tunnel's key; merged name by name.
+    pub(super) env: Field<Variables>,
     /// See the tunnel's key; for tunnels with `command`.
     pub(super) start_timeout: Field<Period>,
     /// See the tunnel's key; merged key by key, for tunnels without `command`.
@@ -174,6 +185,24 @@ pub(super) enum OnConflict {
     Wait,
     /// End exactly the processes that hold it: all of them, or where one may not be ended, none.
     Kill,
+}
+
+/// Every key that may occur in the file, wherever.
+pub(super) fn known_keys() -> BTreeSet<String> {
+    let schema = schema().to_value();
+    let mut keys = BTreeSet::new();
+    let mut pending = vec![&schema];
+    while let Some(value) = pending.pop() {
+        if let Some(properties) = value.get("properties").and_then(serde_json::Value::as_object) {
+            keys.extend(properties.keys().cloned());
+        }
+        match value {
+            serde_json::Value::Object(members) => pending.extend(members.values()),
+            serde_json::Value::Array(elements) => pending.extend(elements),
+            _ => {}
+        }
+    }
+    keys
 }
 
 /// The JSON schema of the configuration, as committed in config/portward.schema.json.

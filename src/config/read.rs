@@ -12,7 +12,11 @@ use serde::forward_to_deserialize_any;
 
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{FIELD, LOCATED};
+use super::meant::{self, Wanted};
 use super::node::{Entry, Kind, Node};
+
+/// A longer word, in bytes, is no slip of a known one.
+const LONGEST_SLIP: usize = 64;
 
 /// Reads a `T` from `node`. `None`: it could not be read at all, which is reported.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &'de Node, problems: &'de Problems) -> Option<T> {
@@ -39,22 +43,28 @@ impl<'de> Reader<'de> {
     }
 
     /// "expected X, found what the node is".
-    fn unexpected(&self, expected: &str) -> Refusal {
+    fn unexpected(&self, wanted: Wanted) -> Refusal {
+        let meant = meant::form(self.name, wanted, self.node);
         if self.node.is_null() {
-            return Refusal::new("has no value").hint("give it a value or remove the line");
+            let next = meant.unwrap_or_else(|| "give it a value or remove the line".to_owned());
+            return Refusal::new("has no value").hint(next);
         }
         let found = match &self.node.kind {
             Kind::Scalar { text, .. } => quote(text),
             Kind::Sequence(_) => "a list".to_owned(),
             Kind::Mapping(_) => "a mapping".to_owned(),
         };
-        Refusal::new(format!("expected {expected}, found {found}"))
+        let refusal = Refusal::new(format!("expected {}, found {found}", wanted.name()));
+        match meant {
+            Some(meant) => refusal.hint(meant),
+            None => refusal,
+        }
     }
 
     fn entries(&self) -> Result<&'de [Entry], Refusal> {
         match &self.node.kind {
             Kind::Mapping(entries) => Ok(entries),
-            Kind::Scalar { .. } | Kind::Sequence(_) => Err(self.unexpected("a mapping of keys to values")),
+            Kind::Scalar { .. } | Kind::Sequence(_) => Err(self.unexpected(Wanted::Mapping)),
         }
     }
 
@@ -62,7 +72,7 @@ impl<'de> Reader<'de> {
     fn text(&self) -> Result<&'de str, Refusal> {
         match self.node.text() {
             Some(text) if !self.node.is_null() => Ok(text),
-            _ => Err(self.unexpected("a text or a number")),
+            _ => Err(self.unexpected(Wanted::Text)),
         }
     }
 
@@ -81,6 +91,9 @@ impl<'de> Reader<'de> {
             let hint = match meant {
                 _ if written == "<<" => {
                     "merge keys are not read: put what tunnels share under `defaults:`".to_owned()
+                }
+                _ if written.starts_with("x-") || written.starts_with('.') => {
+                    "put what tunnels share under `defaults:`; anchors need no key of their own".to_owned()
                 }
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("known here: {}", list(known)),
@@ -119,7 +132,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         // Which words are a boolean is YAML's affair. Quotes do not matter: the ancestor's shell did not see them.
         match self.node.text().map(serde_yaml::from_str) {
             Some(Ok(serde_yaml::Value::Bool(value))) => visitor.visit_bool(value),
-            _ => Err(self.unexpected("true or false")),
+            _ => Err(self.unexpected(Wanted::Boolean)),
         }
     }
 
@@ -130,7 +143,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 name: self.name,
                 problems: self.problems,
             }),
-            Kind::Scalar { .. } | Kind::Mapping(_) => Err(self.unexpected("a list")),
+            Kind::Scalar { .. } | Kind::Mapping(_) => Err(self.unexpected(Wanted::List)),
         }
     }
 
@@ -278,8 +291,32 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     }
 }
 
+/// Keys of other programs, and ours for the same.
+const SYNONYMS: [(&str, &str); 12] = [
+    ("args", "command"),
+    ("cmd", "command"),
+    ("cwd", "working_directory"),
+    ("destination", "remote_host"),
+    ("environment", "env"),
+    ("exec", "command"),
+    ("host", "remote_host"),
+    ("hostname", "remote_host"),
+    ("identity", "identity_file"),
+    ("server", "remote_host"),
+    ("workdir", "working_directory"),
+    ("working_dir", "working_directory"),
+];
+
 /// The known word that `written` was probably meant to be.
 fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
+    // Far longer than any of them: it was not meant to be one, and comparing would take long.
+    if written.len() > LONGEST_SLIP {
+        return None;
+    }
+    let synonym = SYNONYMS.iter().find(|(other, _)| other.eq_ignore_ascii_case(written));
+    if let Some(word) = synonym.and_then(|(_, word)| known.iter().find(|known| *known == word)) {
+        return Some(word);
+    }
     let distance = |word: &str| strsim::damerau_levenshtein(&written.to_lowercase(), word);
     let (distance, word) = known.iter().map(|word| (distance(word), *word)).min()?;
     // A third of the letters wrong is still a slip; more is another word.

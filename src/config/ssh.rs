@@ -2,55 +2,122 @@
 
 use std::collections::BTreeMap;
 
-use super::address::check_host;
+use super::address::{check_host, is_never_in_destination};
 use super::diagnose::{Problems, Refusal, quote};
 use super::raw::Ssh;
+use super::ssh_options::SSH_OPTIONS;
 
 /// A destination's most characters: a host name has at most 253, and a user before it.
 const LONGEST_DESTINATION: usize = 320;
 
-/// Options that portward sets itself or that would take a connection out of its hands, and what to do instead.
-const RESERVED_OPTIONS: &[(&str, &str)] = &[
-    ("BatchMode", "a tunnel where a person must authenticate has `interactive: true`"),
-    ("ClearAllForwardings", "portward asks for the forwards itself"),
-    ("ConnectTimeout", "set `ssh.connect_timeout` instead"),
-    ("ControlMaster", "portward keeps a control socket of its own for each tunnel"),
-    ("ControlPath", "portward keeps a control socket of its own for each tunnel"),
-    ("ControlPersist", "portward ends its connections itself"),
-    ("DynamicForward", "write a tunnel with `direction: dynamic` instead"),
-    ("ForkAfterAuthentication", "portward keeps ssh in the foreground to watch it"),
-    ("LocalCommand", "let a systemd unit run what belongs to a tunnel"),
-    ("LocalForward", "write a tunnel with `local_port` and `remote_port` instead"),
-    ("PermitLocalCommand", "let a systemd unit run what belongs to a tunnel"),
-    ("RemoteCommand", "a tunnel runs no command on the server"),
-    ("RemoteForward", "write a tunnel with `direction: local_to_remote` instead"),
-    ("RequestTTY", "a tunnel has no terminal"),
-    ("SessionType", "a tunnel has no session on the server"),
-];
-
-/// An ssh destination: what ssh cannot mistake for an option, and no shell for anything but a word.
+/// An ssh destination, by ssh's own rules (ssh.c, `valid_hostname` and `valid_ruser`; misc.c, `parse_uri`) and stricter where a
+/// shell would see it: a ProxyCommand may hold `%r` and `%h`.
 pub(super) fn check_destination(text: &str) -> Result<(), Refusal> {
-    let rest = text.strip_prefix("ssh://").unwrap_or(text);
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if host.is_empty() {
-        return Err(Refusal::new(format!("{} has no host", quote(text)))
-            .hint("write user@host or a Host alias of ssh_config"));
-    }
     if text.len() > LONGEST_DESTINATION {
         return Err(Refusal::new(format!("longer than {LONGEST_DESTINATION} characters")));
     }
-    check_host(text)?;
-    check_host(host)?;
-    let is_uri = rest.len() < text.len();
-    match host.split_once(':') {
-        Some((_, port))
-            if !is_uri && !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) =>
+    match text.strip_prefix("ssh://") {
+        Some(rest) => check_uri(text, rest),
+        None => check_user_and_host(text),
+    }
+}
+
+fn check_user_and_host(text: &str) -> Result<(), Refusal> {
+    let (user, host) = text.rsplit_once('@').map_or((None, text), |(user, host)| (Some(user), host));
+    check_parts(text, user, host)?;
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let user = user.map_or_else(String::new, |user| format!("{user}@"));
+        return Err(Refusal::new(format!("{}: ssh does not take brackets here", quote(text)))
+            .hint(format!("write {user}{address}; a port goes under `ssh: options:` as `Port:`")));
+    }
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !name.contains(':')
+                && !port.is_empty()
+                && port.bytes().all(|digit| digit.is_ascii_digit()) =>
         {
             Err(Refusal::new(format!("{}: ssh does not take a port here", quote(text)))
                 .hint(format!("write ssh://{text}, or set `Port: {port}` under `ssh: options:`")))
         }
+        Some((name, port)) if name.ends_with(']') => {
+            let user = user.map_or_else(String::new, |user| format!("{user}@"));
+            let address = name.trim_start_matches('[').trim_end_matches(']');
+            Err(Refusal::new(format!("{}: ssh does not take a port here", quote(text)))
+                .hint(format!("write {user}{address}, and set `Port: {port}` under `ssh: options:`")))
+        }
         _ => Ok(()),
     }
+}
+
+/// `ssh://[user@]host[:port][/]`
+fn check_uri(text: &str, rest: &str) -> Result<(), Refusal> {
+    let (user, rest) = rest.split_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
+    let decoded = match user.map(percent_decoded) {
+        Some(None) => {
+            return Err(Refusal::new(format!("{} is not a URI", quote(text)))
+                .hint("write % as %25, or write user@host without ssh://"));
+        }
+        Some(decoded) => decoded,
+        None => None,
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.starts_with('[') {
+        return Err(Refusal::new(format!("{}: ssh does not take an IPv6 address in a URI", quote(text)))
+            .hint("write user@address without brackets, and set `Port:` under `ssh: options:`"));
+    }
+    let (host, port) = rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)));
+    check_parts(text, decoded.as_deref(), host)?;
+    let is_name = host.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '_')
+        && host.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+        && !host.contains("..");
+    if !is_name {
+        return Err(Refusal::new(format!("{}: {} is not a host name", quote(text), quote(host)))
+            .hint("ssh takes letters, digits, dots, dashes and underscores in a URI, and no path"));
+    }
+    match port.map(str::parse::<u16>) {
+        None | Some(Ok(1..)) => Ok(()),
+        Some(Ok(0) | Err(_)) => Err(Refusal::new(format!("{} has no valid port", quote(text)))
+            .hint("write ssh://user@host:port with a port from 1 to 65535, or without one")),
+    }
+}
+
+fn check_parts(text: &str, user: Option<&str>, host: &str) -> Result<(), Refusal> {
+    if host.is_empty() {
+        return Err(Refusal::new(format!("{} has no host", quote(text)))
+            .hint("write user@host or a Host alias of ssh_config"));
+    }
+    if let Some(user) = user {
+        check_user(text, user)?;
+    }
+    check_host(host)
+}
+
+/// A backslash is part of names such as `CORP\alice`; at the end it would escape what follows.
+fn check_user(text: &str, user: &str) -> Result<(), Refusal> {
+    let refusal = || Refusal::new(format!("{}: {} is not a user name", quote(text), quote(user)));
+    if user.is_empty() || user.starts_with('-') || user.contains("://") || user.ends_with('\\') {
+        return Err(refusal().hint("write user@host"));
+    }
+    match user.chars().find(|letter| !"\\,".contains(*letter) && is_never_in_destination(*letter)) {
+        Some(letter) => Err(refusal().hint(format!("take out the character {letter:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// What `%41` and the like stand for; `None` if a `%` begins nothing of the kind, or not a text.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        let digits = std::str::from_utf8(&digits).ok().filter(|digits| !digits.starts_with('+'))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Reports every option of `ssh` that is not one, or not for the user to set.
@@ -59,16 +126,18 @@ pub(super) fn check_options(ssh: &Ssh, problems: &Problems) {
     let mut seen = BTreeMap::new();
     for (name, value) in &options.0 {
         let written = &name.value;
-        let reserved = RESERVED_OPTIONS.iter().find(|(option, _)| option.eq_ignore_ascii_case(written));
+        let reserved = SSH_OPTIONS
+            .iter()
+            .find(|option| option.is_reserved() && option.name.eq_ignore_ascii_case(written));
         if written.is_empty() || !written.bytes().all(|letter| letter.is_ascii_alphanumeric()) {
             let refusal = Refusal::new(format!("{} is not an ssh option", quote(written)));
             problems.report(
                 name.place,
                 refusal.hint("names of options are letters and digits only: see `man ssh_config`"),
             );
-        } else if let Some((option, instead)) = reserved {
-            problems
-                .report(name.place, Refusal::new(format!("`{option}` is portward's to set")).hint(*instead));
+        } else if let Some(option) = reserved {
+            let refusal = Refusal::new(format!("`{}` is portward's to set", option.name));
+            problems.report(name.place, refusal.hint(option.why));
         } else if let Some(line) = seen.insert(written.to_ascii_lowercase(), name.place.line) {
             let refusal = Refusal::new(format!("duplicate option `{written}`: ssh does not mind the case"));
             problems.report(

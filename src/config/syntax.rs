@@ -3,11 +3,17 @@
 use saphyr_parser::ScanError;
 
 use super::diagnose::{Place, Problems, Refusal};
+use super::slips;
 
 /// What the parser says, and what a person probably did.
 const SLIPS: &[(&str, &str)] = &[
     ("simple key expected", "a key is followed by a colon and a space, as in `local_port: 13306`"),
     ("simple key expect", "a key is followed by a colon and a space, as in `local_port: 13306`"),
+    ("trailing content", "put a comma between the two, or quotes around all of it"),
+    ("escape character", "write a text with backslashes in single quotes"),
+    ("hexadecimal", "write a text with backslashes in single quotes"),
+    ("unknown anchor", "write the value out, or in quotes if it is to begin with `*`"),
+    ("unexpected character", "put the value in quotes"),
     ("quoted scalar", "close the quotes"),
     ("flow", "close the bracket or the brace"),
     (
@@ -29,25 +35,12 @@ pub(super) fn report(source: &str, error: &ScanError, problems: &Problems) {
         let length = lines.get(place.line - 2).map_or(0, |line| line.chars().count());
         place = Place { line: place.line - 1, column: length + 1, length: 1 };
     }
-    let refusal = Refusal::new(format!("not valid YAML: {}", error.info()));
-    let tab = (place.line..).zip(lines.iter().skip(place.line - 1)).find_map(|(line, text)| {
-        let indentation = text.chars().take_while(|letter| letter.is_whitespace());
-        let column = indentation.enumerate().find(|(_, letter)| *letter == '\t')?.0 + 1;
-        Some(Place { line, column, length: 1 })
-    });
-    if let Some(tab) = tab.filter(|tab| tab.line == place.line || error.info().contains("tab")) {
-        return problems.report(tab, refusal.hint("indent with spaces: YAML does not allow tabs there"));
+    let slip = slips::find(&lines, place.line).or_else(|| slips::escape(&lines, place));
+    if let Some((place, refusal)) = slip {
+        return problems.report(place, refusal);
     }
-    let value = lines.get(place.line - 1).and_then(|line| line.split_once(": "));
-    let value = value.map_or("", |(_, value)| value.trim());
+    let refusal = Refusal::new(format!("not valid YAML: {}", error.info()));
     let slip = SLIPS.iter().find(|(said, _)| error.info().contains(said));
-    let refusal = match slip {
-        // These mean something to YAML where a value begins.
-        _ if value.starts_with(['[', '*', '&', '@', '%', '`', '{']) => {
-            refusal.hint(format!("put the value in quotes: '{value}'"))
-        }
-        Some((_, hint)) => refusal.hint(*hint),
-        None => refusal.hint("see the line above it, too"),
-    };
-    problems.report(place, refusal);
+    let hint = slip.map_or("see the line above it, too", |(_, hint)| hint);
+    problems.report(place, refusal.hint(hint));
 }

@@ -10,8 +10,13 @@ use super::located::{Field, Located};
 use super::{identity, node, overlap, paths, raw, read, ssh};
 
 /// Reads `source`, the file `path`, and reports everything that is wrong with it. What it returns is to be used only if
-/// nothing was reported.
-pub(super) fn desired(source: &str, path: &Path, problems: &Problems) -> Option<Desired> {
+/// nothing was reported. `home` is what `~/` stands for.
+pub(super) fn desired(
+    source: &str,
+    path: &Path,
+    home: Option<&Path>,
+    problems: &Problems,
+) -> Option<Desired> {
     let tree = node::parse(source, problems)?;
     let config: raw::Config = read::read(&tree, problems)?;
     let tunnels = match &config.tunnels {
@@ -26,7 +31,7 @@ pub(super) fn desired(source: &str, path: &Path, problems: &Problems) -> Option<
 
     // Relative paths must stay what they are when the working directory changes.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let directory = absolute.parent().unwrap_or(Path::new("/"));
+    let directory = paths::Base { directory: absolute.parent().unwrap_or(Path::new("/")), home };
     let mode = config.direction_mode.value().copied().unwrap_or_default();
     let context = Context { directory, mode, problems };
 
@@ -38,12 +43,16 @@ pub(super) fn desired(source: &str, path: &Path, problems: &Problems) -> Option<
     for ssh in entries.clone().map(|entry| &entry.value.ssh).chain([&defaults.ssh]).filter_map(Field::value) {
         ssh::check_options(ssh, problems);
     }
+    for env in entries.clone().map(|entry| &entry.value.env).chain([&defaults.env]).filter_map(Field::value) {
+        env.check(problems);
+    }
     let mut checked: Vec<Checked> = entries
         .clone()
         .filter_map(|entry| entry::check(&entry.with(entry.value.merged(defaults)), &context))
         .collect();
     report_duplicate_names(entries, problems);
     name_the_unnamed(&mut checked);
+    report_names_that_mislead(&checked, problems);
     let tunnels: Vec<(Place, Tunnel)> = checked.into_iter().map(|entry| (entry.port, entry.tunnel)).collect();
     overlap::check(&tunnels, api.tcp.as_ref(), problems);
     Some(Desired { tunnels: tunnels.into_iter().map(|(_, tunnel)| tunnel).collect(), api })
@@ -63,11 +72,46 @@ fn report_duplicate_names<'r>(entries: impl Iterator<Item = &'r Located<raw::Tun
 }
 
 fn name_the_unnamed(checked: &mut [Checked]) {
-    let (unnamed, named): (Vec<_>, Vec<_>) = checked.iter_mut().partition(|entry| entry.unnamed);
+    let (unnamed, named): (Vec<_>, Vec<_>) = checked.iter_mut().partition(|entry| entry.name.is_none());
     let taken: HashSet<String> = named.into_iter().map(|entry| entry.tunnel.name.clone()).collect();
     let mut unnamed: Vec<(&str, &mut String)> =
         unnamed.into_iter().map(|entry| (entry.tunnel.hash.as_str(), &mut entry.tunnel.name)).collect();
     identity::make_unique(&mut unnamed, taken);
+}
+
+/// Reports names that are taken for another tunnel's: those that differ in white space alone, which nobody sees, and those
+/// that are a hash of another one, for a request by that hash would reach the wrong tunnel.
+fn report_names_that_mislead(checked: &[Checked], problems: &Problems) {
+    let mut looks: HashMap<String, (&str, usize)> = HashMap::new();
+    for Checked { name: place, tunnel, .. } in checked {
+        let Some(place) = place else { continue };
+        let look = tunnel.name.split_whitespace().collect::<Vec<_>>().join(" ");
+        match looks.get(&look) {
+            // The very same name is reported as a duplicate.
+            Some((first, line)) if *first != tunnel.name => {
+                let refusal = Refusal::new(format!(
+                    "{} differs from the name in line {line} in white space alone",
+                    quote(&tunnel.name)
+                ));
+                problems.report(*place, refusal.hint("rename one of the two"));
+            }
+            Some(_) => {}
+            None => drop(looks.insert(look, (&tunnel.name, place.line))),
+        }
+        let is_hash = identity::is_hash_prefix(&tunnel.name);
+        let names = |other: &&Checked| {
+            other.tunnel.hash != tunnel.hash
+                && (other.tunnel.hash.starts_with(&tunnel.name) || other.tunnel.log_id == tunnel.name)
+        };
+        if let Some(other) = checked.iter().filter(|_| is_hash).find(names) {
+            let refusal = Refusal::new(format!(
+                "{} is also a hash of {}, so that a request by that hash would reach the wrong tunnel",
+                quote(&tunnel.name),
+                quote(&other.tunnel.name)
+            ));
+            problems.report(*place, refusal.hint("write another name"));
+        }
+    }
 }
 
 /// Paths of unix sockets are limited by the kernel's `sockaddr_un`.

@@ -77,31 +77,42 @@ fn parse_period(text: &str) -> Result<Duration, Refusal> {
     Ok(duration)
 }
 
+/// The entries of a mapping whose keys are the user's, in the order of the file.
+pub(super) type Pairs = Vec<(Located<String>, Field<String>)>;
+
+/// Reads a mapping whose keys are the user's.
+pub(super) fn pairs<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<Pairs, D::Error> {
+    struct PairsVisitor(&'static str);
+
+    impl<'de> Visitor<'de> for PairsVisitor {
+        type Value = Pairs;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str(self.0)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+
+    deserializer.deserialize_map(PairsVisitor(expected))
+}
+
 /// `ssh.options`, in the order of the file.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Options(pub(super) Vec<(Located<String>, Field<String>)>);
+pub(super) struct Options(pub(super) Pairs);
 
 impl<'de> Deserialize<'de> for Options {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OptionsVisitor;
-
-        impl<'de> Visitor<'de> for OptionsVisitor {
-            type Value = Options;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a mapping of option names to values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options, A::Error> {
-                let mut options = Vec::new();
-                while let Some(option) = map.next_entry()? {
-                    options.push(option);
-                }
-                Ok(Options(options))
-            }
-        }
-
-        deserializer.deserialize_map(OptionsVisitor)
+        pairs(deserializer, "a mapping of option names to values").map(Self)
     }
 }
 

@@ -7,14 +7,24 @@ use super::address::{self, Listener};
 use super::desired::{CommandTunnel, Forward, SshTunnel, Work};
 use super::diagnose::{Place, Refusal};
 use super::entry::{Context, direction};
+use super::environment::{Environment, check_string};
 use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode};
 use super::values::{Period, Port};
-use super::{paths, ssh};
+use super::{meant, paths, ssh};
 use crate::port::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `None`: what is written cannot be read, which is reported.
+fn environment(raw: &raw::Tunnel) -> Option<Environment> {
+    match &raw.env {
+        Field::Absent => Some(Environment::default()),
+        Field::Wrong => None,
+        Field::Right(variables) => Some(variables.value.environment()),
+    }
+}
 
 impl Context<'_> {
     /// The work of a tunnel without `command`, and the place of the port that it listens on.
@@ -25,7 +35,11 @@ impl Context<'_> {
             &raw.remote_host,
             "remote_host",
             "write user@host or a Host alias of ssh_config, or `command:` for a program that binds the port itself",
-            |text| ssh::check_destination(text).map(|()| text.clone()),
+            |text| {
+                meant::destination(text)?;
+                ssh::check_destination(text)?;
+                Ok(text.clone())
+            },
         );
         let hint = "how long ssh may take is `connect_timeout` under `ssh:`";
         let no_start_timeout =
@@ -35,6 +49,12 @@ impl Context<'_> {
             "protocol",
             "is for tunnels with `command`",
             "remove it: ssh forwards TCP and nothing else",
+        );
+        let no_working_directory = self.forbid(
+            &raw.working_directory,
+            "working_directory",
+            "is for tunnels with `command`",
+            "remove it, and write the paths of ssh's files from `/` on",
         );
         let forward = self.forward(entry);
         let absent = raw::Ssh::default();
@@ -63,6 +83,7 @@ impl Context<'_> {
             .collect();
         no_start_timeout?;
         no_protocol?;
+        no_working_directory?;
         let (forward, port) = forward?;
         let tunnel = SshTunnel {
             destination: destination?,
@@ -71,6 +92,7 @@ impl Context<'_> {
             config_file: config_file?,
             identity_file: identity_file?,
             options,
+            env: environment(raw)?,
             connect_timeout: connect_timeout?.unwrap_or(CONNECT_TIMEOUT),
         };
         Some((Work::Ssh(tunnel), port))
@@ -123,6 +145,9 @@ impl Context<'_> {
             self.forbid(&raw.ssh, "ssh", why, "write ssh's options among the command's arguments"),
         ];
         let argv = self.argv(&raw.command);
+        let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {
+            paths::expand(text, self.directory)
+        });
         let listen = self.local_port(entry, |text| address::listen(text, Listener::Command));
         let start_timeout = self.optional(&raw.start_timeout, "start_timeout", |Period(timeout)| {
             if timeout.is_zero() {
@@ -141,7 +166,13 @@ impl Context<'_> {
         let start_timeout = start_timeout?.unwrap_or(START_TIMEOUT);
         let protocol = protocol?.unwrap_or_default();
         let endpoints = listen.value.iter().map(|endpoint| endpoint.over(protocol)).collect();
-        let tunnel = CommandTunnel { argv: argv?, listen: endpoints, start_timeout };
+        let tunnel = CommandTunnel {
+            argv: argv?,
+            working_directory: working_directory?,
+            env: environment(raw)?,
+            listen: endpoints,
+            start_timeout,
+        };
         Some((Work::Command(tunnel), listen.place))
     }
 
@@ -165,10 +196,7 @@ impl Context<'_> {
             .iter()
             .map(|argument| {
                 let checked = self.optional(argument, "command", |text| {
-                    if text.contains('\0') {
-                        return Err(Refusal::new("an argument holds a NUL character")
-                            .hint("no program can receive it"));
-                    }
+                    check_string("an argument", text, 0)?;
                     Ok(text.clone())
                 });
                 checked.flatten()

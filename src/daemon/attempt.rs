@@ -1,24 +1,27 @@
 //! One process of a tunnel, from its start to its end: it carries out orders and reports events.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::process::{ChildStderr, ChildStdout};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, read_lines};
-use crate::ssh::{ControlSocket, Master, MasterError, classify};
+use crate::process::{Child, Pace, read_lines};
+use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
+use super::tally::Tally;
 use super::tell::Teller;
 
-/// Lines of stderr that are kept to tell why a process ended.
+/// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
+/// and their bytes in all.
+const BYTES_KEPT: usize = 16 * 1024;
 
 /// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
 /// open that long.
@@ -42,9 +45,12 @@ pub(super) struct Attempt {
     pub(super) generation: Generation,
     pub(super) teller: Teller,
     pub(super) ports: Ports,
+    pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
+    /// The last lines of the process.
+    pub(super) said: Said,
 }
 
 impl Attempt {
@@ -53,55 +59,83 @@ impl Attempt {
         self,
         tunnel: SshTunnel,
         process: (Child, ChildStdout, ChildStderr),
-        control: (ControlSocket, oneshot::Receiver<()>),
+        control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
-        let said = Said::default();
         let output = tokio::spawn({
-            let (said, teller) = (said.clone(), self.teller.clone());
+            let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
+            let pace = self.pace.clone();
             async move {
-                read_lines(stderr, |line| {
+                let tally = Tally::default();
+                let reading = read_lines(stderr, &pace, |line| {
+                    if let Some(error) = ConnectionError::of_line(&line) {
+                        return tally.add(error);
+                    }
                     teller.output(&line);
-                    said.push(line);
-                })
-                .await;
+                    if !ssh::is_debug(&line) {
+                        said.push(line);
+                    }
+                });
+                tokio::select! {
+                    () = reading => {}
+                    never = tally.run(&tunnel, &teller) => match never {},
+                }
+                tally.report(&tunnel, &teller);
             }
         });
         let pid = child.group().pid();
-        let ended = tokio::select! {
-            ended = child.ended() => ended,
-            never = self.serve(&tunnel, &control, made, pid, orders) => match never {},
+        let was_ready = AtomicBool::new(false);
+        let (ended, not_the_master) = tokio::select! {
+            ended = child.ended() => (ended, None),
+            error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
+                // What answers in its place is of its group, and useless.
+                child.group().kill();
+                (child.ended().await, Some(error))
+            }
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
+        self.teller.output_ended();
         drop(control);
-        let failure = match ended {
-            Ok(status) => classify(status, &said.lines(), &tunnel.destination),
-            Err(error) => Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}")),
+        let said = self.said.lines();
+        let failure = match (not_the_master, ended) {
+            (Some(error), _) => ssh::not_the_master(&error, &tunnel),
+            (None, Ok(status)) => {
+                let was_ready = was_ready.into_inner();
+                ssh::classify(&End { status, said: &said, was_ready }, &tunnel)
+            }
+            (None, Err(error)) => {
+                Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
+            }
         };
         self.report(Event::ProcessEnded(self.generation, failure));
     }
 
+    /// Serves the orders once the master is ready; returns only if another process is in the master's place.
     async fn serve(
         &self,
         tunnel: &SshTunnel,
         control: &ControlSocket,
-        made: oneshot::Receiver<()>,
+        made: SocketMade,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Infallible {
-        if made.await.is_ok() {
-            match Master::connect(control.path(), pid).await {
-                Ok(mut master) => {
-                    self.report(Event::ProcessReady(self.generation));
-                    while let Some(order) = orders.recv().await {
-                        self.carry_out(order, &mut master, tunnel, pid).await;
-                    }
+        was_ready: &AtomicBool,
+    ) -> MasterError {
+        made.wait().await;
+        match Master::connect(control.path(), pid).await {
+            Ok(mut master) => {
+                // A banner, say, tells nothing about the end of a connection that stood.
+                self.said.clear();
+                was_ready.store(true, Ordering::Relaxed);
+                self.report(Event::ProcessReady(self.generation));
+                while let Some(order) = orders.recv().await {
+                    self.carry_out(order, &mut master, tunnel, pid).await;
                 }
-                // The deadline of the attempt ends it.
-                Err(error) => self.teller.warn(&error.to_string()),
             }
+            Err(error @ MasterError::Stranger { .. }) => return error,
+            // The deadline of the attempt ends it.
+            Err(error) => self.teller.warn(&error.to_string()),
         }
         std::future::pending().await
     }
@@ -155,11 +189,14 @@ impl Attempt {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
         if let Forward::Remote { port, .. } = &tunnel.forward {
+            let below_1024 =
+                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(
-                    "{destination} does not listen on its port {port} ({error}): see who holds it there with `ss -ltnp \
-                     'sport = :{port}'`, or allow it in its sshd_config (AllowTcpForwarding, GatewayPorts, PermitListen)"
+                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
+                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
+                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
                 ),
             );
         }
@@ -173,7 +210,13 @@ impl Attempt {
                 ),
             ),
             Ok(Verdict::Unbound) => {
-                Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}"))
+                let said =
+                    self.said.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+                let said = said.unwrap_or_default();
+                Failure::new(
+                    FailureKind::Exited,
+                    format!("ssh to {destination} does not listen: {error}{said}"),
+                )
             }
         }
     }
@@ -211,10 +254,14 @@ pub(super) struct Said(Arc<Mutex<VecDeque<String>>>);
 impl Said {
     pub(super) fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LINES_KEPT {
+        lines.push_back(line);
+        while lines.len() > LINES_KEPT || lines.iter().map(String::len).sum::<usize>() > BYTES_KEPT {
             lines.pop_front();
         }
-        lines.push_back(line);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn lines(&self) -> Vec<String> {

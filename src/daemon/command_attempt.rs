@@ -34,17 +34,20 @@ impl Attempt {
         tunnel: CommandTunnel,
         (mut child, stdout, stderr): (Child, ChildStdout, ChildStderr),
     ) {
-        let said = Said::default();
+        let said = self.said.clone();
         let spoke = Arc::new(Notify::new());
         let output = tokio::spawn({
-            let (said, spoke, teller) = (said.clone(), spoke.clone(), self.teller.clone());
+            let (said, spoke, teller, pace) =
+                (said.clone(), spoke.clone(), self.teller.clone(), self.pace.clone());
             async move {
                 let hear = |line: String| {
-                    teller.output(&line);
+                    // A flood is no reason to look at the port time and again.
+                    if teller.output(&line) {
+                        spoke.notify_one();
+                    }
                     said.push(line);
-                    spoke.notify_one();
                 };
-                tokio::join!(read_lines(stdout, hear), read_lines(stderr, hear));
+                tokio::join!(read_lines(stdout, &pace, hear), read_lines(stderr, &pace, hear));
             }
         });
         let pid = child.group().pid();
@@ -53,6 +56,7 @@ impl Attempt {
             never = self.watch_listener(pid, &spoke) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
+        self.teller.output_ended();
         let failure = match ended {
             Ok(status) => how_it_ended(&tunnel, status, &said),
             Err(error) => {
@@ -122,9 +126,13 @@ async fn owned_by_descendants(leader: u32, listeners: Vec<Listener>) -> Vec<List
     let inodes: BTreeSet<_> = listeners.iter().map(|listener| listener.inode).collect();
     let owners: HashMap<u32, u32> =
         tokio::task::spawn_blocking(move || holder::owners(&inodes)).await.unwrap_or_default();
-    let is_ours = |pid: u32| in_group_of(leader, pid) || holder::is_descendant_of(pid, leader);
-    let owned = |listener: &Listener| owners.get(&listener.inode).is_some_and(|pid| is_ours(*pid));
+    let owned = |listener: &Listener| owners.get(&listener.inode).is_some_and(|pid| belongs_to(leader, *pid));
     listeners.into_iter().filter(owned).collect()
+}
+
+/// Whether the process `pid` is of the command with the process `leader`.
+pub(super) fn belongs_to(leader: u32, pid: u32) -> bool {
+    in_group_of(leader, pid) || holder::is_descendant_of(pid, leader)
 }
 
 /// A descendant whose parents have ended is still in the group.

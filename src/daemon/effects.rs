@@ -1,19 +1,25 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
 use std::collections::HashMap;
-use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, port_failure};
+use super::attempt::{Attempt, Listening, Order, Said, port_failure};
+use super::command_attempt::belongs_to;
+use super::launch::Launch;
+use super::narrate;
+use super::shares::Shares;
+use super::ssh_start::{SshStart, not_started};
 use super::tell::{Teller, tell};
+use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, Listener, Occupant, PortError, Ports, Verdict, who};
-use crate::process::{self, Evictee, Group, Signalled, SpawnError};
-use crate::ssh::{self, ControlDirectory};
+use crate::process::{self, Evictee, Pace, Signalled};
+use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
@@ -21,6 +27,8 @@ use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 pub(super) struct Effects {
     ports: Ports,
     control: ControlDirectory,
+    shares: Shares,
+    pace: Pace,
 }
 
 /// The outside of one tunnel: its processes and its waits.
@@ -30,17 +38,26 @@ pub(super) struct Outside {
     teller: Teller,
     running: HashMap<Generation, Running>,
     waits: HashMap<Generation, Wait>,
+    /// What the ssh of the generation that starts next said it would do, while its port was found free.
+    planned: Option<(Generation, Planned)>,
 }
+
+/// A plan that is still fresh, if there is one.
+type Planned = Arc<Mutex<Option<Plan>>>;
 
 /// A wait for the port.
 #[derive(Debug)]
 struct Wait {
     task: AbortHandle,
+    /// What is waited for, once ssh has said where it would listen.
+    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
-    /// The sockets that were told last.
-    told: Arc<Mutex<Vec<HeldBy>>>,
+    told: Told,
 }
+
+/// The sockets that were told last.
+type Told = Arc<Mutex<Vec<HeldBy>>>;
 
 /// A tunnel that waits for its port.
 #[derive(Debug)]
@@ -55,14 +72,17 @@ pub(super) struct Waiting {
 
 #[derive(Debug)]
 struct Running {
-    group: Group,
+    launch: Launch,
+    /// What it is to listen on, once that is known.
+    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    said: Said,
 }
 
 impl Outside {
     pub(super) fn new(slot: Slot, teller: Teller) -> Self {
-        Self { slot, teller, running: HashMap::new(), waits: HashMap::new() }
+        Self { slot, teller, running: HashMap::new(), waits: HashMap::new(), planned: None }
     }
 
     pub(super) fn teller(&self) -> &Teller {
@@ -71,26 +91,21 @@ impl Outside {
 
     /// The pid of this generation's process.
     pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
-        self.running.get(&generation).map(|running| running.group.pid())
+        self.running.get(&generation)?.launch.pid()
     }
 
     /// Whether one of the process groups is of a process of this tunnel.
     pub(super) fn runs_any(&self, groups: &[u32]) -> bool {
-        self.running.values().any(|running| groups.contains(&running.group.pid()))
+        self.running.values().any(|running| running.launch.pid().is_some_and(|pid| groups.contains(&pid)))
     }
 
     /// What is known of the wait for the port, if `generation` waits for it.
-    pub(super) fn waiting(
-        &self,
-        generation: Generation,
-        work: &Work,
-        occupants: &[Occupant],
-    ) -> Option<Waiting> {
+    pub(super) fn waiting(&self, generation: Generation, occupants: &[Occupant]) -> Option<Waiting> {
         let wait = self.waits.get(&generation)?;
         Some(Waiting {
             teller: self.teller.clone(),
             generation,
-            endpoints: work.endpoints().to_vec(),
+            endpoints: wait.endpoints.get()?.clone(),
             told: wait.told.clone(),
             occupants: occupants.to_vec(),
         })
@@ -117,13 +132,13 @@ impl Outside {
 
     pub(super) fn terminate(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.terminate();
+            running.launch.terminate();
         }
     }
 
     pub(super) fn kill(&self, generation: Generation) {
         if let Some(running) = self.running.get(&generation) {
-            running.group.kill();
+            running.launch.kill();
         }
     }
 
@@ -136,7 +151,17 @@ impl Outside {
 
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
-        Self { ports, control }
+        Self { ports, control, shares: Shares::default(), pace: Pace::default() }
+    }
+
+    /// The tunnels' shares of the log.
+    pub(super) fn shares(&self) -> Shares {
+        self.shares.clone()
+    }
+
+    /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
+    pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        self.control.restore(is_locked)
     }
 
     /// The listeners on `endpoints` now.
@@ -146,30 +171,65 @@ impl Effects {
 
     /// Reports `PortUnbound` as soon as the kernel confirms it.
     pub(super) fn confirm_port(&self, outside: &mut Outside, generation: Generation, work: &Work) {
+        let known = match (work, outside.running.get(&generation)) {
+            (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
+            // Where the next ssh would listen, it says itself.
+            (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
+                return self.plan_and_confirm(outside, generation, tunnel, work.endpoints());
+            }
+            (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
+        };
         let teller = outside.teller.clone();
-        let endpoints = self.ports.usable(work.endpoints());
         // In most cases the port is free, and the answer takes microseconds.
-        match self.ports.verdict(&endpoints) {
+        match self.ports.verdict(&known) {
             Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
             // An address may yet come.
             Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
             Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
         }
-        let ports = self.ports.clone();
-        let told = Arc::<Mutex<Vec<HeldBy>>>::default();
+        let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
+        let told = Told::default();
+        let last = told.clone();
+        let task =
+            tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known, &last).await });
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
+        outside.waits.insert(generation, wait);
+    }
+
+    /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
+    fn plan_and_confirm(
+        &self,
+        outside: &mut Outside,
+        generation: Generation,
+        tunnel: &SshTunnel,
+        wanted: &[Endpoint],
+    ) {
+        let (ports, teller, tunnel) = (self.ports.clone(), outside.teller.clone(), tunnel.clone());
+        let (wanted, planned, endpoints) =
+            (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
+        outside.planned = Some((generation, planned.clone()));
+        let waited_for = endpoints.clone();
+        let told = Told::default();
         let last = told.clone();
         let task = tokio::spawn(async move {
-            let on_held = |held: &[HeldBy], occupants| {
-                held.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
-                teller.report(Event::PortHeld(generation, occupants));
+            let plan = Plan::make(&tunnel).await;
+            let usable = match plan.endpoints(&wanted, &tunnel.destination) {
+                Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
+                Err(failure) => return teller.report(Event::PortUnusable(generation, failure)),
             };
-            let unbound = ports.unbound(&endpoints, on_held).await;
-            teller.report(match unbound {
-                Ok(()) => Event::PortUnbound(generation),
-                Err(error) => Event::PortUnusable(generation, port_failure(&error)),
-            });
+            match ports.verdict(usable) {
+                Ok(Verdict::Unbound) => {
+                    *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+                    teller.report(Event::PortUnbound(generation));
+                }
+                // A plan is out of date after a wait. An address may yet come.
+                Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
+                    wait_for_port(&ports, &teller, generation, usable, &last).await;
+                }
+                Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
+            }
         });
-        let wait = Wait { task: task.abort_handle(), evictees: Arc::default(), told };
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
     }
 
@@ -178,10 +238,10 @@ impl Effects {
     pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
         let ports = self.ports.clone();
         spawn_blocking(move || {
-            for Waiting { teller, generation, endpoints, told, occupants } in waiting {
-                let mut held = told.lock().unwrap_or_else(PoisonError::into_inner);
+            for Waiting { teller, generation, mut endpoints, told, occupants } in waiting {
+                // Not locked while the kernel is asked, for the wait tells as well.
+                let held = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // As the wait does: what is known to be held is asked about first.
-                let mut endpoints = ports.usable(&endpoints);
                 endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
                 // Where the kernel cannot be asked, the wait itself says so.
                 let Ok(now) = ports.waited_for(&endpoints) else { continue };
@@ -189,7 +249,7 @@ impl Effects {
                     teller.report(Event::PortUnbound(generation));
                 } else if !who::still_tells(&occupants, &held, &now) {
                     teller.report(Event::PortHeld(generation, who::describe(&now)));
-                    *held = now;
+                    *told.lock().unwrap_or_else(PoisonError::into_inner) = now;
                 }
             }
             done();
@@ -197,54 +257,78 @@ impl Effects {
     }
 
     /// Starts the process of `work`.
-    pub(super) fn start(&self, outside: &mut Outside, generation: Generation, work: &Work) {
-        let listening = Listening::default();
-        let attempt = Attempt {
+    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
+        let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
+        let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
+        let said = Said::default();
+        let mut attempt = Attempt {
             generation,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
-            endpoints: self.ports.usable(work.endpoints()),
+            pace: self.pace.clone(),
+            endpoints: Vec::new(),
             listening: listening.clone(),
+            said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match work {
-            Work::Ssh(tunnel) => self.start_ssh(attempt, outside.slot, tunnel, received),
+            Work::Ssh(tunnel) => {
+                let control = self.control.socket(&format!("{}-{generation}", outside.slot.0));
+                let launch = Launch::pending();
+                let start = SshStart {
+                    launch: launch.clone(),
+                    endpoints: endpoints.clone(),
+                    plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
+                };
+                tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
+                Ok(launch)
+            }
             Work::Command(tunnel) => {
-                let mut command = Command::new(&tunnel.argv[0]);
-                command.args(&tunnel.argv[1..]);
-                process::spawn(command).map(|process| {
-                    let group = process.0.group();
+                attempt.endpoints = self.ports.usable(&tunnel.listen);
+                // What is set once, and here first, is not set yet.
+                let _ = endpoints.set(attempt.endpoints.clone());
+                narrate::starting(&outside.teller, &tunnel.argv.join(" "));
+                process::spawn(command_line::command(tunnel)).map(|process| {
+                    let launch = Launch::started(process.0.group());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    group
+                    launch
                 })
             }
         };
         match started {
-            Ok(group) => {
-                outside.running.insert(generation, Running { group, orders, listening });
+            Ok(launch) => {
+                outside.running.insert(generation, Running { launch, endpoints, orders, listening, said });
             }
             Err(error) => {
-                let message =
-                    format!("{error}; check the program's path, and the PATH that portward runs with");
-                outside
-                    .teller
-                    .report(Event::ProcessEnded(generation, Failure::new(FailureKind::Config, message)));
+                let failure = command_line::directory_failure(work).unwrap_or_else(|| not_started(&error));
+                outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
     }
 
-    fn start_ssh(
+    /// Reports `NotReady`, with what the process does instead.
+    pub(super) fn explain_delay(
         &self,
-        attempt: Attempt,
-        slot: Slot,
-        tunnel: &SshTunnel,
-        orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Result<Group, SpawnError> {
-        let (control, made) = self.control.socket(&format!("{}-{}", slot.0, attempt.generation));
-        let process = process::spawn(ssh::command(tunnel, control.path()))?;
-        let group = process.0.group();
-        tokio::spawn(attempt.run_ssh(tunnel.clone(), process, (control, made), orders));
-        Ok(group)
+        outside: &Outside,
+        generation: Generation,
+        work: &Work,
+        waited: Duration,
+    ) {
+        let teller = outside.teller.clone();
+        let pid = outside.pid(generation);
+        let (Some(pid), Some(running)) = (pid, outside.running.get(&generation)) else {
+            return teller.report(Event::NotReady(generation, None));
+        };
+        let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
+        let endpoints = running.endpoints.get().cloned().unwrap_or_default();
+        spawn_blocking(move || {
+            let why = match &work {
+                Work::Ssh(tunnel) => Some(ssh::not_ready(tunnel, pid, &said.lines(), waited)),
+                Work::Command(_) => elsewhere::explain(&ports, |other| belongs_to(pid, other), &endpoints)
+                    .map(|why| Failure::new(FailureKind::Timeout, why)),
+            };
+            teller.report(Event::NotReady(generation, why));
+        });
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
@@ -252,12 +336,11 @@ impl Effects {
         &self,
         outside: &Outside,
         generation: Generation,
-        work: &Work,
         holders: Vec<Occupant>,
     ) {
         let Some(wait) = outside.waits.get(&generation) else { return };
-        let (ports, endpoints, teller) =
-            (self.ports.clone(), self.ports.usable(work.endpoints()), outside.teller.clone());
+        let Some(endpoints) = wait.endpoints.get().cloned() else { return };
+        let (ports, teller) = (self.ports.clone(), outside.teller.clone());
         let evictees = wait.evictees.clone();
         spawn_blocking(move || {
             let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,6 +371,24 @@ impl Effects {
             log_signalled(&teller, "SIGKILL", process::signal(&evictees, Signal::KILL));
         });
     }
+}
+
+async fn wait_for_port(
+    ports: &Ports,
+    teller: &Teller,
+    generation: Generation,
+    endpoints: &[Endpoint],
+    told: &Told,
+) {
+    let on_held = |held: &[HeldBy], occupants| {
+        held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
+        teller.report(Event::PortHeld(generation, occupants));
+    };
+    let unbound = ports.unbound(endpoints, on_held).await;
+    teller.report(match unbound {
+        Ok(()) => Event::PortUnbound(generation),
+        Err(error) => Event::PortUnusable(generation, port_failure(&error)),
+    });
 }
 
 fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::effects::Outside;
 use super::handle::Took;
-use super::snapshot::{AncestorStatus, TunnelStatus};
+use super::narrate;
+use super::snapshot::{AncestorStatus, ConnectionErrors, FailedConnection, TunnelStatus};
+use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
@@ -24,6 +26,8 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<String>,
+    /// Connections of its clients that failed.
+    pub(super) connection_errors: Option<ConnectionErrors>,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
     pub(super) published: Option<Arc<TunnelStatus>>,
 }
@@ -55,7 +59,19 @@ impl Entry {
             holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
             held_by: self.tunnel.holders().to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
+            note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
+            connection_errors: self.connection_errors.clone(),
         }
+    }
+
+    pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
+        let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
+        let last = FailedConnection {
+            at: clock.timestamp(clock.moment(failed.at)).to_string(),
+            kind: failed.kind,
+            message: failed.message.clone(),
+        };
+        self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
     }
 }
 
@@ -79,6 +95,7 @@ impl Phases {
                 self.requested = Some(now);
             }
             Action::RequestForward(_)
+            | Action::ExplainDelay(_)
             | Action::ConfirmPort(_)
             | Action::AbandonPort(_)
             | Action::CloseForward(_)
@@ -108,6 +125,7 @@ impl Phases {
             | Event::PortHeld(..)
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
+            | Event::NotReady(..)
             | Event::ProcessEnded(..)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)

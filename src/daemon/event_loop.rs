@@ -16,8 +16,11 @@ use super::entry::Entry;
 use super::handle::{Change, Command, Outcome, Verb};
 use super::narrate;
 use super::publish::Published;
+use super::runtime::Runtime;
+use super::tell::Report;
 use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
+use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
@@ -30,13 +33,14 @@ use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 pub(super) struct EventLoop {
     pub(super) clock: Clock,
     pub(super) effects: Effects,
-    pub(super) events: mpsc::UnboundedReceiver<(Slot, Event)>,
-    pub(super) report: mpsc::UnboundedSender<(Slot, Event)>,
+    pub(super) events: mpsc::UnboundedReceiver<(Slot, Report)>,
+    pub(super) report: mpsc::UnboundedSender<(Slot, Report)>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) logs: Arc<RecentLogs>,
     pub(super) config_path: PathBuf,
     pub(super) config: ConfigWatch,
+    pub(super) runtime: Runtime,
     pub(super) state: State,
 }
 
@@ -58,6 +62,7 @@ pub(super) struct State {
     pub(super) last_request: u64,
     pub(super) api: desired::Api,
     pub(super) config_error: Option<String>,
+    pub(super) warnings: Warnings,
     pub(super) stopping: bool,
 }
 
@@ -71,6 +76,7 @@ impl EventLoop {
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
         self.state.api = wanted.api.clone();
+        self.note_config_watch();
         self.apply(wanted.tunnels);
         self.publish();
         systemd::ready();
@@ -78,27 +84,30 @@ impl EventLoop {
             let wake = self.state.timers.next().into_iter().chain(next_ping).min();
             let clock = self.clock;
             tokio::select! {
-                Some((slot, event)) = self.events.recv() => self.hear(slot, event),
+                Some((slot, report)) = self.events.recv() => self.take(slot, report),
                 Some(command) = self.commands.recv() => self.obey(command),
                 content = self.config.changed(), if !self.state.stopping => {
                     let result = content.map_err(|error| error.to_string()).and_then(|text: String| self.parse(&text));
                     // The error is logged, and the status shows it.
                     let _ = self.reload(result);
                 }
+                () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
                 () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
                 _ = terminate.recv() => self.stop_all(),
                 _ = interrupt.recv() => self.stop_all(),
                 _ = hangup.recv() => {
                     systemd::reloading();
+                    self.restore_runtime();
                     let result = self.read_config();
                     let _ = self.reload(result);
                     systemd::ready();
                 }
             }
             // What can be decided at once is decided before anybody is told.
-            while let Ok((slot, event)) = self.events.try_recv() {
-                self.hear(slot, event);
+            while let Ok((slot, report)) = self.events.try_recv() {
+                self.take(slot, report);
             }
+            self.note_config_watch();
             self.publish();
             if let (Some(interval), Some(due)) = (watchdog, next_ping)
                 && self.clock.now() >= due
@@ -108,6 +117,21 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+
+    fn take(&mut self, slot: Slot, report: Report) {
+        self.state.touched.insert(slot);
+        match report {
+            Report::Event(event) => self.hear(slot, event),
+            // The status that is published next has its pid.
+            Report::Started => {}
+            Report::ConnectionsFailed(failed) => {
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.note_failed_connections(&failed, &self.clock);
+                    narrate::connections_failed(entry, &failed);
+                }
+            }
+        }
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
@@ -153,8 +177,11 @@ impl EventLoop {
             Action::AbandonPort(generation) => entry.outside.abandon_port(generation),
             Action::StartProcess(generation) => {
                 entry.starts += 1;
-                narrate::starting(entry);
                 self.effects.start(&mut entry.outside, generation, &entry.desired.work);
+            }
+            Action::ExplainDelay(generation) => {
+                let waited = entry.desired.policy.ready_timeout;
+                self.effects.explain_delay(&entry.outside, generation, work, waited);
             }
             Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
@@ -162,7 +189,7 @@ impl EventLoop {
             Action::Kill(generation) => entry.outside.kill(generation),
             Action::TerminateHolders(generation) => {
                 let holders = entry.tunnel.holders().to_vec();
-                self.effects.terminate_holders(&entry.outside, generation, work, holders);
+                self.effects.terminate_holders(&entry.outside, generation, holders);
             }
             Action::KillHolders(generation) => Effects::kill_holders(&entry.outside, generation),
             Action::Arm(generation, at) => {
@@ -196,8 +223,8 @@ impl EventLoop {
             Command::Snapshot { refresh, reply } => {
                 if refresh {
                     self.refresh();
-                    while let Ok((slot, event)) = self.events.try_recv() {
-                        self.hear(slot, event);
+                    while let Ok((slot, report)) = self.events.try_recv() {
+                        self.take(slot, report);
                     }
                 }
                 self.publish();
@@ -210,6 +237,7 @@ impl EventLoop {
                 let _ = reply.send(report);
             }
             Command::Reload { dry_run: false, reply } => {
+                self.restore_runtime();
                 let result = self.read_config();
                 let _ = reply.send(self.reload(result));
             }
@@ -249,7 +277,7 @@ impl EventLoop {
     fn ask_again(&self, reply: oneshot::Sender<()>) {
         let waiting = |entry: &Entry| {
             let held_by = entry.tunnel.holders();
-            entry.outside.waiting(entry.tunnel.latest(), &entry.desired.work, held_by)
+            entry.outside.waiting(entry.tunnel.latest(), held_by)
         };
         let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
         // Whoever asked may have gone.

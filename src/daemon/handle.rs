@@ -86,6 +86,8 @@ pub enum Change {
         /// Why it is not in force.
         error: Option<String>,
     },
+    /// What portward itself cannot do for now; empty when all is well again.
+    Warnings(Vec<String>),
 }
 
 /// An order to the event loop.

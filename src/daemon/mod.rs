@@ -2,18 +2,26 @@
 
 mod attempt;
 mod command_attempt;
+mod command_line;
 mod effects;
+mod elsewhere;
 mod entry;
 mod event_loop;
 pub mod handle;
+mod launch;
 mod narrate;
 pub mod paths;
 mod publish;
 mod reload;
+mod runtime;
+mod shares;
 pub mod snapshot;
+mod ssh_start;
+mod tally;
 mod tell;
 mod timers;
 mod waiter;
+mod warnings;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -25,14 +33,16 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::api::{self, ApiError, Listeners};
 use crate::clock::Clock;
-use crate::config::{self, ConfigError, ConfigWatch, WatchError};
+use crate::config::{self, ConfigError, ConfigWatch};
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
 use crate::port::{PortError, Ports};
 use crate::ssh::{ControlDirectory, ControlError};
+use crate::watch::Watcher;
 use effects::Effects;
 use event_loop::{EventLoop, State};
 use handle::Handle;
+use runtime::Runtime;
 
 /// Changes that a slow follower of `/events` may fall behind before it is sent a new snapshot instead.
 const CHANGES_KEPT: usize = 1024;
@@ -57,9 +67,6 @@ pub enum RunError {
     /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The configuration cannot be watched.
-    #[error(transparent)]
-    Watch(#[from] WatchError),
     /// Log lines have nowhere to go.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -90,17 +97,23 @@ pub enum RunError {
 /// Runs the daemon until SIGTERM or SIGINT; then stops every tunnel and leaves nothing behind.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let logs = Arc::new(RecentLogs::default());
-    let mut config = ConfigWatch::new(&options.config)?;
+    // Without inotify the daemon runs all the same: the event loop tells what goes unnoticed.
+    let watcher = Watcher::default();
+    let mut config = ConfigWatch::new(&watcher, &options.config);
     let text = config.read_now().map_err(ConfigError::from)?;
     let wanted = config::parse(&text, &options.config).map_err(ConfigError::from)?;
     let _flush_at_end = log::start(options.log, logs.clone())?;
 
     let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    // Stays what it is when the working directory changes, and events name whole paths.
+    let socket = std::path::absolute(&socket).unwrap_or(socket);
     make_directory(&socket)?;
     let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref())?;
     let ports = Ports::new()?;
     // Beside the socket, whose lock keeps a second daemon away from it.
-    let control = ControlDirectory::open(&socket.with_extension("ssh"))?;
+    let control_directory = socket.with_extension("ssh");
+    let control = ControlDirectory::open(&watcher, &control_directory)?;
+    let runtime = Runtime::new(&watcher, listeners.socket(), &control_directory);
 
     let clock = Clock::start();
     let (report, events) = mpsc::unbounded_channel();
@@ -123,6 +136,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         logs,
         config_path: options.config,
         config,
+        runtime,
         state: State::default(),
     }
     .run(wanted)

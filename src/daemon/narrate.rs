@@ -1,23 +1,60 @@
 //! What the log says of a tunnel's life.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
-use super::tell::tell;
+use super::tally::Failed;
+use super::tell::{Teller, tell};
 use crate::clock::Moment;
-use crate::config::desired::{Forward, Work};
+use crate::config::desired::{Forward, SshTunnel, Work};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
+use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
 
+/// Bytes of a command line that are logged.
+const COMMAND_LENGTH: usize = 1024;
+
+/// Bytes of the names of holders that are logged: of several there may be many.
+const HOLDERS_LENGTH: usize = 2048;
+
 /// The one line of a start.
-pub(super) fn starting(entry: &Entry) {
-    let what = match &entry.desired.work {
-        Work::Ssh(tunnel) => format!("{} to {}", tunnel.program.display(), tunnel.destination),
-        Work::Command(tunnel) => tunnel.argv.join(" "),
+pub(super) fn starting(teller: &Teller, what: &str) {
+    let what = text::excerpt(what, COMMAND_LENGTH);
+    tell!(info, teller.identity(), event = "starting", "starting {what}");
+}
+
+/// Clients were turned away; the tunnel goes on.
+pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
+    let Failed { count, kind, message, .. } = failed;
+    let clients = if *count == 1 { "a connection" } else { &format!("{count} connections") };
+    tell!(
+        warn,
+        entry.identity(),
+        event = "connection_error",
+        error_kind = kind.as_str(),
+        "{clients} through the tunnel failed: {message}"
+    );
+}
+
+/// What cannot be seen from here of a tunnel that is up.
+pub(super) fn unseen(work: &Work) -> Option<String> {
+    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
+        work
+    else {
+        return None;
     };
-    tell!(info, entry.identity(), event = "starting", "starting {what}");
+    let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    (!is_loopback).then(|| {
+        format!(
+            "{destination} took the request to listen on {bind} port {port}, and does not say where it listens: with \
+             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{port}'` there; \
+             `GatewayPorts clientspecified` in its sshd_config makes it follow"
+        )
+    })
 }
 
 /// A restart failed, and the old connection stays.
@@ -80,8 +117,8 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
         holder_pid,
         "port {} {}; the tunnel comes up as soon as it is free: {}",
         identity.port,
-        reasons.join(" and "),
-        steps.join("; ")
+        text::excerpt(&reasons.join(" and "), HOLDERS_LENGTH),
+        text::excerpt(&steps.join("; "), HOLDERS_LENGTH)
     );
 }
 
@@ -125,9 +162,11 @@ fn serves(entry: &Entry) -> String {
                 format!("{here} -> {}:{} at {}", target.host, target.port, tunnel.destination)
             }
             Forward::Dynamic { .. } => format!("{here} is a SOCKS proxy through {}", tunnel.destination),
-            Forward::Remote { port, target, .. } => {
-                format!("port {port} at {} -> {}:{}", tunnel.destination, target.host, target.port)
-            }
+            Forward::Remote { port, target, .. } => format!(
+                "{} listens on port {port}, on the addresses that its sshd chooses (`ss -ltn 'sport = :{port}'` there shows \
+                 them) -> {}:{}",
+                tunnel.destination, target.host, target.port
+            ),
         },
     }
 }

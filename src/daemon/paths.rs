@@ -1,7 +1,9 @@
 //! Where things live: the configuration, the runtime directory, the API's socket.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::home;
 
 /// File name of the API's socket in the runtime directory.
 pub const SOCKET_FILE: &str = "portward.sock";
@@ -14,7 +16,7 @@ pub fn default_config() -> PathBuf {
     let base = env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".config")))
+        .or_else(|| home::directory().map(|home| home.join(".config")))
         .unwrap_or_else(|| PathBuf::from("/etc"));
     base.join("portward/config.yaml")
 }

@@ -78,6 +78,7 @@ impl EventLoop {
             tunnels: listed.filter_map(|entry| entry.published.as_deref().cloned()).collect(),
             config_path: self.config_path.display().to_string(),
             config_error: self.state.config_error.clone(),
+            warnings: self.state.warnings.list(),
         }
     }
 
@@ -96,6 +97,8 @@ impl EventLoop {
         }
         let error =
             if self.state.config_error.is_some() { "; the configuration file has errors" } else { "" };
-        format!("{up} of {all} tunnels up{others}{error}")
+        let warnings: String =
+            self.state.warnings.list().iter().map(|warning| format!("; {warning}")).collect();
+        format!("{up} of {all} tunnels up{others}{error}{warnings}")
     }
 }

@@ -103,7 +103,7 @@ impl EventLoop {
         self.state.next_slot += 1;
         let slot = Slot(self.state.next_slot);
         let now = self.clock.now();
-        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone());
+        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
         let tunnel = if desired.interactive {
             Tunnel::needing_auth(now, slot.0)
         } else {
@@ -118,6 +118,7 @@ impl EventLoop {
             starts: 0,
             removed: false,
             listeners: Vec::new(),
+            connection_errors: None,
             published: None,
         };
         self.state.slots.insert(entry.desired.hash.clone(), slot);
@@ -155,6 +156,10 @@ impl EventLoop {
         let enabled = desired.enabled;
         self.hear(slot, Event::StopRequested);
         self.keep(slot, desired);
+        if let Some(entry) = self.state.entries.get_mut(&slot) {
+            // They were those of another tunnel, in effect.
+            entry.connection_errors = None;
+        }
         if enabled {
             self.hear(slot, Event::StartRequested);
         }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Holder, Occupant};
+use crate::ssh::ConnectionErrorKind;
 use crate::tunnel::{Failure, StateName};
 
 /// All tunnels and the state of the configuration at one moment.
@@ -14,6 +15,9 @@ pub struct Snapshot {
     pub config_path: String,
     /// Why the file as it stands is not in force; `None` when it is.
     pub config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One element of `GET /status`.
@@ -54,6 +58,32 @@ pub struct TunnelStatus {
     pub held_by: Vec<Occupant>,
     /// What the tunnel's process listens on, `address:port`, as the kernel shows it.
     pub listeners: Vec<String>,
+    /// What portward cannot see of a tunnel that is up, and how to look: where a server listens is the server's to decide.
+    pub note: Option<String>,
+    /// Single connections that failed while the tunnel itself was up, as ssh says; `None`: none has. Counted since the
+    /// daemon started or the tunnel was defined anew, restarts and lost connections notwithstanding.
+    pub connection_errors: Option<ConnectionErrors>,
+}
+
+/// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a
+/// minute old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionErrors {
+    /// How many.
+    pub count: u64,
+    /// The last one.
+    pub last: FailedConnection,
+}
+
+/// One failed connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedConnection {
+    /// When ssh said so, RFC 3339.
+    pub at: String,
+    /// Its class.
+    pub kind: ConnectionErrorKind,
+    /// What happened, and who must change what.
+    pub message: String,
 }
 
 /// The five words of the ancestor's `status`.

@@ -3,8 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
+use super::shares::{Burst, Heard, Shares};
+use super::tally::Failed;
 use crate::config::desired;
+use crate::observe::log::OUTPUT;
 use crate::tunnel::{Event, Slot};
 
 /// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
@@ -45,12 +49,29 @@ pub(super) use tell;
 pub(super) struct Teller {
     slot: Slot,
     identity: Arc<Mutex<Identity>>,
-    events: mpsc::UnboundedSender<(Slot, Event)>,
+    reports: mpsc::UnboundedSender<(Slot, Report)>,
+    shares: Shares,
+}
+
+/// What the event loop is told about a tunnel.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// What the core decides about.
+    Event(Event),
+    /// Its process was started: the status has its pid.
+    Started,
+    /// Clients were turned away.
+    ConnectionsFailed(Failed),
 }
 
 impl Teller {
-    pub(super) fn new(slot: Slot, identity: Identity, events: mpsc::UnboundedSender<(Slot, Event)>) -> Self {
-        Self { slot, identity: Arc::new(Mutex::new(identity)), events }
+    pub(super) fn new(
+        slot: Slot,
+        identity: Identity,
+        reports: mpsc::UnboundedSender<(Slot, Report)>,
+        shares: Shares,
+    ) -> Self {
+        Self { slot, identity: Arc::new(Mutex::new(identity)), reports, shares }
     }
 
     /// What the log lines are filed under now.
@@ -63,14 +84,49 @@ impl Teller {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Tells the event loop. After its end nobody needs to know.
+    /// Tells the event loop what the core decides about.
     pub(super) fn report(&self, event: Event) {
-        let _ = self.events.send((self.slot, event));
+        self.tell(Report::Event(event));
     }
 
-    /// Logs a line that the tunnel's process said.
-    pub(super) fn output(&self, line: &str) {
-        tell!(info, self.identity(), event = "output", "{line}");
+    /// Tells the event loop. After its end nobody needs to know.
+    pub(super) fn tell(&self, report: Report) {
+        let _ = self.reports.send((self.slot, report));
+    }
+
+    /// Logs a line that the tunnel's process said, if the tunnel's share of the log has room for it; says whether it had.
+    pub(super) fn output(&self, line: &str) -> bool {
+        let heard = self.shares.say(self.slot, line.len(), Instant::now());
+        match heard {
+            Heard::Logged => tell!(info, self.identity(), event = OUTPUT, "{line}"),
+            Heard::Dropped => {}
+            Heard::FirstDropped => {
+                let message =
+                    "says more than its share of the log: lines are dropped from here on, and counted";
+                tell!(warn, self.identity(), event = "output_limited", "{message}");
+                let teller = self.clone();
+                tokio::spawn(async move { teller.report_end_of_burst().await });
+            }
+        }
+        heard == Heard::Logged
+    }
+
+    async fn report_end_of_burst(self) {
+        while let Burst::Lasts(until) = self.shares.burst(self.slot, Instant::now()) {
+            sleep_until(until).await;
+        }
+        self.output_ended();
+    }
+
+    /// The process says nothing more for now: logs how many lines of it were dropped, if any were.
+    pub(super) fn output_ended(&self) {
+        let dropped = self.shares.take_dropped(self.slot);
+        if dropped > 0 {
+            let lines = if dropped == 1 { "line" } else { "lines" };
+            let message =
+                format!("{dropped} {lines} of its output were dropped: more than its share of the log");
+            tell!(warn, self.identity(), event = "output_dropped", dropped, "{message}");
+        }
     }
 
     /// Logs what a person should look at.

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::process::{SpawnError, read_lines, spawn};
+use crate::process::{Pace, SpawnError, read_lines, spawn};
 
 /// What is asked here is answered within milliseconds; what takes longer than this stands still.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer that are kept: no program that is asked here says a tenth of that.
+const BYTES_KEPT: usize = 256 * 1024;
 
 /// What a program answered.
 #[derive(Debug)]
@@ -50,11 +53,12 @@ pub(super) async fn ask(command: Command) -> Result<Answer, AskError> {
     let program = command.get_program().to_owned();
     let (mut child, stdout, stderr) = spawn(command)?;
     let (mut output, mut complaints) = (Vec::new(), Vec::new());
+    let pace = Pace::default();
     let everything = async {
         let (status, (), ()) = tokio::join!(
             child.ended(),
-            read_lines(stdout, |line| output.push(line)),
-            read_lines(stderr, |line| complaints.push(line))
+            read_lines(stdout, &pace, keep(&mut output)),
+            read_lines(stderr, &pace, keep(&mut complaints))
         );
         status
     };
@@ -62,6 +66,17 @@ pub(super) async fn ask(command: Command) -> Result<Answer, AskError> {
         Ok(Ok(status)) => Ok(Answer { status, output, complaints }),
         Ok(Err(source)) => Err(AskError::Wait { program, source }),
         Err(_) => Err(AskError::Silent { program }),
+    }
+}
+
+/// Takes lines into `kept` for as long as there is room.
+fn keep(kept: &mut Vec<String>) -> impl FnMut(String) {
+    let mut room = BYTES_KEPT;
+    move |line| {
+        if let Some(left) = room.checked_sub(line.len()) {
+            room = left;
+            kept.push(line);
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Check {
     /// The configuration is there and valid.
     Configuration,
+    /// Changes of the configuration are noticed.
+    FileEvents,
     /// The kernel tells who has a port.
     SockDiag,
     /// The kernel tells when a port is let go.
@@ -50,8 +52,9 @@ pub enum Check {
 
 impl Check {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Configuration,
+        Self::FileEvents,
         Self::SockDiag,
         Self::DestroyEvents,
         Self::BoundSockets,
@@ -76,6 +79,7 @@ impl Check {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
+            Self::FileEvents => "file_events",
             Self::SockDiag => "sock_diag",
             Self::DestroyEvents => "destroy_events",
             Self::BoundSockets => "bound_sockets",

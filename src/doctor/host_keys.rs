@@ -9,6 +9,7 @@ use super::finding::{Check, Finding, or_ok};
 use super::judged::Judged;
 use super::mend::Mend;
 use super::settings::{Resolved, Settings, expand};
+use crate::ssh;
 
 /// ssh's port, which known hosts are written without.
 const USUAL_PORT: &str = "22";
@@ -81,8 +82,7 @@ fn unknown(wanted: &Wanted, tunnels: &[&Resolved], judged: &Judged, mend: Mend) 
     let first = tunnels.first()?;
     let name = wanted.names.first()?;
     let names: Vec<String> = tunnels.iter().map(|tunnel| tunnel.tunnel.clone()).collect();
-    // Where ssh is told to refuse, it must be told to ask.
-    let line = first.line(&["-o", "StrictHostKeyChecking=ask"]);
+    let line = ssh::accepting_line(&first.ssh);
     let finding = Finding::error(
         Check::HostKeys,
         format!(

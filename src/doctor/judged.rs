@@ -1,10 +1,9 @@
 //! Whom to judge: tunnels run as the daemon does, and that may be somebody else than who calls doctor.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,16 +13,16 @@ use rustix::thread::CapabilitySet;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::environment::{self, Variables};
 use super::machine::Machine;
 use super::systemd::Unit;
+use crate::config::environment::Environment;
+use crate::home;
 use crate::port::holder;
 use crate::port::holder::cgroup;
 
 /// A daemon that lives takes a connection within microseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Where systemd's own services look for programs.
-const PATH_OF_SERVICES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where ssh looks for an agent.
 const AGENT: &str = "SSH_AUTH_SOCK";
@@ -56,6 +55,8 @@ pub(super) struct Judged {
     pub(super) search: Option<OsString>,
     /// Whether its ssh finds an agent.
     pub(super) has_agent: bool,
+    /// Its environment; `None`: that of this process.
+    pub(super) variables: Option<Variables>,
 }
 
 impl Judged {
@@ -66,15 +67,15 @@ impl Judged {
         {
             let daemon = Self::from_status(By::Daemon { pid }, &status)?;
             let cgroup = machine.text(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            return Some(Self {
-                unit: system_unit(&cgroup),
-                search: environment(machine, pid, "PATH"),
-                has_agent: environment(machine, pid, AGENT).is_some(),
-                ..daemon
-            });
+            // One that this user may not see is taken for this user's own.
+            let variables = fs::read(machine.path(format!("/proc/{pid}/environ"))).ok();
+            let variables = variables.map(|environ| environment::of_process(&environ));
+            return Some(Self { unit: system_unit(&cgroup), ..daemon.with(variables) });
         }
         match unit {
-            Some(unit) if nix::unistd::geteuid().is_root() && !unit.is_running() => Self::from_unit(unit),
+            Some(unit) if nix::unistd::geteuid().is_root() && !unit.is_running() => {
+                Self::from_unit(machine, unit)
+            }
             _ => {
                 let ourselves = Self::from_status(By::Ourselves, &machine.text("/proc/self/status")?)?;
                 Some(Self { has_agent: std::env::var_os(AGENT).is_some(), ..ourselves })
@@ -100,16 +101,20 @@ impl Judged {
             unit: None,
             search: None,
             has_agent: false,
+            variables: None,
         })
     }
 
+    /// With this environment.
+    fn with(self, variables: Option<Variables>) -> Self {
+        let variable = |name: &str| variables.as_ref()?.get(OsStr::new(name)).cloned();
+        let (search, has_agent) = (variable("PATH"), variable(AGENT).is_some());
+        Self { search, has_agent, variables, ..self }
+    }
+
     /// As systemd would start it.
-    fn from_unit(unit: &Unit) -> Option<Self> {
-        let user = match unit.property("User") {
-            "" => User::from_uid(Uid::from_raw(0)),
-            name => User::from_name(name),
-        };
-        let user = user.ok().flatten()?;
+    fn from_unit(machine: &Machine, unit: &Unit) -> Option<Self> {
+        let user = user_of(unit)?;
         let bounding = capabilities(unit.property("CapabilityBoundingSet"));
         // Root has all that it may have; others have only what they are given.
         let capabilities = if user.uid.is_root() {
@@ -117,15 +122,17 @@ impl Judged {
         } else {
             bounding & capabilities(unit.property("AmbientCapabilities"))
         };
-        Some(Self {
+        let judged = Self {
             by: By::Unit,
             uid: user.uid.as_raw(),
             groups: BTreeSet::from([user.gid.as_raw()]),
             capabilities,
             unit: Some(unit.name.clone()),
-            search: Some(PATH_OF_SERVICES.into()),
+            search: None,
             has_agent: false,
-        })
+            variables: None,
+        };
+        Some(judged.with(Some(environment::of_unit(machine, unit, &user))))
     }
 
     /// Whether it has this capability.
@@ -151,6 +158,24 @@ impl Judged {
         User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.dir)
     }
 
+    /// The same for a process that it gives these variables.
+    pub(super) fn given(&self, environment: &Environment) -> Self {
+        let mut changed = self.clone();
+        if let Some(search) = environment.get("PATH") {
+            changed.search = Some(search.into());
+        }
+        changed.has_agent |= environment.get(AGENT).is_some_and(|socket| !socket.is_empty());
+        changed
+    }
+
+    /// What `~/` in its configuration is.
+    pub(super) fn config_home(&self) -> Option<PathBuf> {
+        match &self.variables {
+            Some(variables) => environment::home(variables, self.uid),
+            None => home::directory(),
+        }
+    }
+
     /// Where it finds the program `name`.
     pub(super) fn find_program(&self, name: &Path) -> Option<PathBuf> {
         let is_program = |path: &PathBuf| {
@@ -163,10 +188,17 @@ impl Judged {
         std::env::split_paths(&search).map(|directory| directory.join(name)).find(is_program)
     }
 
-    /// Makes `command` look for programs as it does, and if we are root, run as its user.
+    /// Makes `command` run with its environment, and if we are root, as its user.
     pub(super) fn dress(&self, mut command: Command) -> Command {
-        if let Some(search) = &self.search {
-            command.env("PATH", search);
+        match (&self.variables, &self.search) {
+            (Some(variables), _) => {
+                command.env_clear().envs(variables);
+                if let Some(home) = self.config_home() {
+                    command.env(home::VARIABLE, home);
+                }
+            }
+            (None, Some(search)) => drop(command.env("PATH", search)),
+            (None, None) => {}
         }
         if nix::unistd::geteuid().is_root()
             && self.uid != 0
@@ -175,7 +207,10 @@ impl Judged {
             use std::os::unix::process::CommandExt;
 
             // Without a directory of its own, it may stand where it may not be.
-            command.uid(self.uid).gid(user.gid.as_raw()).env("HOME", &user.dir).current_dir("/");
+            command.uid(self.uid).gid(user.gid.as_raw()).current_dir("/");
+            if self.variables.is_none() {
+                command.env(home::VARIABLE, &user.dir);
+            }
         }
         command
     }
@@ -199,12 +234,16 @@ async fn daemon(socket: &Path) -> Option<u32> {
     u32::try_from(stream.peer_cred().ok()?.pid()?).ok().filter(|pid| *pid != 0)
 }
 
-/// A variable of a process's environment, as far as this user may see it.
-fn environment(machine: &Machine, pid: u32, name: &str) -> Option<OsString> {
-    let variables = fs::read(machine.path(format!("/proc/{pid}/environ"))).ok()?;
-    let prefix = [name.as_bytes(), b"="].concat();
-    let value = variables.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(&prefix[..]))?;
-    Some(OsString::from_vec(value.to_vec()))
+/// The user that a unit of the system runs as.
+pub(super) fn user_of(unit: &Unit) -> Option<User> {
+    let user = match unit.property("User") {
+        "" => User::from_uid(Uid::from_raw(0)),
+        name => match name.parse() {
+            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+            Err(_) => User::from_name(name),
+        },
+    };
+    user.ok().flatten()
 }
 
 /// The system's unit in the text of a cgroup file. What is below `user.slice` is a user's own.
@@ -222,7 +261,6 @@ fn capabilities(words: &str) -> CapabilitySet {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::machine::tests::machine;
     use super::super::systemd::Manager;
     use super::super::systemd::tests::unit;
     use super::*;
@@ -237,11 +275,16 @@ pub(super) mod tests {
             unit: unit.then(|| "portward.service".to_owned()),
             search: None,
             has_agent: false,
+            variables: None,
         }
     }
 
     const STATUS: &str = "Name:\tportward\nUid:\t1000\t1001\t1000\t1000\nGid:\t100\t101\t100\t100\n\
                           Groups:\t4 24 \nCapPrm:\t0000000000000000\nCapEff:\t0000000000000420\n";
+
+    fn from_unit(unit: &Unit) -> Option<Judged> {
+        Judged::from_unit(&Machine::this(), unit)
+    }
 
     #[test]
     fn the_effective_user_and_capabilities_count() {
@@ -254,10 +297,10 @@ pub(super) mod tests {
 
     #[test]
     fn root_in_a_unit_has_what_the_bounding_set_leaves() {
-        let hardened = Judged::from_unit(&unit(Manager::System, &["CapabilityBoundingSet="])).unwrap();
+        let hardened = from_unit(&unit(Manager::System, &["CapabilityBoundingSet="])).unwrap();
         assert_eq!((hardened.uid, hardened.capabilities), (0, CapabilitySet::empty()));
         let given = "CapabilityBoundingSet=cap_kill cap_net_bind_service cap_unheard_of";
-        let given = Judged::from_unit(&unit(Manager::System, &[given])).unwrap();
+        let given = from_unit(&unit(Manager::System, &[given])).unwrap();
         assert_eq!(given.capabilities, CapabilitySet::KILL | CapabilitySet::NET_BIND_SERVICE);
     }
 
@@ -265,10 +308,10 @@ pub(super) mod tests {
     fn another_user_in_a_unit_has_what_it_is_given() {
         let set = "CapabilityBoundingSet=cap_kill cap_net_bind_service";
         let lines = ["User=nobody", "AmbientCapabilities=cap_net_bind_service cap_sys_ptrace", set];
-        let judged = Judged::from_unit(&unit(Manager::System, &lines)).unwrap();
+        let judged = from_unit(&unit(Manager::System, &lines)).unwrap();
         assert_eq!(judged.capabilities, CapabilitySet::NET_BIND_SERVICE);
         assert_ne!(judged.uid, 0);
-        assert_eq!(Judged::from_unit(&unit(Manager::System, &["User=no-such-user-here"])), None);
+        assert_eq!(from_unit(&unit(Manager::System, &["User=no-such-user-here"])), None);
     }
 
     #[test]
@@ -284,10 +327,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_variable_of_the_daemon_is_found() {
-        let (_root, machine) = machine(&[("/proc/7/environ", "XPATH=/no\0PATH=/opt/bin:/bin\0")]);
-        assert_eq!(environment(&machine, 7, "PATH").unwrap(), "/opt/bin:/bin");
-        assert_eq!(environment(&machine, 7, "HOME"), None);
+    fn programs_are_asked_with_the_environment_of_the_daemon() {
+        let environ = b"XPATH=/no\0PATH=/opt/bin:/bin\0SSH_AUTH_SOCK=/run/agent\0";
+        let daemon = judged(0, CapabilitySet::empty(), false).with(Some(environment::of_process(environ)));
+        assert_eq!((daemon.search.as_deref(), daemon.has_agent), (Some(OsStr::new("/opt/bin:/bin")), true));
+        let command = daemon.dress(Command::new("ssh"));
+        let variables: Vec<_> =
+            command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?))).collect();
+        let home = home::of_user(0).unwrap();
+        assert!(variables.contains(&("HOME", home.to_str().unwrap())), "{variables:?}");
+        assert!(variables.contains(&("PATH", "/opt/bin:/bin")), "{variables:?}");
     }
 
     #[tokio::test]

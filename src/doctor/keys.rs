@@ -11,6 +11,7 @@ use super::judged::{By, Judged};
 use super::mend::{Mend, path};
 use super::permissions::{Permissions, can_read};
 use super::settings::{Resolved, Settings, expand};
+use crate::config::desired::{Desired, SshTunnel, Work};
 
 /// What ssh says when it refuses a file, before the file's path (readconf.c).
 const BAD_OWNER: &str = "Bad owner or permissions on ";
@@ -37,6 +38,8 @@ enum Trouble {
 struct Useless {
     trouble: Trouble,
     level: Level,
+    /// Whether a tunnel asks for it by `identity_file`.
+    is_named: bool,
     tunnels: Vec<String>,
     /// Where the first of them leads.
     destination: String,
@@ -49,10 +52,13 @@ pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) ->
     let home = judged.home();
     let locked = locked(resolved, home.as_deref(), judged).await;
     for tunnel in resolved {
+        let judged = &judged.given(&tunnel.ssh.env);
         match tunnel.settings() {
             Some(settings) if settings.is_on("pubkeyauthentication") => {
+                let named = named(tunnel, judged);
                 match identities(&settings, home.as_deref(), judged, &locked) {
-                    Some(keys) => note(keys, tunnel, &mut useless),
+                    Some(keys) => note(named.into_iter().chain(keys), tunnel, &mut useless),
+                    None if named.is_some() => note(named, tunnel, &mut useless),
                     None => findings.push(no_key(tunnel, judged, mend)),
                 }
             }
@@ -72,6 +78,38 @@ pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) ->
 /// configured otherwise.
 fn are_default(files: &[&str]) -> bool {
     files.len() > 1 && files.iter().all(|file| file.starts_with("~/.ssh/id_"))
+}
+
+/// The tunnels that are enabled and have an `identity_file`.
+fn named_files(desired: &Desired) -> impl Iterator<Item = (&str, &Path)> {
+    desired.tunnels.iter().filter(|tunnel| tunnel.enabled).filter_map(|tunnel| match &tunnel.work {
+        Work::Ssh(SshTunnel { identity_file: Some(file), .. }) => {
+            Some((tunnel.name.as_str(), file.as_path()))
+        }
+        Work::Ssh(_) | Work::Command(_) => None,
+    })
+}
+
+/// Whether a tunnel has one.
+pub(super) fn are_files_named(desired: &Desired) -> bool {
+    named_files(desired).next().is_some()
+}
+
+/// A line for each `identity_file` of enabled tunnels that is not there, or that `judged` cannot read.
+pub(super) fn unusable_files(desired: &Desired, judged: &Judged) -> Vec<String> {
+    let mut files: BTreeMap<&Path, Vec<&str>> = BTreeMap::new();
+    for (tunnel, file) in named_files(desired) {
+        files.entry(file).or_default().push(tunnel);
+    }
+    let line = |(file, tunnels): (&Path, Vec<&str>)| {
+        let what = match trouble(file, judged)? {
+            Trouble::Missing => "is not there".to_owned(),
+            Trouble::Unreadable => format!("cannot be read by {judged}"),
+            Trouble::Exposed { .. } | Trouble::Locked => return None,
+        };
+        Some(format!("tunnel `{}`: identity_file {} {what}", tunnels.join("`, `"), file.display()))
+    };
+    files.into_iter().filter_map(line).collect()
 }
 
 /// The keys of all tunnels that need a passphrase.
@@ -140,21 +178,45 @@ fn trouble(key: &Path, judged: &Judged) -> Option<Trouble> {
     }
 }
 
-fn note(keys: Vec<(PathBuf, Trouble, Level)>, tunnel: &Resolved, useless: &mut BTreeMap<PathBuf, Useless>) {
+/// The tunnel's `identity_file`, if ssh cannot use it: it leaves out of its settings one that is missing. An error, because
+/// other keys are not what was asked for.
+fn named(tunnel: &Resolved, judged: &Judged) -> Option<(PathBuf, Trouble, Level)> {
+    let key = tunnel.ssh.identity_file.as_ref()?;
+    let trouble = trouble(key, judged).filter(is_out_of_reach)?;
+    Some((key.clone(), trouble, Level::Error))
+}
+
+fn is_out_of_reach(trouble: &Trouble) -> bool {
+    match trouble {
+        Trouble::Missing | Trouble::Unreadable => true,
+        Trouble::Exposed { .. } | Trouble::Locked => false,
+    }
+}
+
+fn note(
+    keys: impl IntoIterator<Item = (PathBuf, Trouble, Level)>,
+    tunnel: &Resolved,
+    useless: &mut BTreeMap<PathBuf, Useless>,
+) {
     for (key, trouble, level) in keys {
+        let is_named = is_out_of_reach(&trouble) && tunnel.ssh.identity_file.as_deref() == Some(&key);
         let known = useless.entry(key).or_insert_with(|| Useless {
             trouble,
             level,
+            is_named: false,
             tunnels: Vec::new(),
             destination: tunnel.ssh.destination.clone(),
         });
         known.level = known.level.max(level);
-        known.tunnels.push(tunnel.tunnel.clone());
+        known.is_named |= is_named;
+        if known.tunnels.last() != Some(&tunnel.tunnel) {
+            known.tunnels.push(tunnel.tunnel.clone());
+        }
     }
 }
 
 fn tell(key: &Path, useless: Useless, judged: &Judged, mend: Mend) -> Finding {
-    let Useless { trouble, level, tunnels, destination } = useless;
+    let Useless { trouble, level, is_named, tunnels, destination } = useless;
     let (name, word, user) = (key.display(), path(key), judged.user());
     let of = format!("of tunnel `{}`", tunnels.join("`, `"));
     let (what, why, line) = match trouble {
@@ -188,6 +250,10 @@ fn tell(key: &Path, useless: Useless, judged: &Judged, mend: Mend) -> Finding {
         ),
     };
     let finding = match level {
+        Level::Error if is_named => {
+            let why = format!("{why}, and identity_file names this one");
+            Finding::error(Check::Keys, what, why, line)
+        }
         Level::Error => {
             let why = format!("{why}, and there is no other key: the server refuses the login");
             Finding::error(Check::Keys, what, why, line)

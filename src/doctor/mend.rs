@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::text;
+pub(super) use crate::shell::{path, word};
 
 /// Writes lines for whoever has called doctor. Root needs no sudo, and may not have it.
 #[derive(Debug, Clone, Copy)]
@@ -65,16 +65,6 @@ fn is_writable(path: &Path) -> bool {
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok()
 }
 
-/// A path as one word of a shell.
-pub(super) fn path(path: &Path) -> String {
-    word(&path.display().to_string())
-}
-
-/// A text as one word of a shell.
-pub(super) fn word(text: &str) -> String {
-    text::word(text).into_owned()
-}
-
 /// `count` things.
 pub(super) fn count(count: usize, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
@@ -89,14 +79,6 @@ mod tests {
     fn said_by_a_shell(line: &str) -> String {
         let output = Command::new("/bin/sh").args(["-c", line]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[test]
-    fn a_word_is_one_word_whatever_is_in_it() {
-        for text in ["plain-1.2/@x", "", "two words", "it's", "$HOME `id` \"q\" \\ ; # *", "a\nb"] {
-            assert_eq!(said_by_a_shell(&format!("printf %s {}", word(text))), text);
-        }
-        assert_eq!(word("/etc/portward/config.yaml"), "/etc/portward/config.yaml");
     }
 
     #[test]

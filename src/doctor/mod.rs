@@ -8,7 +8,9 @@ mod ask;
 mod cgroup;
 mod claims;
 mod directories;
+mod environment;
 mod ephemeral;
+mod file_events;
 mod finding;
 mod held;
 mod host_keys;
@@ -22,13 +24,17 @@ mod multiplexing;
 mod permissions;
 mod privileges;
 mod programs;
+mod runner;
+mod sandbox;
 mod settings;
+mod ssh_config;
 mod systemd;
 mod unit;
 
 use std::path::{Path, PathBuf};
 
 pub use finding::{Check, Finding, Level};
+pub use runner::{Runner, runner_of};
 
 use self::claims::Claim;
 use self::ephemeral::Ephemeral;
@@ -59,12 +65,12 @@ pub struct NoProcess;
 pub async fn examine(config: &Path, socket: Option<PathBuf>) -> Result<Report, NoProcess> {
     let machine = Machine::this();
     let mend = Mend::for_us();
-    let loaded = config::load(config);
-    let desired = loaded.as_ref().ok();
-    let configured = || desired.and_then(|desired| desired.api.socket.clone());
+    let configured = || config::load(config).ok().and_then(|desired| desired.api.socket);
     let socket = socket.or_else(configured).unwrap_or_else(paths::default_socket);
     let units = Units::find(&machine).await;
     let judged = Judged::find(&machine, &socket, units.system.as_ref()).await.ok_or(NoProcess)?;
+    let loaded = config::load_for(config, judged.config_home().as_deref());
+    let desired = loaded.as_ref().ok();
     let examination = Examination { machine, mend, judged, config, socket, units };
     let mut findings = vec![examination.configuration(&loaded)];
     findings.extend(examination.machine(desired).await);
@@ -73,6 +79,19 @@ pub async fn examine(config: &Path, socket: Option<PathBuf>) -> Result<Report, N
     }
     findings.sort_by_key(|finding| Check::ALL.iter().position(|check| *check == finding.check));
     Ok(Report { judged: examination.judged.to_string(), findings })
+}
+
+/// A line for each `identity_file` that the daemon cannot use: the daemon that runs, or the one that would be started.
+/// `socket` is as for [`examine`]. Must be called within a tokio runtime; blocks for some milliseconds.
+pub async fn unusable_identity_files(desired: &Desired, socket: Option<PathBuf>) -> Vec<String> {
+    if !keys::are_files_named(desired) {
+        return Vec::new();
+    }
+    let machine = Machine::this();
+    let socket = socket.or_else(|| desired.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    let units = Units::find(&machine).await;
+    let judged = Judged::find(&machine, &socket, units.system.as_ref()).await;
+    judged.map_or_else(Vec::new, |judged| keys::unusable_files(desired, &judged))
 }
 
 /// What all checks need.
@@ -91,6 +110,20 @@ impl Examination<'_> {
         match loaded {
             Ok(desired) => {
                 let tunnels = mend::count(desired.tunnels.len(), "tunnel", "tunnels");
+                if let Some(runner) = self.other_runner() {
+                    return Finding::warning(
+                        Check::Configuration,
+                        format!(
+                            "{path} is valid: {tunnels}; but {} reads it, and that was not judged",
+                            runner.name
+                        ),
+                        format!(
+                            "what is said here is about {}: another user may read other files",
+                            self.judged
+                        ),
+                        format!("sudo portward doctor {}", mend::path(self.config)),
+                    );
+                }
                 Finding::ok(Check::Configuration, format!("{path} is valid: {tunnels}"))
             }
             Err(error) => Finding::error(
@@ -102,6 +135,13 @@ impl Examination<'_> {
         }
     }
 
+    /// The service that reads the configuration, if that runs as another user than who is judged.
+    fn other_runner(&self) -> Option<Runner> {
+        let runner =
+            self.units.of_system().find_map(|unit| runner::runner(&self.machine, unit, self.config))?;
+        (runner.uid != self.judged.uid).then_some(runner)
+    }
+
     /// The machine's own checks, and those of the ports that the configuration wants.
     async fn machine(&self, desired: Option<&Desired>) -> Vec<Finding> {
         let Self { machine, mend, judged, .. } = self;
@@ -109,7 +149,13 @@ impl Examination<'_> {
             cgroup::judge(machine, judged, self.units.system.as_ref(), *mend),
             journal::judge(machine, *mend),
         ];
-        findings.extend(unit::judge(machine, &self.units, *mend));
+        findings.extend(file_events::judge(machine, self.config, judged, *mend));
+        let hidden =
+            sandbox::judge(self.config, &self.socket, desired, self.units.system.as_ref(), judged, *mend);
+        let is_hidden = !hidden.is_empty();
+        findings.extend(hidden);
+        let of_unit = unit::judge(machine, &self.units, *mend);
+        findings.extend(of_unit.into_iter().filter(|finding| !is_hidden || finding.level != Level::Ok));
         findings.extend(multiplexing::judge(&self.socket, judged, *mend));
         let token = desired.and_then(|desired| desired.api.tcp.as_ref()).map(|tcp| tcp.token_file.as_path());
         findings.extend(directories::judge(self.config, &self.socket, token, judged, *mend));
@@ -156,6 +202,7 @@ impl Examination<'_> {
         let versions = programs::versions(desired, judged).await;
         let resolved = settings::resolve(desired, &programs::usable(&versions), judged).await;
         let mut findings = programs::judge(&versions, config, *mend);
+        findings.extend(ssh_config::judge(&resolved, config));
         findings.extend(programs::judge_commands(desired, judged, config));
         findings.extend(keys::judge(&resolved, judged, *mend).await);
         findings.extend(host_keys::judge(&resolved, judged, *mend).await);

@@ -102,8 +102,18 @@ pub(super) fn judge_commands(desired: &Desired, judged: &Judged, config: &Path) 
     let mut findings = Vec::new();
     let mut fine = Vec::new();
     for tunnel in desired.tunnels.iter().filter(|tunnel| tunnel.enabled) {
-        let Work::Command(CommandTunnel { argv, .. }) = &tunnel.work else { continue };
+        let Work::Command(CommandTunnel { argv, working_directory, env, .. }) = &tunnel.work else {
+            continue;
+        };
         let Some(program) = argv.first() else { continue };
+        let judged = &judged.given(env);
+        if let Some(directory) = working_directory.as_deref().filter(|directory| !directory.is_dir()) {
+            let directory = path(directory);
+            let what = format!("the working directory {directory} of tunnel `{}` is not there", tunnel.name);
+            let line = format!("mkdir -p {directory}  # or correct `working_directory` in {}", path(config));
+            let why = "the tunnel cannot start";
+            findings.push(Finding::error(Check::Commands, what, why, line).of([tunnel.name.clone()]));
+        }
         match judged.find_program(Path::new(program)) {
             Some(found) => fine.push(path(&found)),
             None => findings.push(
@@ -177,6 +187,8 @@ mod tests {
   - {name: b, remote_host: h, remote_port: 1, local_port: 8002, ssh: {program: /nonexistent/ssh}}
   - {name: c, command: [sh, x], local_port: 8003}
   - {name: d, command: [no-such-program], local_port: 8004}
+  - {name: e, command: [sh], local_port: 8005, env: {PATH: /nonexistent}}
+  - {name: f, command: [sh], local_port: 8006, working_directory: /nonexistent}
 ";
         let desired = crate::config::parse(text, Path::new(CONFIG)).unwrap();
         let mut judged = judged(0, CapabilitySet::empty(), false);
@@ -188,8 +200,11 @@ mod tests {
         assert!(findings[1].what.contains("/nonexistent/ssh"), "{findings:?}");
 
         let findings = judge_commands(&desired, &judged, Path::new(CONFIG));
-        assert_eq!(findings.len(), 1);
-        assert_eq!((findings[0].level, &findings[0].tunnels[..]), (Level::Error, &["d".to_owned()][..]));
+        let blamed: Vec<_> =
+            findings.iter().map(|finding| (finding.level, finding.tunnels.concat())).collect();
+        assert_eq!(blamed, ["d", "e", "f"].map(|tunnel| (Level::Error, tunnel.to_owned())));
+        assert!(findings[1].why.as_ref().unwrap().contains("looked for in /nonexistent"), "{findings:?}");
+        assert!(findings[2].what.contains("working directory /nonexistent of tunnel `f`"), "{findings:?}");
         assert!(findings[0].why.as_ref().unwrap().contains("looked for in /bin"), "{findings:?}");
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::ask::{Answer, AskError, ask};
 use super::judged::Judged;
-use super::mend::{path, word};
 use crate::config::desired::{Desired, SshTunnel, Work};
 use crate::ssh;
+
+pub(super) use crate::ssh::Settings;
 
 /// A tunnel, and what its ssh said.
 #[derive(Debug)]
@@ -16,36 +16,6 @@ pub(super) struct Resolved {
     pub(super) tunnel: String,
     pub(super) ssh: SshTunnel,
     pub(super) said: Result<Answer, AskError>,
-}
-
-/// ssh's settings for one destination, as it prints them: a word and its value on each line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Settings(Vec<(String, String)>);
-
-impl Settings {
-    /// From the lines of `ssh -G`.
-    pub(super) fn from_lines(lines: &[String]) -> Self {
-        let pair = |line: &String| {
-            let (name, value) = line.split_once(' ')?;
-            Some((name.to_ascii_lowercase(), value.to_owned()))
-        };
-        Self(lines.iter().filter_map(pair).collect())
-    }
-
-    /// All values of a setting.
-    pub(super) fn all(&self, name: &str) -> Vec<&str> {
-        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
-    }
-
-    /// The value of a setting; empty if ssh does not tell one.
-    pub(super) fn one(&self, name: &str) -> &str {
-        self.all(name).first().copied().unwrap_or_default()
-    }
-
-    /// Whether a setting is there and is not switched off.
-    pub(super) fn is_on(&self, name: &str) -> bool {
-        !["", "no", "none", "false"].contains(&self.one(name))
-    }
 }
 
 /// Asks ssh about all tunnels that start by themselves and whose program is among `programs`.
@@ -56,11 +26,10 @@ pub(super) async fn resolve(desired: &Desired, programs: &BTreeSet<&Path>, judge
         if !programs.contains(ssh.program.as_path()) {
             continue;
         }
-        // The very arguments of the tunnel; with -G ssh prints what it would do, and connects to nobody.
-        let real = ssh::command(ssh, Path::new("none"));
-        let mut command = Command::new(real.get_program());
-        command.arg("-G").args(real.get_args());
-        let said = ask(judged.dress(command)).await;
+        let mut question = judged.dress(ssh::question(ssh));
+        // It wins over the environment of the service.
+        question.envs(ssh.env.iter());
+        let said = ask(question).await;
         resolved.push(Resolved { tunnel: tunnel.name.clone(), ssh: ssh.clone(), said });
     }
     resolved
@@ -75,17 +44,7 @@ impl Resolved {
 
     /// The line by which a person calls the same ssh, with `first` before all other arguments.
     pub(super) fn line(&self, first: &[&str]) -> String {
-        let SshTunnel { program, config_file, identity_file, options, destination, .. } = &self.ssh;
-        let mut words = vec![path(program)];
-        words.extend(first.iter().map(|argument| word(argument)));
-        for (option, file) in [("-F", config_file), ("-i", identity_file)] {
-            words.extend(file.iter().flat_map(|file| [option.to_owned(), path(file)]));
-        }
-        words.extend(
-            options.iter().flat_map(|(name, value)| ["-o".to_owned(), word(&format!("{name}={value}"))]),
-        );
-        words.push(word(destination));
-        words.join(" ")
+        ssh::line(&self.ssh, first)
     }
 }
 
@@ -103,15 +62,6 @@ pub(super) fn expand(text: &str, home: Option<&Path>) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_may_be_there_several_times() {
-        let lines = ["host db", "identityfile ~/.ssh/a", "identityfile ~/.ssh/b", "proxycommand none"];
-        let settings = Settings::from_lines(&lines.map(str::to_owned));
-        assert_eq!(settings.all("identityfile"), ["~/.ssh/a", "~/.ssh/b"]);
-        assert_eq!((settings.one("host"), settings.one("missing")), ("db", ""));
-        assert!(!settings.is_on("proxycommand") && !settings.is_on("missing") && settings.is_on("host"));
-    }
 
     #[test]
     fn what_only_ssh_can_fill_in_is_left_alone() {

@@ -8,7 +8,7 @@ use super::machine::Machine;
 
 /// What is asked for: what the unit gives to its process, and whether it starts.
 const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,User,AmbientCapabilities,CapabilityBoundingSet,KillMode,\
-                          Delegate,ControlGroup,ExecStart";
+                          Delegate,ControlGroup,ExecStart,Environment,EnvironmentFiles,ProtectHome,PrivateTmp";
 
 /// Whose service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,15 @@ impl Unit {
     /// From what `systemctl show` prints; `None` if there is no such unit.
     pub(super) fn from_lines(name: &str, manager: Manager, lines: &[String]) -> Option<Self> {
         let pairs = lines.iter().filter_map(|line| line.split_once('='));
-        let properties: HashMap<_, _> =
-            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut properties: HashMap<String, String> = HashMap::new();
+        for (name, value) in pairs {
+            // Those that are lists may come in several lines.
+            let known = properties.entry(name.to_owned()).or_default();
+            if !known.is_empty() {
+                known.push('\n');
+            }
+            known.push_str(value);
+        }
         let unit = Self { name: name.to_owned(), manager, properties };
         (unit.property("LoadState") == "loaded").then_some(unit)
     }
@@ -52,6 +59,13 @@ impl Unit {
     /// Whether systemd starts it by itself.
     pub(super) fn is_enabled(&self) -> bool {
         ["enabled", "enabled-runtime", "static", "generated"].contains(&self.property("UnitFileState"))
+    }
+
+    /// The arguments that it runs the program with, as in `{ path=... ; argv[]=/usr/local/bin/portward run ; ...`.
+    pub(super) fn arguments(&self) -> Vec<&str> {
+        let argv =
+            self.property("ExecStart").split_once("argv[]=").and_then(|(_, rest)| rest.split(" ;").next());
+        argv.unwrap_or_default().split_ascii_whitespace().collect()
     }
 
     /// The program that it runs, as in `{ path=/usr/local/bin/portward ; argv[]=...`.

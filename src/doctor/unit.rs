@@ -42,6 +42,11 @@ impl Units {
         units
     }
 
+    /// Those with the system's manager that would start portward for who calls doctor.
+    pub(super) fn of_system(&self) -> impl Iterator<Item = &Unit> {
+        self.system.iter().chain(&self.of_user)
+    }
+
     /// Those that are for who calls doctor, the ones that are enabled first.
     fn ours(&self) -> Vec<&Unit> {
         let mut units: Vec<&Unit> = match self.user {

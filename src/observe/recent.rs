@@ -5,8 +5,22 @@ use std::sync::Mutex;
 
 use tokio::sync::broadcast;
 
-/// Lines kept for each tunnel.
+/// Lines kept for each tunnel,
 pub const LINES_KEPT: usize = 1000;
+/// and their bytes, with line ends.
+pub const BYTES_KEPT: usize = 64 * 1024;
+
+/// Lines that a follower may fall behind.
+const FOLLOWER_LAG: usize = 256;
+
+/// Whose line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// portward says something of the tunnel.
+    Portward,
+    /// The tunnel's process has said it.
+    Process,
+}
 
 /// One line of a tunnel's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +31,8 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// The last [`LINES_KEPT`] lines of each tunnel, by hash.
+/// The last lines of each tunnel, by hash: [`LINES_KEPT`] and [`BYTES_KEPT`] at most. When there is no room, the oldest line goes of
+/// whoever takes more than half of it, so that a process that says a lot leaves what portward says of its tunnel alone.
 #[derive(Debug)]
 pub struct RecentLogs {
     lines: Mutex<HashMap<String, Lines>>,
@@ -26,9 +41,13 @@ pub struct RecentLogs {
 
 #[derive(Debug, Default)]
 struct Lines {
-    texts: VecDeque<String>,
+    texts: VecDeque<(Speaker, String)>,
     /// Sum of the lengths, with line ends.
     bytes: usize,
+    /// The part of the tunnel's process: lines,
+    process_lines: usize,
+    /// and bytes.
+    process_bytes: usize,
     /// Time of the last line.
     modified: jiff::Timestamp,
 }
@@ -44,21 +63,17 @@ pub struct LogSummary {
 
 impl Default for RecentLogs {
     fn default() -> Self {
-        Self { lines: Mutex::default(), follow: broadcast::Sender::new(256) }
+        Self { lines: Mutex::default(), follow: broadcast::Sender::new(FOLLOWER_LAG) }
     }
 }
 
 impl RecentLogs {
     /// Appends a line to the log of the tunnel `hash` and tells the followers.
-    pub fn push(&self, hash: &str, at: jiff::Timestamp, text: String) {
+    pub fn push(&self, hash: &str, at: jiff::Timestamp, speaker: Speaker, text: String) {
         let mut all = self.lock();
         let lines = all.entry(hash.to_owned()).or_default();
-        lines.bytes += text.len() + 1;
+        lines.push(speaker, text.clone());
         lines.modified = at;
-        lines.texts.push_back(text.clone());
-        if lines.texts.len() > LINES_KEPT {
-            lines.bytes -= lines.texts.pop_front().map_or(0, |gone| gone.len() + 1);
-        }
         // Under the lock, so that `tail` misses no line and repeats none. Nobody following is not an error.
         let _ = self.follow.send(LogLine { hash: hash.to_owned(), text });
     }
@@ -93,7 +108,74 @@ impl RecentLogs {
     }
 }
 
+impl Lines {
+    fn push(&mut self, speaker: Speaker, text: String) {
+        self.bytes += text.len() + 1;
+        if speaker == Speaker::Process {
+            self.process_lines += 1;
+            self.process_bytes += text.len() + 1;
+        }
+        self.texts.push_back((speaker, text));
+        while self.texts.len() > LINES_KEPT || self.bytes > BYTES_KEPT {
+            self.remove_one();
+        }
+    }
+
+    fn remove_one(&mut self) {
+        let process_has_more = self.process_bytes > BYTES_KEPT / 2 || self.process_lines > LINES_KEPT / 2;
+        let whose = if process_has_more { Speaker::Process } else { Speaker::Portward };
+        let oldest = self.texts.iter().position(|(speaker, _)| *speaker == whose).unwrap_or(0);
+        let Some((speaker, text)) = self.texts.remove(oldest) else { return };
+        self.bytes -= text.len() + 1;
+        if speaker == Speaker::Process {
+            self.process_lines -= 1;
+            self.process_bytes -= text.len() + 1;
+        }
+    }
+}
+
 fn last(all: &HashMap<String, Lines>, hash: &str, count: usize) -> Vec<String> {
     let Some(lines) = all.get(hash) else { return Vec::new() };
-    lines.texts.iter().skip(lines.texts.len().saturating_sub(count)).cloned().collect()
+    lines.texts.iter().skip(lines.texts.len().saturating_sub(count)).map(|(_, text)| text.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
+
+    #[test]
+    fn what_is_kept_is_bounded_in_lines_and_in_bytes() {
+        let logs = RecentLogs::default();
+        for speaker in [Speaker::Portward, Speaker::Process] {
+            for length in [1, 4096] {
+                for _ in 0..2 * LINES_KEPT {
+                    logs.push("db", AT, speaker, "x".repeat(length));
+                }
+                let kept = logs.last("db", usize::MAX);
+                let bytes = kept.iter().map(|line| line.len() + 1).sum::<usize>();
+                assert_eq!(logs.summary("db").unwrap().bytes, bytes);
+                assert!(kept.len() <= LINES_KEPT && bytes <= BYTES_KEPT, "{} lines, {bytes}", kept.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_leaves_what_portward_said() {
+        let logs = RecentLogs::default();
+        for text in ["starting", "up"] {
+            logs.push("db", AT, Speaker::Portward, text.to_owned());
+        }
+        for number in 0..5000 {
+            logs.push("db", AT, Speaker::Process, format!("{number} {}", "x".repeat(200)));
+        }
+        logs.push("db", AT, Speaker::Portward, "down".to_owned());
+        let kept = logs.last("db", usize::MAX);
+        assert_eq!(
+            (kept[0].as_str(), kept[1].as_str(), kept.last().unwrap().as_str()),
+            ("starting", "up", "down")
+        );
+        assert!(kept[kept.len() - 2].starts_with("4999 "), "the newest of the flood are there");
+    }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::text;
+
 /// Everything wanted was started, or a reload is over.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
@@ -21,7 +23,7 @@ pub fn ready() {
 /// One line about how things are, for `systemctl status`.
 pub fn status(text: &str) {
     // A line end would let the text make assignments of its own.
-    notify(&[NotifyState::Status(&text.replace(char::is_control, " "))]);
+    notify(&[NotifyState::Status(&text::line(text))]);
 }
 
 /// A reload has begun; [`ready`] tells of its end.

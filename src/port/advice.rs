@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use self::kind::{Engine, FIRST_PROCESS, Kind, kind};
 use super::holder::cgroup::Manager;
-use super::{Holder, Occupant, OccupantKind, Protocol, SHORT_CONTAINER_ID};
-use crate::text;
+use super::{Occupant, OccupantKind, Protocol, SHORT_CONTAINER_ID};
+use crate::shell;
 
 /// The next step towards a free port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn advice(occupant: &Occupant) -> Advice {
     let uid = holder.map_or(0, |holder| holder.uid);
     let user = || {
         let name = holder.and_then(|holder| holder.user.as_deref());
-        By::User(uid, name.map_or_else(|| format!("'#{uid}'"), |name| text::word(name).into_owned()))
+        By::User(uid, name.map_or_else(|| format!("'#{uid}'"), |name| shell::word(name)))
     };
     let pids: Vec<String> =
         holder.iter().flat_map(|holder| holder.pids()).map(|pid| pid.to_string()).collect();
@@ -113,7 +113,7 @@ pub fn advice(occupant: &Occupant) -> Advice {
             if pid.is_some() { only(text) } else { with(text, who()) }
         }
         Kind::SocketUnit(manager, Some(unit)) => {
-            let line = format!("stop {}", text::word(unit));
+            let line = format!("stop {}", shell::word(unit));
             with(
                 format!("stop the socket unit {unit}, and then what it has started"),
                 systemctl(manager, &line),
@@ -136,7 +136,7 @@ pub fn advice(occupant: &Occupant) -> Advice {
         }
         Kind::Tunnel(name) => with(
             format!("stop the tunnel {name}, which has the port"),
-            command(By::Anybody, format!("portward stop {}", text::word(name))),
+            command(By::Anybody, format!("portward stop {}", shell::word(name))),
         ),
         Kind::Child => {
             only("it was started by this portward, for another tunnel: give each a port of its own")
@@ -158,15 +158,15 @@ pub fn advice(occupant: &Occupant) -> Advice {
             format!(
                 "let {unit} use another port, or take another `local_port`: do not stop that unit, others need it"
             ),
-            command(By::Anybody, format!("systemctl status {}", text::word(unit))),
+            command(By::Anybody, format!("systemctl status {}", shell::word(unit))),
         ),
         Kind::Nested(unit) => with(
             format!("stop what listens from inside {unit}, which manages processes of its own"),
-            command(By::Anybody, format!("systemctl status {}", text::word(unit))),
+            command(By::Anybody, format!("systemctl status {}", shell::word(unit))),
         ),
         Kind::Service(manager, unit) => Advice {
             can_be_killed: !pids.is_empty(),
-            ..with(format!("stop {unit}"), systemctl(manager, &format!("stop {}", text::word(unit))))
+            ..with(format!("stop {unit}"), systemctl(manager, &format!("stop {}", shell::word(unit))))
         },
         Kind::Process => {
             let them = if pids.len() == 1 { "that process" } else { "those processes" };
@@ -221,7 +221,7 @@ fn published(engine: Engine, port: u16, protocol: Protocol, user: By) -> Advice 
 
 fn container(engine: Engine, id: &str, user: By) -> Advice {
     let short = id.get(..SHORT_CONTAINER_ID).unwrap_or(id);
-    let word = text::word(short);
+    let word = shell::word(short);
     match engine {
         Engine::Docker => {
             with(format!("stop the container {short}"), command(By::Root, format!("docker stop {word}")))

@@ -15,7 +15,7 @@ use super::wire::SocketRow;
 use super::{HeldBy, Holder, Kinship};
 use crate::text;
 
-/// Characters of a command line that are shown.
+/// Bytes of a command line that are shown.
 const COMMAND_LENGTH: usize = 256;
 
 /// The end of the path of a service manager's own cgroup.
@@ -54,6 +54,16 @@ pub fn owners(inodes: &BTreeSet<u32>) -> HashMap<u32, u32> {
 /// Whether the process `pid` has the socket `inode` open (28 microseconds).
 pub fn pid_owns(pid: u32, inode: u32) -> bool {
     Processes::system().any_socket(pid, |socket| socket == inode) == Some(true)
+}
+
+/// All processes that /proc shows, in ascending order.
+pub fn pids() -> Vec<u32> {
+    Processes::system().pids()
+}
+
+/// The inodes of the sockets that the process `pid` has open; `None` if this user may not see them.
+pub fn sockets(pid: u32) -> Option<BTreeSet<u32>> {
+    Processes::system().sockets(pid)
 }
 
 /// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
@@ -166,8 +176,7 @@ fn kinship(processes: &Processes, pids: &[u32]) -> Kinship {
 
 /// The command line as it may be shown on a terminal and put in a log line.
 fn harmless(text: &str) -> String {
-    let shown = text.chars().take(COMMAND_LENGTH);
-    shown.map(|character| if text::is_unsafe(character) { '\u{fffd}' } else { character }).collect()
+    text::excerpt(text, COMMAND_LENGTH).into_owned()
 }
 
 /// Name of the user `uid`.

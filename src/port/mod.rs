@@ -88,6 +88,11 @@ impl Endpoint {
     pub fn port(&self) -> u16 {
         self.address.port()
     }
+
+    /// Whether the two have a port at an address in common, so that the kernel lets only one of them be listened on.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        verdict::endpoints_overlap(self, other)
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -53,7 +53,7 @@ impl Listener {
 
     /// Whether it serves `endpoint`, be it through a wildcard address.
     pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
-        verdict::endpoints_overlap(endpoint, &self.endpoint())
+        endpoint.overlaps(&self.endpoint())
     }
 }
 
@@ -148,6 +148,20 @@ impl Ports {
             let same_port = by_port.get(&listener.address.port());
             same_port.is_some_and(|endpoints| endpoints.iter().any(|endpoint| listener.overlaps(endpoint)))
         });
+        Ok(listeners)
+    }
+
+    /// Every socket that serves a port of this protocol: those that listen, and for UDP those that are bound.
+    pub fn all_listeners(&self, protocol: Protocol) -> Result<Vec<Listener>, PortError> {
+        let mut listeners = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let (rows, serves) = match protocol {
+                Protocol::Tcp => (self.diag().listeners(family, None)?, SocketState::Listening),
+                Protocol::Udp => (self.diag().all(protocol, family, None)?, SocketState::Bound),
+            };
+            let serving = rows.iter().filter(|row| row.state == serves);
+            listeners.extend(serving.map(|row| verdict::listener(row, protocol)));
+        }
         Ok(listeners)
     }
 

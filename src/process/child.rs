@@ -14,9 +14,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 
-/// What systemd gives to us alone: a child that inherits it could speak in our name.
-const OURS_ALONE: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+use crate::config::environment::SERVICE_MANAGER_VARIABLES;
+use crate::home;
 
 /// A process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +46,23 @@ pub struct Group {
 /// Starts `command` as the leader of a process group of its own, with nothing on its standard input, and its standard
 /// output and error as pipes.
 pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), SpawnError> {
-    for variable in OURS_ALONE {
+    for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
     }
+    give_home(&mut command);
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     start(&mut command).map_err(|source| SpawnError { program: command.get_program().to_owned(), source })
+}
+
+/// A system service without `User=` has no HOME, and ssh's helpers and most other programs look for their files there.
+fn give_home(command: &mut Command) {
+    let is_given = command.get_envs().any(|(name, _)| name == home::VARIABLE);
+    if !is_given
+        && home::from_environment().is_none()
+        && let Some(directory) = home::directory()
+    {
+        command.env(home::VARIABLE, directory);
+    }
 }
 
 fn start(command: &mut Command) -> io::Result<(Child, ChildStdout, ChildStderr)> {
@@ -144,7 +155,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::read_lines;
+    use crate::process::{Pace, read_lines};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -154,7 +165,7 @@ mod tests {
 
     async fn lines_of(pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<String> {
         let mut lines = Vec::new();
-        read_lines(pipe, |line| lines.push(line)).await;
+        read_lines(pipe, &Pace::default(), |line| lines.push(line)).await;
         lines
     }
 

@@ -1,57 +1,157 @@
 //! What a child says, line by line, made harmless.
+//!
+//! Everything is read, however much it is, because a child that waits for its output to be read does not serve its port. But
+//! all children together are read at a bounded pace: one that writes faster than that waits for some milliseconds at a time.
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-/// A longer line is cut here: the rest of it makes lines of its own.
-const MAX_LINE: u64 = 4096;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, sleep};
 
-/// Reads `pipe` to its end and hands over each line, without its line end, control characters escaped.
-pub async fn read_lines(pipe: impl AsyncRead + Unpin, mut each: impl FnMut(String)) {
-    let mut reader = BufReader::new(pipe);
+use super::bucket::{Bucket, Rate};
+use crate::text;
+
+/// Length of a line in bytes, before and after escaping. What a longer one has more makes lines of its own; what only escaping
+/// makes longer is cut off.
+const LONGEST_LINE: usize = 4096;
+
+/// Bytes that are read in one go.
+const CHUNK: usize = 8 * 1024;
+
+/// Bytes read for all children. To count and to throw away 64 MiB takes a tenth of a second (measured), so that the event loop
+/// has the rest.
+const PACE: Rate = Rate { burst: 1024.0 * 1024.0, per_second: 64.0 * 1024.0 * 1024.0 };
+
+/// A line costs as much time as this many bytes (measured).
+const LINE_COST: usize = 128;
+
+/// The pace at which all children that have a clone of this are read.
+#[derive(Debug, Clone)]
+pub struct Pace(Arc<Mutex<Bucket>>);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Bucket::full(PACE, Instant::now()))))
+    }
+}
+
+impl Pace {
+    /// Pays for what was read; returns how long to wait before the next read.
+    fn pay(&self, bytes: usize, lines: usize) -> Duration {
+        let cost = u32::try_from(bytes + lines * LINE_COST).unwrap_or(u32::MAX);
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.refill(PACE, Instant::now());
+        bucket.spend(f64::from(cost));
+        bucket.debt(PACE)
+    }
+}
+
+/// Reads `pipe` to its end and hands over each line, without its line end, made harmless and no longer than 4096 bytes.
+pub async fn read_lines(mut pipe: impl AsyncRead + Unpin, pace: &Pace, mut each: impl FnMut(String)) {
+    let mut chunk = vec![0; CHUNK];
     let mut line = Vec::new();
     loop {
-        line.clear();
-        match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
-            // An error of a pipe is its end as well.
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let text = harmless(&line);
-                if !text.is_empty() {
-                    each(text);
-                }
+        // An error of a pipe is its end as well.
+        let read = pipe.read(&mut chunk).await.unwrap_or(0);
+        if read == 0 {
+            return hand_over(&line, &mut each);
+        }
+        let mut lines = 0;
+        let mut rest = &chunk[..read];
+        while !rest.is_empty() {
+            let fitting = &rest[..rest.len().min(LONGEST_LINE - line.len())];
+            let end = fitting.iter().position(|byte| *byte == b'\n').map_or(fitting.len(), |end| end + 1);
+            line.extend_from_slice(&rest[..end]);
+            rest = &rest[end..];
+            if line.ends_with(b"\n") || line.len() == LONGEST_LINE {
+                let whole = whole_characters(&line);
+                hand_over(&line[..whole], &mut each);
+                line.drain(..whole);
+                lines += 1;
             }
+        }
+        let debt = pace.pay(read, lines);
+        if debt.is_zero() {
+            // A child that says a lot must not keep the others from being heard.
+            tokio::task::yield_now().await;
+        } else {
+            sleep(debt).await;
         }
     }
 }
 
-/// The line as text that a terminal does not obey.
-fn harmless(line: &[u8]) -> String {
-    let mut text = String::new();
-    for character in String::from_utf8_lossy(line).trim_end().chars() {
-        match character {
-            '\t' => text.push(' '),
-            control if control.is_control() => text.extend(control.escape_default()),
-            other => text.push(other),
-        }
+/// The number of bytes before a character whose end is not there yet.
+fn whole_characters(bytes: &[u8]) -> usize {
+    for (behind, byte) in bytes.iter().rev().take(3).enumerate() {
+        let length = match byte {
+            0x80..=0xbf => continue,
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf7 => 4,
+            _ => 1,
+        };
+        return if length > behind + 1 { bytes.len() - behind - 1 } else { bytes.len() };
     }
-    text
+    bytes.len()
+}
+
+fn hand_over(line: &[u8], each: &mut impl FnMut(String)) {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end();
+    if !text.is_empty() {
+        each(text::excerpt(text, LONGEST_LINE).into_owned());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn lines_come_without_ends_and_without_control_characters() {
+    async fn lines(said: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        read_lines(&b"one\r\n\x1b[31mred\xff\n\nlast"[..], |line| lines.push(line)).await;
-        assert_eq!(lines, ["one", "\\u{1b}[31mred\u{fffd}", "last"]);
+        read_lines(said, &Pace::default(), |line| lines.push(line)).await;
+        lines
+    }
+
+    #[tokio::test]
+    async fn lines_come_without_ends_and_without_unsafe_characters() {
+        let said = b"one\r\n\x1b[31mred\xff\n\n\0\xe2\x80\xae\nlast";
+        assert_eq!(lines(said).await, ["one", "\\u{1b}[31mred\u{fffd}", "\\u{0}\\u{202e}", "last"]);
     }
 
     #[tokio::test]
     async fn a_line_without_end_does_not_fill_the_memory() {
-        let mut lines = Vec::new();
-        read_lines(&vec![b'x'; 10_000][..], |line| lines.push(line.len())).await;
-        assert_eq!(lines, [4096, 4096, 1808]);
+        let lengths: Vec<_> = lines(&[b'x'; 10_000]).await.iter().map(String::len).collect();
+        assert_eq!(lengths, [4096, 4096, 1808]);
+    }
+
+    #[tokio::test]
+    async fn a_line_is_bounded_after_escaping() {
+        for hostile in ["\u{1b}", "\u{9b}", "\u{202e}", "\u{e0041}", "\0"] {
+            for line in lines(hostile.repeat(20_000).as_bytes()).await {
+                assert!(line.len() <= LONGEST_LINE, "{} bytes of {hostile:?}", line.len());
+                assert!(!line.chars().any(text::is_unsafe));
+            }
+        }
+        assert!(lines(&[0xff; 20_000]).await.iter().all(|line| line.len() <= LONGEST_LINE));
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_cut_between_characters() {
+        let said = "\u{65e5}".repeat(3000);
+        assert_eq!(lines(said.as_bytes()).await.concat(), said);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn children_are_read_at_a_bounded_pace_together() {
+        let start = Instant::now();
+        let pace = Pace::default();
+        let flood = vec![b'x'; 33 * 1024 * 1024];
+        let read = || read_lines(&flood[..], &pace, drop);
+        tokio::join!(read(), read());
+        let took = start.elapsed();
+        // 66 MiB and some lines' costs, less the burst.
+        assert!((Duration::from_millis(1015)..Duration::from_millis(1200)).contains(&took), "{took:?}");
     }
 }

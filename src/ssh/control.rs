@@ -1,15 +1,21 @@
 //! The directory of the masters' control sockets, and the event of one being ready.
 
 use std::collections::HashMap;
+use std::env;
 use std::fs::{self, DirBuilder};
+use std::future::pending;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use nix::unistd::mkdtemp;
 use notify::event::{CreateKind, EventKind, ModifyKind};
-use notify::{RecursiveMode, Watcher};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::watch::{Subscription, Watcher};
 
 /// Longest path of a control socket: 108 bytes of `sun_path`, less the final zero and the 17 bytes of the suffix that ssh
 /// appends while it makes the socket.
@@ -18,6 +24,15 @@ const MAX_PATH: usize = 108 - 1 - 17;
 /// Longest file name that [`ControlDirectory::socket`] is given: two numbers of 20 digits would be longer, but take
 /// longer than the machine lives.
 const NAME_ROOM: usize = 20;
+
+/// Name of a private directory; mkdtemp(3) fills in the end.
+const PRIVATE: &str = "portward-XXXXXX";
+
+/// Without inotify nothing tells that ssh has made its socket. So while an ssh starts, and only then, its path is looked at
+/// after waits that grow from this one
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// up to this one, until the attempt is over.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// The directory for control sockets cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,50 +73,121 @@ pub enum ControlError {
         /// The most that it may have.
         max: usize,
     },
-    /// inotify failed.
-    #[error("cannot watch {path:?}: {source}")]
-    Watch {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: notify::Error,
+    /// The directory is gone and cannot be made again.
+    #[error("{cause}; new ones are made in {place:?}")]
+    Elsewhere {
+        /// The directory used in its place.
+        place: PathBuf,
+        /// Why it cannot be made where it belongs.
+        cause: Box<ControlError>,
     },
 }
 
 type Expected = Arc<Mutex<HashMap<PathBuf, oneshot::Sender<()>>>>;
 
 /// The directory of the control sockets: ours alone, watched through inotify.
+///
+/// Nothing but a master and portward's own connections to it needs the path, so when the directory cannot be kept or made
+/// again where it belongs, a private one is made among the temporary files.
 #[derive(Debug)]
 pub struct ControlDirectory {
+    /// Where it belongs.
     path: PathBuf,
+    /// Where sockets are made now.
+    place: Place,
+    /// Private directories that were used before; sockets may still be in there.
+    left: Vec<PathBuf>,
     expected: Expected,
-    /// Ends the watch when dropped.
-    _watcher: notify::RecommendedWatcher,
+    subscription: Subscription,
+}
+
+/// A directory, and which one: device and inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Place {
+    fn at(path: &Path) -> Result<Self, ControlError> {
+        ControlDirectory::check_safety(path, nix::unistd::geteuid().as_raw())?;
+        let metadata = fs::symlink_metadata(path).map_err(|source| failed("examine", path, source))?;
+        Ok(Self { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    fn is_intact(&self) -> bool {
+        Self::at(&self.path).is_ok_and(|there| there == *self)
+    }
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> ControlError {
+    ControlError::Io { operation, path: path.to_owned(), source }
 }
 
 impl ControlDirectory {
     /// Makes the directory, or takes over one that is safe; sockets that an earlier run left in it are removed.
-    pub fn open(path: &Path) -> Result<Self, ControlError> {
-        let failed = |operation| move |source| ControlError::Io { operation, path: path.to_owned(), source };
+    pub fn open(watcher: &Watcher, path: &Path) -> Result<Self, ControlError> {
         Self::check_length(path)?;
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("make")(error)),
+            Err(error) => return Err(failed("make", path, error)),
         }
-        Self::check_safety(path, nix::unistd::geteuid().as_raw())?;
-        for entry in fs::read_dir(path).map_err(failed("read"))? {
-            let stale = entry.map_err(failed("read"))?.path();
-            fs::remove_file(stale).map_err(failed("clear"))?;
+        let place = Place::at(path)?;
+        for entry in fs::read_dir(path).map_err(|source| failed("read", path, source))? {
+            let stale = entry.map_err(|source| failed("read", path, source))?.path();
+            fs::remove_file(stale).map_err(|source| failed("clear", path, source))?;
         }
 
         let expected = Expected::default();
-        let announced = expected.clone();
-        let watch_failed = |source| ControlError::Watch { path: path.to_owned(), source };
-        let mut watcher =
-            notify::recommended_watcher(move |event| announce(event, &announced)).map_err(watch_failed)?;
-        watcher.watch(path, RecursiveMode::NonRecursive).map_err(watch_failed)?;
-        Ok(Self { path: path.to_owned(), expected, _watcher: watcher })
+        let subscription = watcher.subscribe({
+            let expected = expected.clone();
+            move |event| announce(event, &expected)
+        });
+        let (path, left) = (path.to_owned(), Vec::new());
+        Ok(Self { path, place, left, expected, subscription })
+    }
+
+    /// Makes the directory again where it is missing, or a private one elsewhere. The error says why it is not where it
+    /// belongs; there is a usable one nevertheless, unless it says that of both.
+    ///
+    /// A directory that somebody else has put there may be that of another daemon, whose sockets have the same names: it is
+    /// taken over only if `is_locked`, which means that no other daemon runs there.
+    pub fn restore(&mut self, is_locked: bool) -> Result<(), ControlError> {
+        if self.place.path == self.path && self.place.is_intact() {
+            return Ok(());
+        }
+        let cause = match self.make_again(is_locked) {
+            Ok(place) => {
+                self.enter(place);
+                return Ok(());
+            }
+            Err(cause) => cause,
+        };
+        if self.place.path == self.path || !self.place.is_intact() {
+            let place = private_directory()?;
+            self.enter(place);
+        }
+        Err(ControlError::Elsewhere { place: self.place.path.clone(), cause: Box::new(cause) })
+    }
+
+    fn make_again(&self, is_locked: bool) -> Result<Place, ControlError> {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Ok(()) => {}
+            Err(error) if is_locked && error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed("make", &self.path, error)),
+        }
+        Place::at(&self.path)
+    }
+
+    fn enter(&mut self, place: Place) {
+        let before = std::mem::replace(&mut self.place, place);
+        self.subscription.unwatch(&before.path);
+        if before.path != self.path {
+            self.left.push(before.path);
+        }
+        // Those that are empty go now, the others with their last user.
+        self.left.retain(|path| fs::remove_dir(path).is_err() && path.exists());
     }
 
     /// Whether the sockets in a directory `path` can have their names: a unix socket's path is short.
@@ -128,25 +214,75 @@ impl ControlDirectory {
         Ok(())
     }
 
-    /// A place for a control socket; the receiver hears when ssh has made it. `name` has at most 20 bytes.
-    pub fn socket(&self, name: &str) -> (ControlSocket, oneshot::Receiver<()>) {
-        let path = self.path.join(name);
+    /// A place for a control socket, and when ssh has made it. `name` has at most 20 bytes.
+    pub fn socket(&mut self, name: &str) -> (ControlSocket, SocketMade) {
+        // Who cannot have it where it belongs is told by the daemon, which looks after that; if there is no place at all, ssh
+        // says so.
+        let _ = self.restore(false);
+        // Each time, for inotify may be to be had again, or no longer.
+        let is_watched = self.subscription.watch(&self.place.path).is_ok();
+        let path = self.place.path.join(name);
+        // A name is given once: what has it is left from somebody else.
+        let _ = fs::remove_file(&path);
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
-        (ControlSocket { path, expected: self.expected.clone() }, heard)
+        let made = SocketMade { path: path.clone(), heard, is_watched };
+        (ControlSocket { path, expected: self.expected.clone() }, made)
     }
 }
 
 impl Drop for ControlDirectory {
     fn drop(&mut self) {
-        // A directory that is not empty belongs to somebody who still runs.
-        let _ = fs::remove_dir(&self.path);
+        self.left.push(self.place.path.clone());
+        for path in &self.left {
+            // A directory that is not empty belongs to somebody who still runs.
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// A directory of ours alone among the temporary files, where a socket's path still fits.
+fn private_directory() -> Result<Place, ControlError> {
+    let temporary =
+        Some(env::temp_dir().join(PRIVATE)).filter(|path| ControlDirectory::check_length(path).is_ok());
+    let template = temporary.unwrap_or_else(|| Path::new("/tmp").join(PRIVATE));
+    let path = mkdtemp(&template).map_err(|errno| failed("make", &template, errno.into()))?;
+    Place::at(&path)
+}
+
+/// When ssh has made its control socket.
+#[derive(Debug)]
+pub struct SocketMade {
+    path: PathBuf,
+    heard: oneshot::Receiver<()>,
+    is_watched: bool,
+}
+
+impl SocketMade {
+    /// Waits for the socket; for ever, if ssh never makes it. Where inotify is not to be had it is looked for after waits
+    /// that grow, from 2 ms to 1 s.
+    pub async fn wait(self) {
+        let Self { path, mut heard, is_watched } = self;
+        let mut wait = FIRST_LOOK;
+        loop {
+            let look = async { if is_watched { pending().await } else { sleep(wait).await } };
+            tokio::select! {
+                made = &mut heard => match made {
+                    Ok(()) => return,
+                    // The socket's place was given up.
+                    Err(_) => return pending().await,
+                },
+                () = look => wait = (wait * 3 / 2).min(LAST_LOOK),
+            }
+            if path.exists() {
+                return;
+            }
+        }
     }
 }
 
 /// ssh makes the socket under another name and links it to its own, so the event comes when it is complete.
-fn announce(event: notify::Result<notify::Event>, expected: &Expected) {
-    let Ok(event) = event else { return };
+fn announce(event: &notify::Event, expected: &Expected) {
     match event.kind {
         EventKind::Create(CreateKind::Any | CreateKind::File | CreateKind::Other)
         | EventKind::Modify(ModifyKind::Name(_)) => {}
@@ -203,15 +339,25 @@ mod tests {
 
     use super::*;
 
+    fn open(path: &Path) -> Result<ControlDirectory, ControlError> {
+        ControlDirectory::open(&Watcher::default(), path)
+    }
+
+    /// Makes a socket as ssh does.
+    fn make(path: &Path) {
+        let temporary = path.with_extension("random");
+        let _listener = UnixListener::bind(&temporary).unwrap();
+        fs::hard_link(&temporary, path).unwrap();
+        fs::remove_file(&temporary).unwrap();
+    }
+
     #[tokio::test]
     async fn a_linked_socket_is_announced_and_its_place_cleared() {
         let directory = tempfile::tempdir().unwrap();
-        let control = ControlDirectory::open(&directory.path().join("ssh")).unwrap();
+        let mut control = ControlDirectory::open(&Watcher::default(), &directory.path().join("ssh")).unwrap();
         let (socket, made) = control.socket("1-1");
-        let temporary = socket.path().with_extension("random");
-        let _listener = UnixListener::bind(&temporary).unwrap();
-        fs::hard_link(&temporary, socket.path()).unwrap();
-        made.await.unwrap();
+        make(socket.path());
+        made.wait().await;
         let path = socket.path().to_owned();
         drop(socket);
         assert!(!path.exists());
@@ -223,10 +369,10 @@ mod tests {
         let path = directory.path().join("ssh");
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(ControlDirectory::open(&path), Err(ControlError::Unsafe { .. })));
+        assert!(matches!(open(&path), Err(ControlError::Unsafe { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         drop(UnixListener::bind(path.join("1-1")).unwrap());
-        let control = ControlDirectory::open(&path).unwrap();
+        let control = open(&path).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         drop(control);
         assert!(!path.exists());
@@ -235,6 +381,63 @@ mod tests {
     #[test]
     fn a_path_too_long_for_a_unix_socket_is_refused_at_once() {
         let path = Path::new("/tmp").join("x".repeat(80));
-        assert!(matches!(ControlDirectory::open(&path), Err(ControlError::TooLong { .. })));
+        assert!(matches!(open(&path), Err(ControlError::TooLong { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_removed_is_made_again_for_the_next_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ssh");
+        let mut control = open(&path).unwrap();
+        let (before, _made) = control.socket("1-1");
+        fs::remove_dir_all(&path).unwrap();
+        let (socket, made) = control.socket("1-2");
+        assert_eq!(socket.path(), path.join("1-2"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        make(socket.path());
+        made.wait().await;
+        drop((before, socket, control));
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn sockets_go_elsewhere_while_the_directory_belongs_to_somebody_else_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ssh");
+        let mut control = open(&path).unwrap();
+        fs::rename(&path, directory.path().join("old")).unwrap();
+        let other = open(&path).unwrap();
+        assert!(matches!(control.restore(false), Err(ControlError::Elsewhere { .. })));
+        let (socket, made) = control.socket("1-1");
+        let private = socket.path().parent().unwrap().to_owned();
+        assert!(!private.starts_with(directory.path()), "{private:?}");
+        assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o700);
+        make(socket.path());
+        made.wait().await;
+
+        drop(other);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(control.restore(false).is_err(), "it may belong to a daemon that runs");
+        control.restore(true).unwrap();
+        assert!(private.exists(), "a socket is in there");
+        let (later, _made) = control.socket("1-2");
+        assert_eq!(later.path(), path.join("1-2"));
+        drop((socket, later, control));
+        assert!(!private.exists() && !path.exists());
+    }
+
+    #[tokio::test]
+    async fn without_inotify_the_socket_is_looked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut control = open(&directory.path().join("ssh")).unwrap();
+        let (socket, made) = control.socket("1-1");
+        let made = SocketMade { is_watched: false, ..made };
+        let path = socket.path().to_owned();
+        // Nobody announces it.
+        let _unheard = lock(&control.expected).remove(&path);
+        let waiting = tokio::spawn(made.wait());
+        make(&path);
+        waiting.await.unwrap();
     }
 }

@@ -1,35 +1,41 @@
 //! The command line of an ssh master.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
 
+use super::plan::Plan;
 use crate::config::desired::SshTunnel;
+use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
 
-/// What a tunnel needs and the user may still set otherwise.
-const DEFAULTS: [(&str, &str); 2] = [("ServerAliveInterval", "15"), ("ServerAliveCountMax", "3")];
-
-/// What the master's part demands. `ssh.options` cannot name these (the configuration refuses them), and on ssh's
-/// command line the first value given for an option wins.
-const REQUIRED: [&str; 5] = [
-    "ControlMaster=yes",
-    "ControlPersist=no",
-    "ClearAllForwardings=yes",
-    "BatchMode=yes",
-    "PermitLocalCommand=no",
-];
-
-/// An ssh that connects, listens for requests on `control`, and forwards nothing of itself.
-pub fn command(tunnel: &SshTunnel, control: &Path) -> Command {
+/// An ssh that connects, listens for requests on `control`, and forwards nothing of itself. On ssh's command line the first
+/// value given for an option wins, and it wins over ssh's configuration.
+pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan) -> Command {
     let mut command = Command::new(&tunnel.program);
-    command.arg("-N").arg("-T").arg("-S").arg(control);
-    for option in REQUIRED {
-        command.arg("-o").arg(option);
+    command.envs(tunnel.env.iter());
+    command.arg("-N").arg("-T").arg("-S").arg(without_tokens(control));
+    for option in SSH_OPTIONS {
+        if let Some(value) = value(option, tunnel, plan) {
+            command.arg("-o").arg(format!("{}={value}", option.name));
+        }
+    }
+    if let Some(proxy) = plan.proxy_command() {
+        command.arg("-o").arg(format!("ProxyCommand={proxy}"));
     }
     if let Some(file) = &tunnel.config_file {
         command.arg("-F").arg(file);
     }
     if let Some(file) = &tunnel.identity_file {
-        command.arg("-i").arg(file);
+        if file.as_os_str().as_bytes().contains(&b'%') {
+            // -i looks for the file under the name as given, and expands it later.
+            let mut identity = OsString::from("IdentityFile=\"");
+            identity.push(without_tokens(file));
+            identity.push("\"");
+            command.arg("-o").arg(identity);
+        } else {
+            command.arg("-i").arg(file);
+        }
     }
     // ssh counts whole seconds.
     let connect_timeout = tunnel.connect_timeout.as_secs().max(1);
@@ -37,14 +43,37 @@ pub fn command(tunnel: &SshTunnel, control: &Path) -> Command {
     for (name, value) in &tunnel.options {
         command.arg("-o").arg(format!("{name}={value}"));
     }
-    for (name, value) in DEFAULTS {
-        if !tunnel.options.keys().any(|set| set.eq_ignore_ascii_case(name)) {
-            command.arg("-o").arg(format!("{name}={value}"));
-        }
-    }
     // Whatever comes after `--` is a destination, even if it looked like an option.
     command.arg("--").arg(&tunnel.destination);
     command
+}
+
+/// The ssh that prints what the master would do (`-G`), and connects to nobody.
+pub fn question(tunnel: &SshTunnel) -> Command {
+    let master = command(tunnel, Path::new("none"), &Plan::default());
+    let mut command = Command::new(master.get_program());
+    command.envs(tunnel.env.iter()).arg("-G").args(master.get_args());
+    command
+}
+
+/// The value that `option` is given on the command line.
+fn value(option: &SshOption, tunnel: &SshTunnel, plan: &Plan) -> Option<&'static str> {
+    if option.since.is_some() && !plan.is_known(option.name) {
+        return None;
+    }
+    let is_set = || tunnel.options.keys().any(|set| set.eq_ignore_ascii_case(option.name));
+    match option.treatment {
+        Treatment::Fixed(value) => Some(value),
+        Treatment::Default(value) => (!is_set()).then_some(value),
+        Treatment::Louder(value) => (plan.is_quiet() && !is_set()).then_some(value),
+        Treatment::Moot | Treatment::Followed => None,
+    }
+}
+
+/// A path in which ssh finds no `%` token.
+fn without_tokens(path: &Path) -> OsString {
+    let doubled = path.as_os_str().as_bytes().split(|byte| *byte == b'%').map(OsStr::from_bytes);
+    OsString::from_vec(doubled.collect::<Vec<_>>().join(OsStr::new("%%")).into_vec())
 }
 
 #[cfg(test)]
@@ -52,10 +81,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::desired::{Forward, SshTunnel};
+    use crate::config::desired::Forward;
+    use crate::ssh::Settings;
 
     fn arguments(tunnel: &SshTunnel) -> Vec<String> {
-        let command = command(tunnel, Path::new("/run/portward/ssh/1-2"));
+        let command = command(tunnel, Path::new("/run/100%/ssh/1-2"), &Plan::default());
         command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect()
     }
 
@@ -67,6 +97,7 @@ mod tests {
             program: "ssh".into(),
             config_file: None,
             identity_file: Some("-key".into()),
+            env: [("SSH_AUTH_SOCK", "/run/agent")].into_iter().collect(),
             options: [("serveraliveinterval".to_owned(), "3".to_owned())].into(),
             connect_timeout: Duration::from_millis(1500),
         };
@@ -77,5 +108,34 @@ mod tests {
         assert_eq!(arguments[arguments.len() - 2..], ["--", "user@db"]);
         let key = arguments.iter().position(|argument| argument == "-key").unwrap();
         assert_eq!(arguments[key - 1], "-i");
+        assert!(arguments.contains(&"/run/100%%/ssh/1-2".to_owned()));
+        assert!(arguments.contains(&"ForwardAgent=no".to_owned()), "{arguments:?}");
+    }
+
+    #[test]
+    fn an_option_that_ssh_does_not_know_is_not_given() {
+        let tunnel = SshTunnel {
+            destination: "db".to_owned(),
+            forward: Forward::Dynamic { listen: Vec::new() },
+            program: "ssh".into(),
+            config_file: None,
+            identity_file: Some("/keys/100%/id".into()),
+            options: [("LogLevel".to_owned(), "ERROR".to_owned())].into(),
+            env: Default::default(),
+            connect_timeout: Duration::from_secs(1),
+        };
+        let given = |lines: &[&str], tunnel: &SshTunnel| {
+            let plan = Plan::new(Settings::from_lines(lines), None);
+            let command = command(tunnel, Path::new("none"), &plan);
+            let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+            arguments.collect::<Vec<_>>()
+        };
+        let new = given(&["hostname db", "forkafterauthentication yes", "loglevel SILENT"], &tunnel);
+        assert!(new.contains(&"ForkAfterAuthentication=no".to_owned()), "{new:?}");
+        assert!(new.contains(&"IdentityFile=\"/keys/100%%/id\"".to_owned()), "{new:?}");
+        assert!(!new.contains(&"LogLevel=INFO".to_owned()), "{new:?}");
+        let old = given(&["hostname db", "loglevel SILENT"], &SshTunnel { options: [].into(), ..tunnel });
+        assert!(!old.iter().any(|argument| argument.starts_with("ForkAfter")), "{old:?}");
+        assert!(old.contains(&"LogLevel=INFO".to_owned()), "{old:?}");
     }
 }

@@ -1,12 +1,23 @@
 //! OpenSSH: one master for each connection, its forwards asked for over the multiplexing protocol, its failures classified.
 
+mod by_hand;
+mod connection_errors;
 mod control;
 mod dynamic;
 mod failure;
 mod forward;
+mod jump;
 mod master;
+mod progress;
 
-pub use control::{ControlDirectory, ControlError, ControlSocket};
-pub use failure::classify;
+pub use by_hand::{accepting_line, line};
+mod plan;
+mod settings;
+
+pub use connection_errors::{ConnectionError, ConnectionErrorKind};
+pub use control::{ControlDirectory, ControlError, ControlSocket, SocketMade};
+pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};
 pub use forward::{Master, MasterError};
-pub use master::command;
+pub use master::{command, question};
+pub use plan::Plan;
+pub use settings::Settings;

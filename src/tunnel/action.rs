@@ -13,6 +13,8 @@ pub enum Action {
     AbandonPort(Generation),
     /// Start the process: `ProcessReady`, and in any case `ProcessEnded` in the end.
     StartProcess(Generation),
+    /// Find out why the process is not ready in time: `NotReady`. It may become ready or end before that.
+    ExplainDelay(Generation),
     /// Ask the connection for its forward: `ForwardListening` or `ForwardRefused`.
     RequestForward(Generation),
     /// Tell the connection to close its listener: `ForwardClosed`. No answer means that it hangs.

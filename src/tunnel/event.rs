@@ -24,6 +24,9 @@ pub enum Event {
     PortUnusable(Generation, Failure),
     /// The process is ready: an ssh master answers on its control socket, a command listens.
     ProcessReady(Generation),
+    /// The process was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does
+    /// instead and the next step, if that is known.
+    NotReady(Generation, Option<Failure>),
     /// The process has ended; nothing of its process group is left.
     ProcessEnded(Generation, Failure),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
@@ -48,6 +51,7 @@ impl Event {
             | Self::HoldersSpared(generation, ..)
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
+            | Self::NotReady(generation, _)
             | Self::ProcessEnded(generation, _)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)

@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
+/// Longest message, in bytes: a line that ssh or a command has said, and the next step.
+const LONGEST_MESSAGE: usize = 2048;
+
 /// Why a tunnel is not up: the class (`last_error.kind`, `ERROR_KIND`) and a sentence for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -17,9 +22,10 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of class `kind`, to be retried as its class asks.
+    /// A failure of class `kind`, to be retried as its class asks. The message is made one line of 2048 bytes at most.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry: kind.retry() }
+        let message = text::excerpt(&message.into(), LONGEST_MESSAGE).into_owned();
+        Self { kind, message, retry: kind.retry() }
     }
 
     /// The same failure, retried slowly: what can pass by itself is never given up, whatever its class.
@@ -68,7 +74,7 @@ pub enum FailureKind {
     RemotePortHeld,
     /// The local port was taken between its confirmation and the request, or `on_conflict: kill` could not free it.
     LocalPortHeld,
-    /// ssh, its options or the command cannot work as configured: retrying does not help.
+    /// ssh, its options or the command cannot work as they are: somebody has to change something.
     Config,
     /// The process was ended by a signal that portward did not send.
     Killed,

@@ -66,6 +66,7 @@ mod tests {
 
     use super::*;
     use crate::config::desired::{CommandTunnel, Written};
+    use crate::config::environment::Environment;
     use crate::tunnel::{Kind, OnConflict, Policy};
 
     fn tunnel(name: &str, program: &str) -> desired::Tunnel {
@@ -78,6 +79,8 @@ mod tests {
             interactive: false,
             work: Work::Command(CommandTunnel {
                 argv: vec![program.to_owned()],
+                working_directory: None,
+                env: Environment::default(),
                 listen: Vec::new(),
                 start_timeout: Duration::from_secs(30),
             }),

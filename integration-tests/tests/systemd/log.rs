@@ -1,12 +1,15 @@
 //! The log against a real journal: what arrives, and what happens when the journal does not read.
 
+use std::fmt::Write as _;
+use std::fs;
 use std::sync::Arc;
 
 use portward::observe::log::{self, LogMode};
 use portward::observe::recent::RecentLogs;
 
-use crate::journal::entries;
+use crate::journal::{Follower, entries};
 use crate::machine::{attempt, on_a_machine, run, text};
+use crate::site::{self, CONFIG};
 
 const OURS: &str = "SYSLOG_IDENTIFIER=portward";
 
@@ -76,6 +79,75 @@ fn a_stalled_journal_stops_nobody_and_the_lines_lost_are_counted() {
     });
 }
 
+/// journald drops lines of a service that says more than 10,000 within 30 s, whichever come next.
+#[test]
+fn flooding_commands_leave_the_journal_the_lines_of_portward_and_of_the_others() {
+    const FLOODS: u16 = 12;
+    on_a_machine("log::flooding_commands_leave_the_journal_the_lines_of_portward_and_of_the_others", || {
+        site::build();
+        let mut config = fs::read_to_string(CONFIG).unwrap();
+        for index in 0..FLOODS {
+            let port = 14000 + index;
+            let flood = format!(
+                "socat TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr - </dev/null & yes nothing new & wait"
+            );
+            writeln!(config, "  - {{name: flood{index}, local_port: {port}, command: [sh, -c, '{flood}']}}")
+                .unwrap();
+        }
+        let quiet = "echo I am here; exec socat TCP-LISTEN:15000,bind=127.0.0.1,fork,reuseaddr - </dev/null";
+        writeln!(config, "  - {{name: quiet, local_port: 15000, command: [sh, -c, '{quiet}']}}").unwrap();
+        fs::write(CONFIG, config).unwrap();
+        let mut journal = Follower::of("portward.service");
+        run("systemctl", &["start", "portward.service"]);
+        for tunnel in ["flood0", "flood11", "database", "quiet"] {
+            journal.wait_up(tunnel);
+        }
+        for _ in 0..3 {
+            for tunnel in ["database", "quiet"] {
+                run("portward", &["restart", tunnel]);
+                journal.wait_up(tunnel);
+            }
+        }
+        run("portward", &["stop"]);
+        run("systemctl", &["stop", "portward.service"]);
+
+        let of = |tunnel: &str, event: &str| {
+            let entries = entries(&[OURS, &format!("TUNNEL={tunnel}"), &format!("EVENT={event}")]);
+            entries.iter().filter_map(|entry| entry.field("MESSAGE")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        for tunnel in ["database", "quiet"] {
+            assert_eq!(of(tunnel, "starting").len(), 4, "{tunnel}");
+        }
+        assert_eq!(of("quiet", "output"), ["quiet: I am here"; 4]);
+        let logged: Vec<usize> =
+            (0..FLOODS).map(|index| of(&format!("flood{index}"), "output").len()).collect();
+        println!("logged of each flood: {logged:?}");
+        for index in 0..FLOODS {
+            let tunnel = format!("flood{index}");
+            assert_eq!(of(&tunnel, "output_limited").len(), of(&tunnel, "output_dropped").len(), "{tunnel}");
+            assert!(!of(&tunnel, "output_dropped").is_empty(), "{tunnel}");
+        }
+        let all = run("journalctl", &["--unit=portward.service", "--output=cat", "--no-pager"]);
+        assert!(!all.contains("Suppressed"), "journald has dropped lines");
+    });
+}
+
+/// journalctl shows a text that it does not take for printable as `[5B blob data]`, and hands other characters to the terminal.
+#[test]
+fn the_journal_holds_nothing_that_steers_a_terminal() {
+    on_a_machine("log::the_journal_holds_nothing_that_steers_a_terminal", || {
+        let guard = log::start(LogMode::Journal, Arc::new(RecentLogs::default())).unwrap();
+        let hostile = "\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\0end\nsecond line";
+        tracing::info!(tunnel = hostile, detail = hostile, "{hostile}");
+        drop(guard);
+
+        let entries = entries(&[OURS]);
+        let safe = "\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{200b}\\u{0}end";
+        assert_eq!(entries[0].field("DETAIL"), Some(&*format!("{safe}\\nsecond line")));
+        assert_eq!(entries[0].field("MESSAGE"), Some(&*format!("{safe}\\nsecond line: {safe}\nsecond line")));
+    });
+}
+
 fn dropped(message: &str) -> Option<usize> {
     message.strip_suffix(" log lines were dropped: the log was not read fast enough")?.parse().ok()
 }
@@ -83,7 +155,7 @@ fn dropped(message: &str) -> Option<usize> {
 #[test]
 fn without_a_journal_asking_for_one_is_refused_with_a_hint() {
     on_a_machine("log::without_a_journal_asking_for_one_is_refused_with_a_hint", || {
-        crate::site::build();
+        site::build();
         let no_journal = "mount -t tmpfs tmpfs /run/systemd && exec portward run --log journal";
         let refused = attempt("unshare", &["--mount", "sh", "-c", no_journal]);
         assert_eq!(refused.status.code(), Some(1));

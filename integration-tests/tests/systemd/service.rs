@@ -249,3 +249,115 @@ fn user_alice() -> String {
 fn uid_of_alice() -> String {
     run("id", &["-u", "alice"]).trim_end().to_owned()
 }
+
+/// A program like kubectl, which looks for its configuration in the home directory: it tells HOME, and serves a port.
+const TELLS_HOME: &str = "
+  - name: cluster
+    command: [sh, -c, 'echo \"$HOME\" > \"$RUNTIME_DIRECTORY/home\"; exec socat TCP-LISTEN:16443,bind=127.0.0.1,reuseaddr,fork PIPE']
+    local_port: '127.0.0.1:16443'
+";
+
+/// The tunnel `database` with a key in the home directory, and the program above.
+fn configure_by_home(config: &str) {
+    fs::rename(home_of(config, ".ssh/id_ed25519"), home_of(config, ".ssh/id")).unwrap();
+    site::configure(config, &[("database", DATABASE)]);
+    let text = fs::read_to_string(config).unwrap();
+    fs::write(
+        config,
+        format!("{text}    ssh: {{identity_file: ~/.ssh/id}}\n{}", TELLS_HOME.trim_start_matches('\n')),
+    )
+    .unwrap();
+}
+
+fn home_of(config: &str, below: &str) -> String {
+    let home = if config.starts_with("/etc/") { "/root" } else { "/home/alice" };
+    format!("{home}/{below}")
+}
+
+#[test]
+fn the_shipped_unit_finds_keys_and_children_their_files_in_the_home_directory() {
+    on_a_machine(
+        "service::the_shipped_unit_finds_keys_and_children_their_files_in_the_home_directory",
+        || {
+            site::build();
+            configure_by_home(CONFIG);
+            assert!(
+                run("portward", &["check"])
+                    .contains("judged for portward.service (user root), whose `~/` is /root")
+            );
+            let mut journal = Follower::of(UNIT);
+            run("systemctl", &["start", UNIT]);
+            journal.wait_up("database");
+            site::expect_greeting(DATABASE);
+            run("portward", &["start", "cluster"]);
+            assert_eq!(fs::read_to_string("/run/portward/home").unwrap(), "/root\n");
+            let environment =
+                fs::read_to_string(format!("/proc/{}/environ", property(UNIT, "MainPID"))).unwrap();
+            assert!(!environment.contains("HOME="), "systemd sets none: {environment}");
+        },
+    );
+}
+
+#[test]
+fn a_unit_with_a_user_or_a_home_of_its_own_takes_that() {
+    on_a_machine("service::a_unit_with_a_user_or_a_home_of_its_own_takes_that", || {
+        let home = user_alice();
+        configure_by_home(&format!("{home}/.config/portward/config.yaml"));
+        let drop_in = "/etc/systemd/system/portward.service.d";
+        fs::create_dir_all(drop_in).unwrap();
+        let path = format!("{home}/.config/portward/config.yaml");
+        fs::write(format!("{drop_in}/user.conf"), "[Service]\nUser=alice\n").unwrap();
+        run("systemctl", &["daemon-reload"]);
+        // The same file means the same to root and to the service.
+        let said = run("portward", &["check", &path]);
+        assert!(said.contains("portward.service (user alice), whose `~/` is /home/alice"), "{said}");
+        let mut journal = Follower::of(UNIT);
+        run("systemctl", &["start", UNIT]);
+        journal.wait_up("database");
+        run("portward", &["start", "cluster"]);
+        assert_eq!(fs::read_to_string("/run/portward/home").unwrap(), "/home/alice\n");
+        run("systemctl", &["stop", UNIT]);
+
+        fs::create_dir_all("/srv/keys/.ssh").unwrap();
+        run("cp", &["/home/alice/.ssh/id", "/srv/keys/.ssh/id"]);
+        run("chown", &["-R", "alice", "/srv/keys"]);
+        fs::write("/etc/default/portward", format!("HOME=/srv/keys\nPORTWARD_CONFIG={path}\n")).unwrap();
+        fs::write(format!("{drop_in}/home.conf"), "[Service]\nEnvironmentFile=/etc/default/portward\n")
+            .unwrap();
+        run("systemctl", &["daemon-reload"]);
+        assert!(run("portward", &["check", &path]).contains("whose `~/` is /srv/keys"));
+        run("systemctl", &["start", UNIT]);
+        journal.wait_up("database");
+        run("portward", &["start", "cluster"]);
+        assert_eq!(fs::read_to_string("/run/portward/home").unwrap(), "/srv/keys\n");
+    });
+}
+
+#[test]
+fn a_runtime_directory_that_is_deleted_under_the_service_comes_back() {
+    on_a_machine("service::a_runtime_directory_that_is_deleted_under_the_service_comes_back", || {
+        let mut journal = start();
+        for is_made in [true, false] {
+            let ssh = running("ssh");
+            fs::remove_dir_all("/run/portward").unwrap();
+            if is_made {
+                fs::create_dir("/run/portward").unwrap();
+            }
+            journal.wait(|entry| {
+                entry.has("EVENT", "runtime")
+                    && entry.field("MESSAGE").is_some_and(|message| message.contains("is made again"))
+            });
+            assert!(run("portward", &["status"]).contains("database"));
+            assert_eq!(run("stat", &["--format=%U %a", "/run/portward"]), "root 700\n");
+            assert_eq!(running("ssh"), ssh);
+            for pid in &ssh {
+                run("kill", &["-KILL", &pid.to_string()]);
+            }
+            journal.wait_up("database");
+            site::expect_greeting(DATABASE);
+        }
+        run("systemctl", &["stop", UNIT]);
+        assert!(running("ssh").is_empty());
+        assert!(!Path::new("/run/portward").exists());
+    });
+}

@@ -22,6 +22,8 @@ async fn status_has_the_ancestors_fields_and_ours() {
             "direction": "remote_to_local", "interactive": false, "pid": 4711, "since": "2026-11-24T10:00:00Z",
             "restarts": 2, "last_error": null, "holder": null, "held_by": [],
             "listeners": ["127.0.0.1:13306", "[::1]:13306"],
+            "note": null,
+            "connection_errors": null,
         })
     );
 }

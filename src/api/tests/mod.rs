@@ -56,6 +56,8 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         holder: None,
         held_by: Vec::new(),
         listeners: vec!["127.0.0.1:13306".to_owned(), "[::1]:13306".to_owned()],
+        note: None,
+        connection_errors: None,
     }
 }
 
@@ -71,7 +73,7 @@ fn three_tunnels() -> Snapshot {
     Snapshot {
         tunnels: vec![tunnel("database"), web, login],
         config_path: "/etc/portward/config.yaml".to_owned(),
-        config_error: None,
+        ..Snapshot::default()
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{HASH, Served, three_tunnels, tunnel};
 use crate::daemon::handle::Change;
 use crate::daemon::snapshot::Snapshot;
+use crate::observe::recent::Speaker;
 
 #[tokio::test]
 async fn events_are_a_snapshot_and_then_changes() {
@@ -49,7 +50,7 @@ async fn logs_have_both_ancestral_forms() {
     let served = Served::new();
     let at = jiff::Timestamp::UNIX_EPOCH;
     for line in ["one", "two", "three"] {
-        served.logs.push(HASH, at, line.to_owned());
+        served.logs.push(HASH, at, Speaker::Portward, line.to_owned());
     }
     assert_eq!(
         served.get("/logs/database?lines=2").await,
@@ -70,11 +71,11 @@ async fn logs_have_both_ancestral_forms() {
 async fn a_followed_log_goes_on_until_its_tunnel_is_removed() {
     let served = Served::new();
     let at = jiff::Timestamp::UNIX_EPOCH;
-    served.logs.push(HASH, at, "before".to_owned());
+    served.logs.push(HASH, at, Speaker::Portward, "before".to_owned());
     let mut log = served.follow("/logs/database?follow=true&lines=5").await;
     assert_eq!(log.next().await.unwrap(), ["data: before"]);
-    served.logs.push("another", at, "not ours".to_owned());
-    served.logs.push(HASH, at, "split\r\nline".to_owned());
+    served.logs.push("another", at, Speaker::Portward, "not ours".to_owned());
+    served.logs.push(HASH, at, Speaker::Portward, "split\r\nline".to_owned());
     assert_eq!(log.next().await.unwrap(), ["data: split  line"]);
     served.changes.send(Change::Removed { hash: HASH.to_owned() }).unwrap();
     assert_eq!(log.next().await, None);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::valid;
 use crate::config::desired::{CommandTunnel, Forward, HostPort, SshTunnel, Tunnel, Work};
+use crate::config::environment::Environment;
 use crate::port::Endpoint;
 use crate::tunnel::{Kind, OnConflict, Policy};
 
@@ -193,6 +194,64 @@ fn a_command_listens_on_all_addresses_unless_told() {
     assert_eq!(tunnel.policy.ready_timeout, Duration::from_secs(5));
     assert_eq!(tunnel.name, "serve-80");
     assert_eq!(tunnel.written.direction, "remote_to_local");
+}
+
+#[test]
+fn the_environment_is_merged_name_by_name_and_a_directory_is_for_commands() {
+    let desired = valid(
+        "
+defaults:
+  env: {SHARED: all, OWN: theirs}
+  working_directory: work
+tunnels:
+  - {name: ssh, remote_host: h, remote_port: 1, local_port: 1}
+  - name: command
+    command: [bin/serve, in/put]
+    local_port: 2
+    env: {OWN: mine, COUNT: 0x10, FLAG: yes, EMPTY: ''}
+  - {name: other, command: [serve], local_port: 3, working_directory: /srv}
+",
+    );
+    let [over_ssh, first, other] = &desired.tunnels[..] else { panic!("{desired:?}") };
+    let variables = |environment: &Environment| {
+        environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+    };
+    assert_eq!(variables(&ssh(over_ssh).env), ["OWN=theirs", "SHARED=all"]);
+    let first = command(first);
+    assert_eq!(variables(&first.env), ["COUNT=0x10", "EMPTY=", "FLAG=yes", "OWN=mine", "SHARED=all"]);
+    assert_eq!(first.working_directory.as_deref(), Some(Path::new("/etc/portward/work")));
+    assert_eq!(first.argv, ["/etc/portward/bin/serve", "in/put"]);
+    assert_eq!(command(other).working_directory.as_deref(), Some(Path::new("/srv")));
+}
+
+#[test]
+fn what_looks_odd_and_is_right_is_taken() {
+    // As word processors, Windows and people with unusual names leave it.
+    for source in [
+        "\u{feff}tunnels:\r\n  - remote_host: h\r\n    remote_port: 1\r\n    local_port: 2\r\n",
+        "tunnels: [{name: 'Mätti’s \u{1f426} <prod>', remote_host: h, remote_port: 1, local_port: 2}]",
+        "tunnels: [{remote_host: db__prod__eu, remote_port: 1, local_port: 2}]",
+        "tunnels: [{remote_host: 'ssh://user@db:2222', remote_port: 'db.internal:1', local_port: '*:2'}]",
+        "tunnels: [{command: ['./my program', --format, '{{.Names}}', '$HOME'], local_port: 2}]",
+        "tunnels: [{name: deadbeef, remote_host: h, remote_port: 1, local_port: 2}]",
+        "tunnels: [{name: DB, remote_host: h, remote_port: 1, local_port: 2}, {name: db, remote_host: h, remote_port: 1, local_port: 3}]",
+        "{\"tunnels\": [{\"remote_host\": \"h\", \"remote_port\": 1, \"local_port\": 2,}]}",
+    ] {
+        assert!(!valid(source).tunnels.is_empty(), "{source}");
+    }
+}
+
+#[test]
+fn servers_that_may_be_two_may_both_listen() {
+    let two = valid(
+        "
+tunnels:
+  - {remote_host: h, remote_port: 80, local_port: 1, direction: local_to_remote, ssh: {options: {Port: 22}}}
+  - {remote_host: h, remote_port: 80, local_port: 2, direction: local_to_remote, ssh: {options: {port: 2222}}}
+  - {remote_host: other, remote_port: 80, local_port: 3, direction: local_to_remote}
+",
+    );
+    assert_eq!(two.tunnels.len(), 3);
 }
 
 #[test]

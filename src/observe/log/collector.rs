@@ -7,8 +7,12 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::queue::Queue;
-use super::record::{Escaped, Record};
-use crate::observe::recent::RecentLogs;
+use super::record::Record;
+use crate::observe::recent::{RecentLogs, Speaker};
+use crate::text;
+
+/// Longest message that is kept for a tunnel, in bytes.
+const LONGEST_KEPT: usize = 4096;
 
 /// Takes each event over as a [`Record`]; never waits.
 #[derive(Debug)]
@@ -27,8 +31,10 @@ impl<S: Subscriber> Layer<S> for Collector {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let record = Record::of(event, Timestamp::now());
         if let Some(hash) = record.text("tunnel_hash") {
-            let text = format!("{:.3} {} {}", record.at, record.level(), Escaped(record.message()));
-            self.recent.push(hash, record.at, text);
+            let message = text::excerpt(record.message(), LONGEST_KEPT);
+            let text = format!("{:.3} {} {message}", record.at, record.level());
+            let speaker = if record.output_of().is_some() { Speaker::Process } else { Speaker::Portward };
+            self.recent.push(hash, record.at, speaker, text);
         }
         self.queue.push(record);
     }

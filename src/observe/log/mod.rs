@@ -2,7 +2,9 @@
 //! writes to the journal or to standard error.
 //!
 //! Only that thread ever waits for a reader. When the journal stalls, or nobody empties the pipe behind standard error, the
-//! queue fills up, what comes after is counted and dropped, and the count is logged as soon as lines flow again.
+//! queue fills up, what comes after is counted for each tunnel and dropped, and the counts are logged as soon as lines flow again.
+//!
+//! Texts stay as they are up to here, and are made safe where they leave: as JSON, or for a terminal.
 
 mod collector;
 mod queue;
@@ -22,7 +24,7 @@ use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 
 use self::collector::Collector;
-use self::queue::Queue;
+use self::queue::{Queue, Room};
 use self::sink::{Format, JournalSink, Sink, StreamSink};
 use super::recent::RecentLogs;
 
@@ -32,8 +34,11 @@ pub const FILTER_VARIABLE: &str = "PORTWARD_LOG";
 /// Where the journal takes native entries.
 pub(crate) const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Lines that wait for the writer at most: some seconds of a tunnel that says a lot.
-const LINES_QUEUED: usize = 1024;
+/// The `event` of a line that the process of a tunnel has said; all other lines are portward's own.
+pub(crate) const OUTPUT: &str = "output";
+
+/// What waits for the writer at most: some seconds of tunnels that say a lot.
+const ROOM: Room = Room { own: 1024 * 1024, tunnel: 256 * 1024, tunnels: 2 * 1024 * 1024 };
 
 /// The end of the process waits this long for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -159,7 +164,7 @@ fn collect(
     recent: Arc<RecentLogs>,
     open: impl FnOnce() -> Box<dyn Sink> + Send + 'static,
 ) -> Result<(Collector, LogGuard), LogError> {
-    let queue = Arc::new(Queue::new(LINES_QUEUED));
+    let queue = Arc::new(Queue::new(ROOM));
     let (alive, writer_ended) = mpsc::channel();
     let records = Arc::clone(&queue);
     let write = move || {
@@ -176,8 +181,8 @@ fn write_all(queue: &Queue, sink: &mut dyn Sink) {
         for record in &batch.records {
             sink.write(record);
         }
-        if batch.dropped > 0 {
-            sink.write(&record::lines_dropped(batch.dropped));
+        for (about, count) in batch.dropped {
+            sink.write(&record::lines_dropped(about, count));
         }
     }
 }

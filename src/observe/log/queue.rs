@@ -1,13 +1,28 @@
 //! The bounded queue between those who log and the thread that writes.
+//!
+//! It is bounded in bytes. portward's own lines have their own room, which nothing that a tunnel's process says can take; the
+//! rest is shared by the tunnels whose processes say something.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::record::Record;
+use super::record::{About, Record};
+
+/// How much may wait for the writer, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// portward's own lines.
+    pub(super) own: usize,
+    /// What the process of a tunnel says.
+    pub(super) tunnel: usize,
+    /// What the processes of all tunnels say: with many of them, each has less.
+    pub(super) tunnels: usize,
+}
 
 /// Holds records for the writer. Who puts one in never waits for the writer.
 #[derive(Debug)]
 pub(super) struct Queue {
-    capacity: usize,
+    room: Room,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -15,6 +30,10 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: Batch,
+    /// Bytes of the own lines among them.
+    own: usize,
+    /// Bytes of the output among them, by the tunnel's hash.
+    output: HashMap<String, usize>,
     closed: bool,
 }
 
@@ -23,23 +42,23 @@ struct State {
 pub(super) struct Batch {
     /// In the order in which they were logged.
     pub(super) records: Vec<Record>,
-    /// How many came after these and found the queue full.
-    pub(super) dropped: u64,
+    /// How many came after these and found no room, by the tunnel that they were about.
+    pub(super) dropped: BTreeMap<About, u64>,
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default(), changed: Condvar::new() }
+    pub(super) fn new(room: Room) -> Self {
+        Self { room, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Puts `record` in, or counts it as dropped if there is no room.
     pub(super) fn push(&self, record: Record) {
         let mut state = self.lock();
-        if state.waiting.records.len() < self.capacity {
+        if state.takes(self.room, &record) {
             state.waiting.records.push(record);
             self.changed.notify_one();
         } else {
-            state.waiting.dropped += 1;
+            *state.waiting.dropped.entry(record.about()).or_default() += 1;
         }
     }
 
@@ -51,6 +70,8 @@ impl Queue {
             .wait_while(state, |state| state.waiting.records.is_empty() && !state.closed)
             .unwrap_or_else(PoisonError::into_inner);
         let batch = std::mem::take(&mut state.waiting);
+        state.own = 0;
+        state.output.clear();
         (!batch.records.is_empty()).then_some(batch)
     }
 
@@ -63,5 +84,29 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether there is room for `record`; then it is taken.
+    fn takes(&mut self, room: Room, record: &Record) -> bool {
+        let (taken, room) = match record.output_of() {
+            None => (&mut self.own, room.own),
+            Some(hash) => {
+                if !self.output.contains_key(hash) {
+                    self.output.insert(hash.to_owned(), 0);
+                }
+                let share = room.tunnel.min(room.tunnels / self.output.len());
+                let Some(taken) = self.output.get_mut(hash) else { return false };
+                (taken, share)
+            }
+        };
+        let size = record.size();
+        // One line has always room: then nothing is dropped without a line before it that waits as well.
+        let takes = *taken == 0 || *taken + size <= room;
+        if takes {
+            *taken += size;
+        }
+        takes
     }
 }

@@ -1,5 +1,6 @@
 //! A `tracing` event that owns its values, so that another thread can write it later.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -9,8 +10,17 @@ use tracing::field::{Field, FieldSet, Visit};
 use tracing::metadata::Kind;
 use tracing::{Event, Level, Metadata};
 
+use super::OUTPUT;
+use crate::text;
+
 /// `tracing`'s macros take no more fields than this.
 const MAX_FIELDS: usize = 32;
+
+/// A longer text is cut here. The longest is the list of a configuration's errors.
+const LONGEST_TEXT: usize = 64 * 1024;
+
+/// Bytes that a record takes beside its texts, roughly.
+const RECORD_SIZE: usize = 512;
 
 /// One log line with its fields.
 #[derive(Debug)]
@@ -29,6 +39,13 @@ pub(super) enum Value {
     Unsigned(u64),
     Float(f64),
     Boolean(bool),
+}
+
+/// The tunnel that a line is about; empty for a line about no tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct About {
+    hash: String,
+    name: String,
 }
 
 impl Record {
@@ -62,17 +79,49 @@ impl Record {
         self.values.iter().map(|(field, value)| (field.name(), value))
     }
 
-    /// Hands the same event to `each` again, its message beginning with the name of its tunnel: in the journal lines of all
-    /// tunnels stand together.
+    /// The bytes that it takes in memory, roughly.
+    pub(super) fn size(&self) -> usize {
+        let texts =
+            self.fields().map(|(_, value)| if let Value::Text(text) = value { text.len() } else { 0 });
+        RECORD_SIZE + texts.sum::<usize>()
+    }
+
+    /// The hash of the tunnel whose process has said this; `None` for a line of portward's own.
+    pub(super) fn output_of(&self) -> Option<&str> {
+        self.text("tunnel_hash").filter(|_| self.text("event") == Some(OUTPUT))
+    }
+
+    /// The tunnel that this is about.
+    pub(super) fn about(&self) -> About {
+        let text = |name| self.text(name).unwrap_or_default().to_owned();
+        About { hash: text("tunnel_hash"), name: text("tunnel") }
+    }
+
+    /// Hands the same event to `each` again, its texts made safe and its message beginning with the name of its tunnel: in the
+    /// journal lines of all tunnels stand together.
     pub(super) fn replay(&self, each: impl FnOnce(&Event<'_>)) {
         let Some((first, _)) = self.values.first() else { return };
+        let texts: Vec<Option<Cow<'_, str>>> = self
+            .values
+            .iter()
+            .map(|(field, value)| {
+                let Value::Text(told) = value else { return None };
+                Some(match (field.name(), self.text("tunnel")) {
+                    ("message", Some(tunnel)) => {
+                        format!("{}: {}", text::line(tunnel), text::lines(told)).into()
+                    }
+                    ("message", None) => text::lines(told),
+                    _ => text::line(told),
+                })
+            })
+            .collect();
+        let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         // The length of this array is part of its type: the rest of it stays without values.
         let mut values: [(&Field, Option<&dyn tracing::Value>); MAX_FIELDS] = [(first, None); MAX_FIELDS];
-        let named = self.text("tunnel").map(|tunnel| format!("{tunnel}: {}", self.message()));
-        for (slot, (field, value)) in values.iter_mut().zip(&self.values) {
-            *slot = match &named {
-                Some(named) if field.name() == "message" => (field, Some(named)),
-                _ => (field, Some(value.as_tracing())),
+        for ((slot, (field, value)), text) in values.iter_mut().zip(&self.values).zip(&texts) {
+            *slot = match text {
+                Some(text) => (field, Some(text)),
+                None => (field, Some(value.as_tracing())),
             };
         }
         let values = self.metadata.fields().value_set(&values);
@@ -80,8 +129,8 @@ impl Record {
     }
 }
 
-/// The line that says that `count` lines are missing.
-pub(super) fn lines_dropped(count: u64) -> Record {
+/// The line that says that `count` lines about this tunnel are missing.
+pub(super) fn lines_dropped(about: About, count: u64) -> Record {
     static CALLSITE: DefaultCallsite = DefaultCallsite::new(&METADATA);
     static METADATA: Metadata<'static> = Metadata::new(
         "lines dropped",
@@ -90,29 +139,20 @@ pub(super) fn lines_dropped(count: u64) -> Record {
         None,
         None,
         None,
-        FieldSet::new(&["message"], Identifier(&CALLSITE)),
+        FieldSet::new(&["message", "tunnel", "tunnel_hash", "event", "dropped"], Identifier(&CALLSITE)),
         Kind::EVENT,
     );
     let message = format!("{count} log lines were dropped: the log was not read fast enough");
-    let values = METADATA.fields().field("message").map(|field| (field, Value::Text(message)));
-    Record { at: Timestamp::now(), metadata: &METADATA, values: values.into_iter().collect() }
-}
-
-/// Text that is safe on a terminal and stays on its line: what comes from servers and programs may hold anything.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        for character in self.0.chars() {
-            if character.is_control() {
-                write!(formatter, "{}", character.escape_default())?;
-            } else {
-                formatter.write_char(character)?;
-            }
-        }
-        Ok(())
-    }
+    let of_tunnel = |text: String| (!text.is_empty()).then_some(Value::Text(text));
+    let told = [
+        ("message", Some(Value::Text(message))),
+        ("tunnel", of_tunnel(about.name)),
+        ("tunnel_hash", of_tunnel(about.hash)),
+        ("event", Some(Value::Text("log_dropped".to_owned()))),
+        ("dropped", Some(Value::Unsigned(count))),
+    ];
+    let values = told.into_iter().filter_map(|(name, value)| Some((METADATA.fields().field(name)?, value?)));
+    Record { at: Timestamp::now(), metadata: &METADATA, values: values.collect() }
 }
 
 impl Serialize for Record {
@@ -144,7 +184,7 @@ impl Serialize for Value {
 impl fmt::Display for Value {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => Escaped(text).fmt(formatter),
+            Self::Text(text) => text::line(text).fmt(formatter),
             Self::Signed(number) => number.fmt(formatter),
             Self::Unsigned(number) => number.fmt(formatter),
             Self::Float(number) => number.fmt(formatter),
@@ -176,11 +216,11 @@ impl Values {
 
 impl Visit for Values {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, Value::Text(format!("{value:?}")));
+        self.add(field, Value::Text(text::cut(format!("{value:?}"), LONGEST_TEXT)));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, Value::Text(value.to_owned()));
+        self.add(field, Value::Text(text::cut(value.to_owned(), LONGEST_TEXT)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

@@ -8,7 +8,8 @@ use tracing::{Level, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
 
-use super::record::{Escaped, Record};
+use super::record::Record;
+use crate::text;
 
 /// What `journalctl -t` and `SYSLOG_IDENTIFIER` call us.
 const IDENTIFIER: &str = "portward";
@@ -74,8 +75,8 @@ impl<W: Write + 'static> StreamSink<W> {
 impl<W: Write> Sink for StreamSink<W> {
     fn write(&mut self, record: &Record) {
         let mut line = match self.format {
-            Format::Text { colored } => text(record, colored),
-            Format::Json => serde_json::to_string(record).unwrap_or_default(),
+            Format::Text { colored } => text_line(record, colored),
+            Format::Json => text::json(&serde_json::to_string(record).unwrap_or_default()),
         };
         line.push('\n');
         // In one piece, so that lines of other writers do not get in between.
@@ -83,17 +84,17 @@ impl<W: Write> Sink for StreamSink<W> {
     }
 }
 
-fn text(record: &Record, colored: bool) -> String {
+fn text_line(record: &Record, colored: bool) -> String {
     let level = record.level();
     let style = if colored { style(level) } else { Style::new() };
     let mut line = format!("{:.3} {:>5} ", record.at, level.as_str().style(style));
     // Writing to a string does not fail.
     if let Some(tunnel) = record.text("tunnel") {
-        let _ = write!(line, "{}: ", Escaped(tunnel));
+        let _ = write!(line, "{}: ", text::line(tunnel));
     }
     for (index, part) in record.message().split('\n').enumerate() {
         // Indented, so that no text can pass for a line of its own.
-        let _ = write!(line, "{}{}", if index > 0 { "\n    " } else { "" }, Escaped(part));
+        let _ = write!(line, "{}{}", if index > 0 { "\n    " } else { "" }, text::line(part));
     }
     for (name, value) in record.fields().filter(|(name, _)| !SAID_IN_WORDS.contains(name)) {
         let _ = write!(line, " {name}={value}");

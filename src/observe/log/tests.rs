@@ -72,7 +72,7 @@ fn text_gives_control_characters_no_power() {
     tracing::info!(tunnel = hostile, tunnel_hash = HASH, detail = hostile, "{hostile}");
     let recent = logged.recent.last(HASH, 10);
     let lines = logged.lines();
-    let harmless = r"\u{1b}]0;title\u{7}\rforged\u{9b}31m\t";
+    let harmless = "\\u{1b}]0;title\\u{7}\\rforged\\u{9b}31m\t";
     assert_eq!(without_time(&recent[0]), format!("INFO {harmless}"));
     assert_eq!(without_time(&lines[0]), format!(" INFO {harmless}: {harmless} detail={harmless}"));
 }

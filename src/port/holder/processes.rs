@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ use rustix::io::Errno;
 const MAX_ANCESTORS: usize = 1024;
 /// Ticks a second in which /proc counts (USER_HZ), as milliseconds for one.
 const TICK_MILLISECONDS: i64 = 10;
+/// Bytes of a command line that are read; it may have megabytes.
+const COMMAND_SIZE: u64 = 4096;
 /// Room for some hundred entries of a directory at once.
 const ENTRIES_SIZE: usize = 16 * 1024;
 /// `socket:[4294967295]` is shorter, and longer texts are no sockets.
@@ -48,7 +51,7 @@ impl Processes {
     }
 
     /// All pids, in ascending order.
-    fn pids(&self) -> Vec<u32> {
+    pub(super) fn pids(&self) -> Vec<u32> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         let mut pids: Vec<u32> =
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -82,6 +85,16 @@ impl Processes {
         Some(false)
     }
 
+    /// The inodes of the sockets that `pid` has open; `None` if this user may not see them.
+    pub(super) fn sockets(&self, pid: u32) -> Option<BTreeSet<u32>> {
+        let mut sockets = BTreeSet::new();
+        self.any_socket(pid, |inode| {
+            sockets.insert(inode);
+            false
+        })?;
+        Some(sockets)
+    }
+
     /// The processes that have any of `inodes` open.
     pub(super) fn owners(&self, inodes: &BTreeSet<u32>) -> Owners {
         let mut owners = Owners::default();
@@ -109,7 +122,11 @@ impl Processes {
 
     /// The command line, or the name in brackets if the process has erased it.
     pub(super) fn command(&self, pid: u32) -> Option<String> {
-        let arguments = fs::read(self.file(pid, "cmdline")).unwrap_or_default();
+        let mut arguments = Vec::new();
+        if let Ok(file) = fs::File::open(self.file(pid, "cmdline")) {
+            // What could be read before an error counts.
+            let _ = file.take(COMMAND_SIZE).read_to_end(&mut arguments);
+        }
         let arguments = String::from_utf8_lossy(&arguments);
         let arguments = arguments.trim_end_matches('\0');
         if !arguments.is_empty() {

@@ -172,14 +172,17 @@ fn a_command_line_cannot_write_on_the_terminal() {
     let (root, processes) = a_proc();
     a_process(&root, 42, &[("cmdline", b"x\x1b[2J\n\xff\xe2\x80\xaey\0")], &[7]);
     let shown = describe(&processes, 7, 0).command.unwrap();
-    assert_eq!(shown, "x\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}y");
+    assert_eq!(shown, "x\\u{1b}[2J\\n\u{fffd}\\u{202e}y");
 }
 
 #[test]
-fn a_long_command_line_is_cut_at_256_characters() {
-    let (root, processes) = a_proc();
-    a_process(&root, 42, &[("cmdline", "ä".repeat(1000).as_bytes())], &[7]);
-    assert_eq!(describe(&processes, 7, 0).command.unwrap().chars().count(), 256);
+fn a_long_command_line_is_cut_at_256_bytes_after_escaping() {
+    for letter in ["x", "\u{e4}", "\u{1b}", "\u{202e}"] {
+        let (root, processes) = a_proc();
+        a_process(&root, 42, &[("cmdline", letter.repeat(100_000).as_bytes())], &[7]);
+        let shown = describe(&processes, 7, 0).command.unwrap();
+        assert!((250..=256).contains(&shown.len()) && shown.ends_with('\u{2026}'), "{shown}");
+    }
 }
 
 #[test]

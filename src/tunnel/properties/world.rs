@@ -199,7 +199,10 @@ impl World {
                 assert!(owners.is_empty(), "a second owner is asked for beside {owners:?}");
                 self.orders.entry(generation).or_default().push_back(Action::RequestForward(generation));
             }
-            Action::CloseForward(generation) | Action::Terminate(generation) | Action::Kill(generation) => {
+            Action::ExplainDelay(generation)
+            | Action::CloseForward(generation)
+            | Action::Terminate(generation)
+            | Action::Kill(generation) => {
                 self.orders.entry(generation).or_default().push_back(action);
             }
             Action::TerminateHolders(generation) | Action::KillHolders(generation) => {
@@ -231,6 +234,8 @@ impl World {
         let Some(process) = self.processes.get_mut(&generation) else { return };
         match order {
             Action::Kill(_) => self.die(generation),
+            // The process need not answer for this.
+            Action::ExplainDelay(_) => self.hear(Event::NotReady(generation, None)),
             Action::Terminate(_) if !process.hung => self.die(generation),
             Action::StartProcess(_) if !process.hung => {
                 if self.policy.kind == Kind::Command {
@@ -390,6 +395,7 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::HoldersSpared(generation, stranger(), failure()),
         Event::PortUnusable(generation, failure()),
         Event::ProcessReady(generation),
+        Event::NotReady(generation, Some(failure())),
         Event::ProcessEnded(generation, failure()),
         Event::ProcessEnded(generation, Failure::new(FailureKind::Config, "no such program")),
         Event::ForwardListening(generation),

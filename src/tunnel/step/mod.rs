@@ -55,6 +55,7 @@ impl Step<'_> {
             }
             Event::PortUnusable(_, failure) => self.port_unusable(failure),
             Event::ProcessReady(generation) => self.process_ready(generation),
+            Event::NotReady(generation, why) => self.not_ready(generation, why),
             Event::ProcessEnded(generation, failure) => self.process_ended(generation, failure),
             Event::ForwardListening(generation) => self.forward_listening(generation),
             Event::ForwardRefused(generation, failure) => self.forward_refused(generation, failure),
@@ -93,6 +94,7 @@ impl Step<'_> {
             | Event::HoldersSpared(..)
             | Event::PortUnusable(..)
             | Event::ProcessReady(_)
+            | Event::NotReady(..)
             | Event::ForwardListening(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)

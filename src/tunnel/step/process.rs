@@ -92,6 +92,30 @@ impl Step<'_> {
         }
     }
 
+    pub(super) fn not_ready(&mut self, generation: Generation, why: Option<Failure>) {
+        let failure = why.unwrap_or_else(|| not_ready_in_time(self.policy));
+        match self.tunnel.state {
+            State::Connecting { .. } => {
+                self.end(generation);
+                self.fail(failure);
+            }
+            State::Replacing { old, new } if new == generation => {
+                self.end(generation);
+                self.keep_old(old, failure);
+            }
+            State::Replacing { .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     pub(super) fn listener_lost(&mut self, generation: Generation) {
         match self.tunnel.state {
             State::Up { generation: current } if current == generation => {
@@ -123,10 +147,8 @@ impl Step<'_> {
 
     pub(super) fn deadline_passed(&mut self, generation: Generation) {
         match &self.tunnel.state {
-            State::Connecting { .. } => {
-                self.end(generation);
-                self.fail(not_ready_in_time(self.policy));
-            }
+            // It may do something else, or wait for somebody.
+            State::Connecting { .. } => self.actions.push(Action::ExplainDelay(generation)),
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
@@ -140,10 +162,8 @@ impl Step<'_> {
                     ),
                 );
             }
-            State::Replacing { old, new } if *new == generation => {
-                let old = *old;
-                self.end(generation);
-                self.keep_old(old, not_ready_in_time(self.policy));
+            State::Replacing { new, .. } if *new == generation => {
+                self.actions.push(Action::ExplainDelay(generation));
             }
             State::HandingOver { old, new } if *old == generation => {
                 // It hangs. Its port is free when it is dead, and the kernel will say so.
@@ -203,9 +223,7 @@ fn not_ready_in_time(policy: &Policy) -> Failure {
     Failure::new(
         FailureKind::Timeout,
         match policy.kind {
-            Kind::Ssh => format!(
-                "ssh was not connected after {waited} s; see whether the server answers, or raise ssh.connect_timeout"
-            ),
+            Kind::Ssh => format!("ssh was not ready after {waited} s"),
             Kind::Command => format!(
                 "the command did not listen on its port within {waited} s; see its output with `portward logs`, or \
                  raise start_timeout"

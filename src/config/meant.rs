@@ -1,0 +1,439 @@
+//! What people write in good faith and the configuration does not take, and the form that they meant. For each a hint that shows
+//! the line to write.
+
+use super::address::Keys;
+use super::diagnose::{Refusal, quote};
+use super::node::{Entry, Kind, NO_TUNNELS, Node};
+use super::shell;
+use crate::text::{self, is_unsafe};
+
+/// Hints show lines up to this many bytes.
+const SHOWN_AT_MOST: usize = 200;
+
+/// Words that templates have in place of a value, whatever their case.
+const PLACEHOLDER_WORDS: [&str; 6] =
+    ["changeme", "change_me", "change-me", "replaceme", "replace_me", "replace-me"];
+
+/// The quotes of word processors and chat programs, which are letters to YAML.
+const TYPOGRAPHIC_QUOTES: [char; 8] = ['“', '”', '„', '‘', '’', '‚', '«', '»'];
+
+/// What a key wanted to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Boolean,
+    List,
+    Mapping,
+    Text,
+}
+
+impl Wanted {
+    /// Its name in a message.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "true or false",
+            Self::List => "a list",
+            Self::Mapping => "a mapping of keys to values",
+            Self::Text => "a text or a number",
+        }
+    }
+}
+
+/// What to write under the key `name` instead of `node`, which is not what is wanted there. The file itself has no name.
+pub(super) fn form(name: Option<&str>, wanted: Wanted, node: &Node) -> Option<String> {
+    let text = node.text().filter(|_| !node.is_null());
+    match (wanted, name, &node.kind) {
+        (Wanted::Boolean, Some(name), _) => {
+            Some(text.and_then(boolean).map_or_else(
+                || format!("write `{name}: true` or `{name}: false`"),
+                |meant| write(&format!("{name}: {meant}")),
+            ))
+        }
+        (Wanted::List, Some("command"), _) => Some(text.and_then(command).unwrap_or_else(|| {
+            "write the program and its arguments as a list: `command: [program, argument, argument]`".to_owned()
+        })),
+        (Wanted::List, Some("tunnels"), kind) => Some(tunnels(kind)),
+        (Wanted::Text, Some("command"), Kind::Mapping(entries)) => match &entries[..] {
+            [Entry { key, value }] => {
+                let (key, value) = (key.text()?, value.text()?);
+                Some(format!("quote what holds a colon and a space: {}", yaml(&format!("{key}: {value}"))))
+            }
+            _ => None,
+        },
+        (Wanted::Text, Some("command"), Kind::Scalar { text, .. }) => Some(if text.is_empty() {
+            "remove the dash, or write \"\" for an empty argument".to_owned()
+        } else {
+            format!("quote it if the program is to receive the word: '{text}'")
+        }),
+        (Wanted::Text, Some("command"), Kind::Sequence(_)) => {
+            Some("write one list: each argument is an element of it".to_owned())
+        }
+        (Wanted::Text, Some("local_port" | "remote_port"), Kind::Sequence(_)) => {
+            Some("a tunnel has one port: write a tunnel for each".to_owned())
+        }
+        (Wanted::Text, _, Kind::Mapping(entries)) => match &entries[..] {
+            // What Python's format and its kin fill in.
+            [Entry { key, value }] if value.is_null() => {
+                Some(format!("`{{{}}}` looks like a placeholder: {FILL_IN}", key.text()?))
+            }
+            _ => None,
+        },
+        (Wanted::Mapping, Some("options"), kind) => {
+            let options = words(kind)?;
+            let options = options.iter().map(String::as_str).filter(|word| *word != "-o");
+            let pairs: Option<Vec<_>> =
+                options.map(|option| option.strip_prefix("-o").unwrap_or(option).split_once('=')).collect();
+            Some(pairs.filter(|pairs| !pairs.is_empty()).map_or_else(
+                || "write each option by its name in ssh_config: `options: {Port: 2222}`".to_owned(),
+                |pairs| write(&format!("options: {}", flow_mapping(&pairs))),
+            ))
+        }
+        (Wanted::Mapping, Some("env"), kind) => {
+            let words = words(kind)?;
+            let pairs: Option<Vec<_>> = words.iter().map(|word| word.split_once('=')).collect();
+            Some(pairs.filter(|pairs| !pairs.is_empty()).map_or_else(
+                || "write each variable by its name: `env: {NAME: value}`".to_owned(),
+                |pairs| write(&format!("env: {}", flow_mapping(&pairs))),
+            ))
+        }
+        (Wanted::Mapping, Some("ssh"), Kind::Scalar { .. }) => Some(
+            "options of ssh have a name here: `ssh: {identity_file: ~/.ssh/id_ed25519, options: {Port: 2222}}`".to_owned(),
+        ),
+        (Wanted::Mapping, Some("restart"), Kind::Scalar { .. }) => Some(
+            "remove it: a tunnel is always started again, after waits that `min_delay` and `max_delay` set".to_owned(),
+        ),
+        // An element of the list.
+        (Wanted::Mapping, Some("tunnels"), Kind::Scalar { text, .. }) => Some(match text.split_once(':') {
+            Some((key, value)) => write(&format!("- {}: {}", key.trim(), value.trim())),
+            None => format!("{}, and the tunnel's other keys below `name`", write(&format!("- name: {text}"))),
+        }),
+        (Wanted::Mapping, None, Kind::Sequence(_)) => Some("write `tunnels:` in a line above the list".to_owned()),
+        (Wanted::Mapping, None, Kind::Scalar { .. }) => Some(
+            "write `tunnels:`, and below it each tunnel as `- remote_host: user@host` with its other keys".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+const FILL_IN: &str = "write the value in its place, for portward fills in no templates and no variables";
+
+/// The hint to write `line`, whole: half of it would be no help.
+pub(super) fn write(line: &str) -> String {
+    shown(line).map_or_else(
+        || "write it in the form that config/config.yaml shows".to_owned(),
+        |shown| format!("write {shown}"),
+    )
+}
+
+/// `line` in back quotes, if it can be shown whole and as it is.
+fn shown(line: &str) -> Option<String> {
+    let is_fit = line.len() <= SHOWN_AT_MOST && !line.chars().any(is_unsafe);
+    is_fit.then(|| format!("`{line}`"))
+}
+
+/// The boolean that a word of YAML 1.1, or of other programs, stands for.
+fn boolean(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" | "1" | "t" | "enable" | "enabled" => Some(true),
+        "no" | "n" | "off" | "0" | "f" | "disable" | "disabled" => Some(false),
+        _ => None,
+    }
+}
+
+/// The list for a command that was written as a line for a shell.
+fn command(line: &str) -> Option<String> {
+    let line = line.trim();
+    let (words, why) = match shell::words(line) {
+        Some(words) => (words, ""),
+        None => (["sh", "-c", line].map(str::to_owned).to_vec(), ", for no shell reads it otherwise"),
+    };
+    let list = flow_list(&words);
+    shown(&format!("command: {list}")).map(|shown| format!("write {shown}{why}"))
+}
+
+fn tunnels(found: &Kind) -> String {
+    let a_list = "write each tunnel as an element of a list, which begins with a dash";
+    let Kind::Mapping(entries) = found else {
+        return format!("{NO_TUNNELS}, or else {a_list}");
+    };
+    let Some(Entry { key, value }) = entries.first() else { return a_list.to_owned() };
+    let key = key.text().unwrap_or_default();
+    match &value.kind {
+        // By name, as other programs have it.
+        Kind::Mapping(_) => {
+            format!("{a_list}: `- name: {key}` instead of `{key}:`, and its keys below `name`")
+        }
+        Kind::Scalar { text, .. } => format!("{a_list}: `- {key}: {text}`, and its other keys below `{key}`"),
+        Kind::Sequence(_) => format!("{a_list}: `- {key}: ...`, and its other keys below `{key}`"),
+    }
+}
+
+/// The words of a text, or of a list of texts.
+fn words(kind: &Kind) -> Option<Vec<String>> {
+    match kind {
+        Kind::Scalar { text, .. } => Some(text.split_whitespace().map(str::to_owned).collect()),
+        Kind::Sequence(elements) => {
+            elements.iter().map(|element| element.text().map(str::to_owned)).collect()
+        }
+        Kind::Mapping(_) => None,
+    }
+}
+
+fn flow_list(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| yaml(word)).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn flow_mapping(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<_> =
+        pairs.iter().map(|(name, value)| format!("{}: {}", yaml(name), yaml(value))).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
+
+/// `text` as a scalar that YAML reads as this very text, in a list or mapping of one line, too.
+pub(super) fn yaml(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_./=+-:@".contains(letter);
+    let begins_well = text
+        .starts_with(|letter: char| letter.is_ascii_alphanumeric() || "/._".contains(letter))
+        || (text.starts_with('-') && text.len() > 1 && !text.starts_with("---"));
+    let null = matches!(text, "null" | "Null" | "NULL");
+    if begins_well && !null && !text.ends_with(':') && text.chars().all(is_plain) {
+        text.to_owned()
+    } else if text.chars().any(is_unsafe) {
+        // YAML's double quotes take what JSON's do.
+        text::json(&serde_json::Value::from(text).to_string())
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
+}
+
+/// Refuses what a template has in place of a value.
+pub(super) fn filled_in(text: &str) -> Result<(), Refusal> {
+    match placeholder(text) {
+        Some(found) => {
+            Err(Refusal::new(format!("{} is a placeholder that was not filled in", quote(found)))
+                .hint(FILL_IN))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The part of `text` that is a template's for certain, whatever else may be written there: `{{ x }}`, `{% x %}` or `${X}`.
+pub(super) fn template(text: &str) -> Option<&str> {
+    [("{{", "}}"), ("{%", "%}"), ("${", "}")]
+        .into_iter()
+        .find_map(|(open, close)| enclosed(text, open, close))
+}
+
+/// The same where there can be no other reason for `<x>`, `$X`, `%X%`, `@X@`, `__X__` or CHANGEME.
+fn placeholder(text: &str) -> Option<&str> {
+    // The user, the host and the port of a destination may be placeholders by themselves.
+    let mut parts = text.split(['@', ':', '/']);
+    let is_word = |word: &str| {
+        let underlined = word.len() > 4 && word.starts_with("__") && word.ends_with("__");
+        underlined || PLACEHOLDER_WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
+    };
+    template(text)
+        .or_else(|| parts.find(|part| is_word(part)))
+        .or_else(|| enclosed(text, "<", ">"))
+        .or_else(|| enclosed(text, "%", "%"))
+        .or_else(|| text.starts_with('@').then(|| enclosed(text, "@", "@")).flatten())
+        .or_else(|| {
+            let begin = text.find('$')?;
+            let name = text[begin + 1..]
+                .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+                .next()?;
+            (!name.is_empty()).then(|| &text[begin..=begin + name.len()])
+        })
+}
+
+/// The first part of `text` from `open` to `close` with something between them.
+fn enclosed<'t>(text: &'t str, open: &str, close: &str) -> Option<&'t str> {
+    let begin = text.find(open)?;
+    let inner = &text[begin + open.len()..];
+    let length = inner.find(close).filter(|length| *length > 0)?;
+    Some(&text[begin..begin + open.len() + length + close.len()])
+}
+
+/// The text between typographic quotes.
+fn quoted_by_a_word_processor(text: &str) -> Option<&str> {
+    let inner = text.trim_matches(TYPOGRAPHIC_QUOTES);
+    (inner.len() < text.len()).then_some(inner)
+}
+
+fn typographic(text: &str, inner: &str) -> Refusal {
+    Refusal::new(format!("{} stands in typographic quotes, which belong to the text here", quote(text)))
+        .hint(write(&yaml(inner)))
+}
+
+/// Refuses what a name can only be by accident.
+pub(super) fn name(text: &str) -> Result<(), Refusal> {
+    if template(text).is_some() {
+        return filled_in(text);
+    }
+    let both = text.starts_with(TYPOGRAPHIC_QUOTES) && text.ends_with(TYPOGRAPHIC_QUOTES);
+    match quoted_by_a_word_processor(text) {
+        Some(inner) if both && !inner.is_empty() => Err(typographic(text, inner)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses forms of a port, or of an address with a port, that other programs have.
+pub(super) fn port(text: &str, keys: Keys) -> Result<(), Refusal> {
+    filled_in(text)?;
+    if let Some(inner) = quoted_by_a_word_processor(text) {
+        return Err(typographic(text, inner));
+    }
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let place = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        let has_port = place.rsplit_once(':').is_some_and(|(_, port)| is_number(port));
+        let default = match scheme {
+            "http" | "ws" => ":80",
+            "https" | "wss" => ":443",
+            _ => ":PORT",
+        };
+        let place = if has_port { place.to_owned() } else { format!("{place}{default}") };
+        return Err(Refusal::new(format!("{} is a URL, not a port", quote(text))).hint(write(&yaml(&place))));
+    }
+    if let Some((number, protocol @ ("tcp" | "udp"))) = text.rsplit_once('/') {
+        let hint = match (keys, protocol) {
+            (Keys::Command, "udp") => format!("write `local_port: {number}` and `protocol: udp`"),
+            (Keys::Command, _) | (_, "tcp") => write(number),
+            _ => "ssh forwards TCP and nothing else: a `command` can speak UDP".to_owned(),
+        };
+        return Err(Refusal::new(format!("{} is a port with a protocol", quote(text))).hint(hint));
+    }
+    let several = |separator: char| {
+        text.contains(separator) && text.split(separator).all(|part| is_number(part.trim()))
+    };
+    if several('-') || several(',') || several(' ') {
+        return Err(Refusal::new(format!("{} is more than one port", quote(text)))
+            .hint("a tunnel has one port: write a tunnel for each"));
+    }
+    let parts: Vec<&str> = text.split(':').collect();
+    let (bind, rest) = match &parts[..] {
+        [bind, port, rest @ ..] if !is_number(bind) && is_number(port) && !rest.is_empty() => {
+            (Some(*bind), &parts[1..])
+        }
+        _ => (None, &parts[..]),
+    };
+    let (here, there) = match rest {
+        [here, there] if is_number(here) && is_number(there) => (*here, (*there).to_owned()),
+        [here, host, there]
+            if is_number(here) && !is_number(host) && !host.is_empty() && is_number(there) =>
+        {
+            (*here, format!("{host}:{there}"))
+        }
+        _ => return Ok(()),
+    };
+    let here = bind.map_or_else(|| here.to_owned(), |bind| format!("{bind}:{here}"));
+    let hint = match keys {
+        Keys::Pair(first, second) => {
+            format!("write the two apart: `{first}: {}` and `{second}: {}`", yaml(&here), yaml(&there))
+        }
+        Keys::Command => {
+            format!("write `local_port: {}`, and the other port among the command's arguments", yaml(&here))
+        }
+        Keys::Other => {
+            "write the port to connect to, and the port to listen on under the other key".to_owned()
+        }
+    };
+    Err(Refusal::new(format!("{} is two ports", quote(text))).hint(hint))
+}
+
+/// Refuses what is no ssh destination and looks like something else that people have at hand.
+pub(super) fn destination(text: &str) -> Result<(), Refusal> {
+    filled_in(text)?;
+    if let Some(inner) = quoted_by_a_word_processor(text) {
+        return Err(typographic(text, inner));
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let (host, path) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
+        if scheme == "ssh" && path.is_empty() {
+            return Ok(());
+        }
+        let (what, meant) = if scheme == "ssh" {
+            ("has a path, which a tunnel has no use for", format!("ssh://{host}"))
+        } else {
+            let port = host
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()));
+            let host = if port { host.rsplit_once(':').map_or(host, |(host, _)| host) } else { host };
+            ("is a URL, not an ssh destination", host.to_owned())
+        };
+        return Err(Refusal::new(format!("{} {what}", quote(text)))
+            .hint(write(&format!("remote_host: {}", yaml(&meant)))));
+    }
+    if let Some(arguments) = text.strip_prefix("ssh ") {
+        let mut words = arguments.split_whitespace();
+        let (mut host, mut port) = (None, None);
+        while let Some(word) = words.next() {
+            match word {
+                "-p" => port = words.next(),
+                word if word.starts_with('-') => {}
+                word => host = host.or(Some(word)),
+            }
+        }
+        let meant = match (host, port) {
+            (Some(host), Some(port)) => format!("ssh://{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => "user@host".to_owned(),
+        };
+        return Err(Refusal::new(format!("{} is a command, not an ssh destination", quote(text))).hint(
+            format!(
+                "{}, and what else ssh needs under `ssh:`",
+                write(&format!("remote_host: {}", yaml(&meant)))
+            ),
+        ));
+    }
+    match text.split_once(":/") {
+        Some((host, _)) if !host.is_empty() => {
+            Err(Refusal::new(format!("{} has a path, as scp wants it", quote(text)))
+                .hint(write(&format!("remote_host: {}", yaml(host)))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses paths that only a shell or another system would understand.
+pub(super) fn path(text: &str) -> Result<(), Refusal> {
+    for home in ["$HOME/", "${HOME}/"] {
+        if let Some(rest) = text.strip_prefix(home) {
+            return Err(Refusal::new(format!(
+                "{} is taken as it is written: no variable is replaced",
+                quote(text)
+            ))
+            .hint(write(&format!("~/{rest}"))));
+        }
+    }
+    if template(text).is_some() || text.starts_with('$') {
+        return filled_in(text);
+    }
+    if let Some(rest) = text.strip_prefix("file://") {
+        return Err(Refusal::new(format!("{} is a URL, not a path", quote(text))).hint(write(rest)));
+    }
+    let mut letters = text.chars();
+    if let (Some('A'..='Z' | 'a'..='z'), Some(':'), Some('\\' | '/')) =
+        (letters.next(), letters.next(), letters.next())
+    {
+        return Err(Refusal::new(format!("{} is a path of Windows", quote(text)))
+            .hint("write the path that the file has on this machine, from `/` on"));
+    }
+    if let Some(inner) = quoted_by_a_word_processor(text) {
+        return Err(typographic(text, inner));
+    }
+    Ok(())
+}
+
+/// Refuses a program with its arguments in one word. A path may hold a space: it begins with `/`, `./` or `~/`.
+pub(super) fn program(text: &str) -> Result<(), Refusal> {
+    if !text.contains(char::is_whitespace) || text.starts_with(['/', '.', '~']) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(format!("{} is a program with its arguments, in one word", quote(text)));
+    Err(match command(text) {
+        Some(hint) => refusal.hint(hint),
+        None => refusal.hint("write each argument as an element of the list"),
+    })
+}

@@ -1,0 +1,82 @@
+//! The start of an ssh: what it would do is asked first, off the event loop.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::mpsc;
+
+use super::attempt::{Attempt, Order};
+use super::launch::Launch;
+use super::narrate;
+use super::tell::Report;
+use crate::config::desired::{SshTunnel, Work};
+use crate::port::Endpoint;
+use crate::process::{self, SpawnError};
+use crate::ssh::{self, ControlSocket, Plan, SocketMade};
+use crate::tunnel::{Event, Failure, FailureKind};
+
+/// The failure of a process that could not be started.
+pub(super) fn not_started(error: &SpawnError) -> Failure {
+    Failure::new(
+        FailureKind::Config,
+        format!("{error}; check the program's path, and the PATH that portward runs with"),
+    )
+}
+
+/// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
+pub(super) struct SshStart {
+    pub(super) launch: Launch,
+    /// Set to what it will listen on, once that is known.
+    pub(super) endpoints: Arc<OnceLock<Vec<Endpoint>>>,
+    /// What it said it would do, if that is still fresh.
+    pub(super) plan: Option<Plan>,
+}
+
+impl SshStart {
+    /// Starts it and looks after it until it has ended.
+    pub(super) async fn run(
+        self,
+        mut attempt: Attempt,
+        tunnel: SshTunnel,
+        control: (ControlSocket, SocketMade),
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) {
+        let Self { launch, endpoints, plan } = self;
+        let ended = |failure| Event::ProcessEnded(attempt.generation, failure);
+        let made = async {
+            match plan {
+                Some(plan) => plan,
+                None => Plan::make(&tunnel).await,
+            }
+        };
+        let plan = tokio::select! {
+            plan = made => plan,
+            () = launch.cancelled() => return attempt.report(ended(cancelled())),
+        };
+        let work = Work::Ssh(tunnel.clone());
+        let usable = match plan.endpoints(work.endpoints(), &tunnel.destination) {
+            Ok(allowed) => endpoints.get_or_init(|| attempt.ports.usable(&allowed)).clone(),
+            Err(failure) => return attempt.report(ended(failure)),
+        };
+        let started = launch.start(|| {
+            let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
+            narrate::starting(&attempt.teller, &what);
+            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan))?;
+            let group = process.0.group();
+            Ok((process, group))
+        });
+        match started {
+            Some(Ok(process)) => {
+                attempt.teller.tell(Report::Started);
+                attempt.endpoints = usable;
+                attempt.run_ssh(tunnel, process, control, orders).await;
+            }
+            Some(Err(error)) => attempt.report(ended(not_started(&error))),
+            None => attempt.report(ended(cancelled())),
+        }
+    }
+}
+
+/// Nobody reads it: whoever told a process to end before it was started waits for nothing but its end.
+fn cancelled() -> Failure {
+    Failure::new(FailureKind::Exited, "ssh was told to end before it was started")
+}

@@ -1,0 +1,125 @@
+//! Counts the single connections through a tunnel that ssh says have failed, and reports them: the first at once, those that
+//! follow together, so that a client that tries all the time floods neither the journal nor `/events`.
+
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::tell::{Report, Teller};
+use crate::config::desired::SshTunnel;
+use crate::ssh::{ConnectionError, ConnectionErrorKind};
+
+/// The wait after a report until the next one. It doubles with each report
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// up to this one, which is how old the numbers may be. Twice this time without a failure, and it starts anew.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Connections that have failed since the last report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// How many; at least one.
+    pub(super) count: u64,
+    /// When the last one did.
+    pub(super) at: Instant,
+    /// Why the last one did.
+    pub(super) kind: ConnectionErrorKind,
+    /// Why, and who must change what.
+    pub(super) message: String,
+}
+
+/// The counter of one ssh.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    counted: Mutex<Option<(u64, Instant, ConnectionError)>>,
+    added: Notify,
+}
+
+impl Tally {
+    /// Counts one.
+    pub(super) fn add(&self, error: ConnectionError) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = counted.as_ref().map_or(0, |(count, ..)| *count);
+        *counted = Some((before + 1, Instant::now(), error));
+        self.added.notify_one();
+    }
+
+    /// Reports for as long as it is polled. While nothing fails it has no timer.
+    pub(super) async fn run(&self, tunnel: &SshTunnel, teller: &Teller) -> Infallible {
+        let mut wait = FIRST_WAIT;
+        let mut last: Option<Instant> = None;
+        loop {
+            self.added.notified().await;
+            if !self.report(tunnel, teller) {
+                continue;
+            }
+            let goes_on = last.is_some_and(|last| last.elapsed() < LONGEST_WAIT * 2);
+            wait = if goes_on { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
+            last = Some(Instant::now());
+            sleep(wait).await;
+        }
+    }
+
+    /// Reports what is counted; whether there was anything.
+    pub(super) fn report(&self, tunnel: &SshTunnel, teller: &Teller) -> bool {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((count, at, error)) = counted else { return false };
+        let failed = Failed { count, at, kind: error.kind, message: error.message(tunnel) };
+        teller.tell(Report::ConnectionsFailed(failed));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::super::shares::Shares;
+    use super::super::tell::Identity;
+    use super::*;
+    use crate::config::desired::Forward;
+    use crate::tunnel::Slot;
+
+    fn tunnel() -> SshTunnel {
+        SshTunnel {
+            destination: "db".to_owned(),
+            forward: Forward::Dynamic { listen: Vec::new() },
+            program: "ssh".into(),
+            config_file: None,
+            identity_file: None,
+            options: [].into(),
+            env: Default::default(),
+            connect_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_tries_for_an_hour_is_reported_at_once_and_then_once_a_minute() {
+        let (reports, mut told) = mpsc::unbounded_channel();
+        let identity = Identity { name: "t".to_owned(), hash: String::new(), port: 1 };
+        let (tally, teller, tunnel) =
+            (Tally::default(), Teller::new(Slot(1), identity, reports, Shares::default()), tunnel());
+        let line = "channel 2: open failed: connect failed: Connection refused";
+        const CLIENTS: u64 = 3600 * 10;
+        let clients = async {
+            for _ in 0..CLIENTS {
+                tally.add(ConnectionError::of_line(line).unwrap());
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = clients => {}
+            never = tally.run(&tunnel, &teller) => match never {},
+        }
+        tally.report(&tunnel, &teller);
+        let mut counts = Vec::new();
+        while let Ok((_, Report::ConnectionsFailed(failed))) = told.try_recv() {
+            counts.push(failed.count);
+        }
+        assert_eq!(counts[0], 1);
+        assert_eq!(counts.iter().sum::<u64>(), CLIENTS, "none is lost");
+        assert!(counts.len() < 70, "{}", counts.len());
+    }
+}

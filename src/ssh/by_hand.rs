@@ -1,0 +1,64 @@
+//! The lines by which a person starts the ssh of a tunnel.
+
+use nix::unistd::{User, geteuid};
+
+use crate::config::desired::SshTunnel;
+use crate::shell::{path, word};
+
+/// A line that calls the same ssh with the same settings, with `first` before all other arguments: on ssh's command line the
+/// first value given for an option wins.
+pub fn line(tunnel: &SshTunnel, first: &[&str]) -> String {
+    let SshTunnel { program, config_file, identity_file, options, destination, .. } = tunnel;
+    let mut words = vec![path(program)];
+    words.extend(first.iter().map(|argument| word(argument)));
+    for (option, file) in [("-F", config_file), ("-i", identity_file)] {
+        words.extend(file.iter().flat_map(|file| [option.to_owned(), path(file)]));
+    }
+    words
+        .extend(options.iter().flat_map(|(name, value)| ["-o".to_owned(), word(&format!("{name}={value}"))]));
+    words.push(word(destination));
+    words.join(" ")
+}
+
+/// A line that shows an unknown host key and asks whether to accept it. It takes no control socket, because a connection over
+/// an existing one checks no key.
+pub fn accepting_line(tunnel: &SshTunnel) -> String {
+    format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=no", "-o", "StrictHostKeyChecking=ask"]))
+}
+
+/// A line that logs in as the daemon does, and asks nobody.
+pub(super) fn login_line(tunnel: &SshTunnel) -> String {
+    format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=yes"]))
+}
+
+/// The user of this process, whose keys and known hosts ssh takes: a name, or the uid of one without.
+pub(super) fn user() -> String {
+    let uid = geteuid();
+    User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::desired::Forward;
+
+    #[test]
+    fn the_line_has_the_settings_of_the_tunnel_and_a_shell_takes_it() {
+        let tunnel = SshTunnel {
+            destination: "CORP\\alice@db".to_owned(),
+            forward: Forward::Dynamic { listen: Vec::new() },
+            program: "ssh".into(),
+            config_file: Some("/my config".into()),
+            identity_file: Some("/keys/it's".into()),
+            options: [("Port".to_owned(), "2222".to_owned())].into(),
+            env: Default::default(),
+            connect_timeout: Duration::from_secs(1),
+        };
+        assert_eq!(
+            accepting_line(&tunnel),
+            "ssh -S none -o BatchMode=no -o StrictHostKeyChecking=ask -F '/my config' -i '/keys/it'\\''s' -o Port=2222 'CORP\\alice@db' true"
+        );
+    }
+}

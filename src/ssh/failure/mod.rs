@@ -1,0 +1,264 @@
+//! From how ssh ended and what it said to the class of the failure, when to retry, and the next step.
+//!
+//! The last line of OpenSSH's own (`words`) decides, unless it only follows from what the process that carries the connection
+//! (ProxyCommand, or the ssh of ProxyJump) said before it (`cause`). What was said before the master was ready tells nothing
+//! about an end after that. Only what ssh says before it connects to anybody is never retried.
+
+mod cause;
+mod host_key;
+mod late;
+mod login;
+mod words;
+
+use std::process::ExitStatus;
+
+pub use late::not_ready;
+pub use words::is_debug;
+
+use self::cause::{Cause, Found};
+use self::words::Saying;
+use super::by_hand::{login_line, user};
+use super::forward::MasterError;
+use crate::config::desired::SshTunnel;
+use crate::shell;
+use crate::text;
+use crate::tunnel::{Failure, FailureKind};
+
+/// The status that ssh itself exits with on an error of its own (ssh(1), EXIT STATUS).
+const SSH_ERROR: i32 = 255;
+
+/// Characters of a line that are quoted.
+const QUOTE_LENGTH: usize = 300;
+
+/// Ends of lines about a configuration file that say nothing against the file: they pass by themselves.
+const PASSING: [&str; 4] =
+    ["Too many open files", "Too many open files in system", "Cannot allocate memory", "Input/output error"];
+
+/// How an ssh ended.
+#[derive(Debug)]
+pub struct End<'end> {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Its last lines on standard error; of one that was ready, those since then.
+    pub said: &'end [String],
+    /// Whether its control socket had answered.
+    pub was_ready: bool,
+}
+
+/// Classifies the end of the ssh of `tunnel`.
+pub fn classify(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+    use std::os::unix::process::ExitStatusExt;
+
+    let destination = &tunnel.destination;
+    if let Some(signal) = end.status.signal() {
+        let message = format!("ssh to {destination} was ended by signal {signal}; a new one is started");
+        return Failure::new(FailureKind::Killed, message);
+    }
+    match cause::find(end.said, end.was_ready) {
+        Some(Found::Own(cause)) => told(&cause, end, tunnel),
+        Some(Found::Carrier(line)) => told_by_carrier(line, tunnel),
+        None if end.was_ready => ended_after_ready(end, tunnel),
+        None => ended_before_ready(end, tunnel),
+    }
+}
+
+/// The failure of an ssh whose control socket another process answers.
+pub fn not_the_master(error: &MasterError, tunnel: &SshTunnel) -> Failure {
+    wrapper(tunnel, &error.to_string())
+}
+
+/// The failure of a program in the place of ssh that does not do what ssh does.
+fn wrapper(tunnel: &SshTunnel, what: &str) -> Failure {
+    let message = format!(
+        "ssh to {}: {what}; if {} is a script, it must become ssh and hand on all its arguments: `exec ssh \"$@\"`",
+        tunnel.destination,
+        shell::path(&tunnel.program)
+    );
+    Failure::new(FailureKind::Config, message).retried_slowly()
+}
+
+/// The failure of which OpenSSH itself tells.
+fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+    let failure = |kind, next: &str| Failure::new(kind, message(cause, next, tunnel));
+    match cause.saying {
+        Saying::Settings => {
+            let next = "correct the tunnel's ssh settings or ssh's configuration file";
+            let failure = failure(FailureKind::Config, next);
+            if is_final(cause, end) { failure } else { failure.retried_slowly() }
+        }
+        Saying::NoUser => failure(
+            FailureKind::Config,
+            "ssh needs an entry in /etc/passwd for its user: add one, or run portward as a user that has one",
+        )
+        .retried_slowly(),
+        Saying::Unresolved => failure(FailureKind::Dns, "check the name and the resolver"),
+        Saying::Unconnected(reason) => {
+            let kind = of_errno(reason).unwrap_or(FailureKind::Network);
+            failure(kind, unconnected_step(kind))
+        }
+        Saying::Negotiation => failure(FailureKind::Config, &login::negotiation(cause.line)).retried_slowly(),
+        Saying::HostKey => {
+            let (line, next) = host_key::explain(cause, tunnel);
+            Failure::new(FailureKind::HostKey, message(&Cause { line, ..*cause }, &next, tunnel))
+        }
+        Saying::Denied(methods) => {
+            let (remark, next) = login::denied(methods, cause, tunnel);
+            Failure::new(FailureKind::Auth, message(&Cause { remark, ..*cause }, &next, tunnel))
+        }
+        Saying::Disconnected(code, reason) => match login::disconnected(code, reason) {
+            Some(next) => failure(FailureKind::Auth, next),
+            None => failure(FailureKind::Network, "the server ended the connection; portward connects again"),
+        },
+        Saying::NoChannel(reason) => {
+            let next = "the jump host does not connect further: check the name and the port behind it, and \
+                        AllowTcpForwarding and PermitOpen in the jump host's sshd_config";
+            match of_errno(reason) {
+                Some(kind) => failure(kind, next),
+                None => failure(FailureKind::Network, next).retried_slowly(),
+            }
+        }
+        Saying::TimedOut => failure(FailureKind::Timeout, unconnected_step(FailureKind::Timeout)),
+        Saying::Unidentified if cause.line.contains("timed out") => {
+            failure(FailureKind::Timeout, unconnected_step(FailureKind::Timeout))
+        }
+        Saying::Unidentified => failure(
+            FailureKind::Network,
+            "the connection ended before an ssh server said who it is: check the port, and whether the server limits \
+             connections (MaxStartups, PerSourcePenalties); portward connects again",
+        ),
+        Saying::Lost | Saying::CarrierEnded | Saying::Consequence => {
+            failure(FailureKind::Network, "portward connects again")
+        }
+    }
+}
+
+/// The line, what was said before it where that is telling, and the next step.
+fn message(cause: &Cause<'_>, next: &str, tunnel: &SshTunnel) -> String {
+    let who = if cause.is_of_carrier { "the ProxyCommand or jump host says: " } else { "" };
+    let before = cause.remark.map(|line| format!(" (after: {})", quote(line))).unwrap_or_default();
+    format!("ssh to {}: {who}{}{before}; {next}", tunnel.destination, quote(cause.line))
+}
+
+/// The failure of whoever carries the connection, as it says itself.
+fn told_by_carrier(line: &str, tunnel: &SshTunnel) -> Failure {
+    let next = if cause::has_link(line) {
+        format!("log in there as user {}", user())
+    } else if line.ends_with("not found") {
+        "install the program that ProxyCommand names, or write its whole path: the PATH of a service is short"
+            .to_owned()
+    } else {
+        try_by_hand(tunnel)
+    };
+    let destination = &tunnel.destination;
+    let message =
+        format!("ssh to {destination}: the ProxyCommand or jump host says: {}; {next}", quote(line));
+    match of_errno(line) {
+        Some(kind) => Failure::new(kind, message),
+        None => Failure::new(FailureKind::Network, message).retried_slowly(),
+    }
+}
+
+/// An ssh that was connected, and has ended without one of its own lines.
+fn ended_after_ready(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+    let destination = &tunnel.destination;
+    let status = end.status.code().unwrap_or_default();
+    let message = match last_line(end.said) {
+        Some(line) => {
+            format!("ssh to {destination} ended with status {status}: {}; a new one is started", quote(line))
+        }
+        None => format!(
+            "ssh to {destination} ended with status {status} without a word, as it does on SIGTERM or `ssh -O exit`; a new \
+             one is started"
+        ),
+    };
+    Failure::new(FailureKind::Exited, message)
+}
+
+/// An ssh that never was ready, and has ended without one of its own lines.
+fn ended_before_ready(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+    let destination = &tunnel.destination;
+    let status = end.status.code().unwrap_or_default();
+    let failure = |message| Failure::new(FailureKind::Exited, message).retried_slowly();
+    match (status, last_line(end.said)) {
+        (SSH_ERROR, Some(line)) => {
+            failure(format!("ssh to {destination} ended: {}; {}", quote(line), try_by_hand(tunnel)))
+        }
+        (SSH_ERROR, None) => failure(format!(
+            "ssh to {destination} ended without a word, as LogLevel QUIET has it; `options: {{LogLevel: INFO}}` under the \
+             tunnel's `ssh:` lets it say why"
+        )),
+        (0, said) => {
+            let said = said.map(|line| format!(" ({})", quote(line))).unwrap_or_default();
+            wrapper(tunnel, &format!("it ended with success before it was ready{said}"))
+        }
+        (_, said) => {
+            let said = said.map(|line| format!(": {}", quote(line))).unwrap_or_default();
+            failure(format!(
+                "ssh to {destination} ended with status {status}{said}; ssh itself ends with {SSH_ERROR}, so this is the \
+                 status of a program in its place: see what {} does",
+                shell::path(&tunnel.program)
+            ))
+        }
+    }
+}
+
+fn last_line(said: &[String]) -> Option<&str> {
+    said.iter().rev().map(String::as_str).find(|line| !line.trim().is_empty() && !words::is_noise(line))
+}
+
+/// Whether nothing but an edit helps. ssh reads its configuration before it connects, and says nothing after that error: where
+/// anything else was said, the line may be another's.
+fn is_final(cause: &Cause<'_>, end: &End<'_>) -> bool {
+    end.status.code() == Some(SSH_ERROR)
+        && !end.was_ready
+        && !cause.is_of_carrier
+        && !PASSING.iter().any(|reason| cause.line.ends_with(reason))
+        && end.said.iter().all(|line| {
+            let is_usage = || line.starts_with(char::is_whitespace);
+            matches!(words::read(line), Some(Saying::Settings)) || words::is_noise(line) || is_usage()
+        })
+}
+
+/// The class of a failed system call, by the words that the C library has for its error.
+fn of_errno(text: &str) -> Option<FailureKind> {
+    let text = text.trim_end_matches('.');
+    [
+        ("Connection refused", FailureKind::Refused),
+        ("timed out", FailureKind::Timeout),
+        ("No route to host", FailureKind::Network),
+        ("Network is unreachable", FailureKind::Network),
+        ("Host is down", FailureKind::Network),
+        ("Connection reset by peer", FailureKind::Network),
+        ("Name or service not known", FailureKind::Dns),
+        ("Temporary failure in name resolution", FailureKind::Dns),
+    ]
+    .into_iter()
+    .find_map(|(words, kind)| text.ends_with(words).then_some(kind))
+}
+
+const fn unconnected_step(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Refused => "nothing listens there: check that sshd runs, and its port",
+        FailureKind::Timeout => "the server or a firewall does not answer: check the address and the route",
+        _ => "check the address and the route",
+    }
+}
+
+/// The last resort: a line that shows a person what the daemon's ssh sees.
+fn try_by_hand(tunnel: &SshTunnel) -> String {
+    format!("try `{}` as user {}", login_line(tunnel), user())
+}
+
+/// A line of somebody else's, bounded and harmless.
+pub fn quote(line: &str) -> String {
+    let line = line.trim().trim_end_matches('.');
+    let mut quoted = text::line(line).into_owned();
+    if let Some((end, _)) = quoted.char_indices().nth(QUOTE_LENGTH) {
+        quoted.truncate(end);
+        quoted.push('\u{2026}');
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests;
