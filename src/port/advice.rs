@@ -87,7 +87,7 @@ pub fn advice(occupant: &Occupant) -> Advice {
     let uid = holder.map_or(0, |holder| holder.uid);
     let user = || {
         let name = holder.and_then(|holder| holder.user.as_deref());
-        By::User(uid, name.map_or_else(|| format!("'#{uid}'"), |name| shell::word(name)))
+        By::User(uid, name.map_or_else(|| format!("'#{uid}'"), shell::word))
     };
     let pids: Vec<String> =
         holder.iter().flat_map(|holder| holder.pids()).map(|pid| pid.to_string()).collect();
