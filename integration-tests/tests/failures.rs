@@ -143,10 +143,17 @@ async fn a_port_taken_on_the_server_is_remote_port_held() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_missing_is_config_and_waits_for_a_person() {
+async fn an_ssh_that_is_missing_is_config_and_comes_up_when_it_is_installed() {
     let lab = Lab::new();
-    let daemon = Daemon::start(&lab, &format!("{}    ssh: {{program: /no/such/ssh}}\n", web("server"))).await;
+    let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    let program = lab.path("bin/late-ssh");
+    let ssh = format!("    ssh: {{program: {}}}\n", program.display());
+    let daemon = Daemon::start(&lab, &format!("{}{ssh}", web("server"))).await;
     let failed = daemon.wait_failure(0, "web", FailureKind::Config).await;
-    assert_eq!(failed.state, StateName::Failed);
-    assert!(failed.last_error.unwrap().message.contains("/no/such/ssh"));
+    assert_eq!(failed.state, StateName::Backoff);
+    assert!(failed.last_error.unwrap().message.contains(&*program.to_string_lossy()));
+    lab.install_script("late-ssh", "exec /usr/bin/ssh \"$@\"\n");
+    daemon.wait_state("web", StateName::Up).await;
+    fetch(PORT).await.expect("the tunnel carries data");
 }

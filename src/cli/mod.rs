@@ -26,6 +26,7 @@ mod who;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -75,10 +76,18 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
     }
 }
 
+/// Threads for what may block, such as reading /proc. They are kept, for they count among the processes that the user may have
+/// (RLIMIT_NPROC): one that has ended might not come back.
+const BLOCKING_THREADS: usize = 16;
+
 fn block_on(command: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::MAX)
         .build()
         .map_err(|error| Failed::NotDone(format!("cannot start: {error}")))?;
+    // The first one is made while there is room for it: tokio panics if it needs one, has none and is given none.
+    runtime.spawn_blocking(|| {});
     runtime.block_on(command)
 }

@@ -58,7 +58,8 @@ pub(super) struct Tunnel {
     pub(super) ssh: Field<Ssh>,
     /// How long to wait between tries.
     pub(super) restart: Field<Restart>,
-    /// Time between SIGTERM and SIGKILL. Default: 5s.
+    /// Time between SIGTERM and SIGKILL, for every process that the tunnel has started; and how long its process may be stopped
+    /// by a signal before it is replaced. Default: 5s.
     pub(super) stop_grace: Field<Period>,
     /// What to do when somebody else holds the port. Default: `wait`.
     pub(super) on_conflict: Field<OnConflict>,

@@ -1,6 +1,7 @@
 //! One process of a tunnel, from its start to its end: it carries out orders and reports events.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, Pace, read_lines};
+use crate::process::{Child, Main, Pace, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
@@ -39,6 +40,9 @@ pub(super) enum Order {
 /// What a process of ours listens on, as the kernel showed it when it came up.
 pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
 
+/// What is left of the process after its end.
+pub(super) type Left = Arc<Mutex<Remains>>;
+
 /// What every attempt needs.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
@@ -49,6 +53,7 @@ pub(super) struct Attempt {
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listening: Listening,
+    pub(super) left: Left,
     /// The last lines of the process.
     pub(super) said: Said,
 }
@@ -85,15 +90,16 @@ impl Attempt {
                 tally.report(&tunnel, &teller);
             }
         });
-        let pid = child.group().pid();
+        let (pid, tree) = (child.pid(), child.tree());
         let was_ready = AtomicBool::new(false);
         let (ended, not_the_master) = tokio::select! {
             ended = child.ended() => (ended, None),
             error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
-                // What answers in its place is of its group, and useless.
-                child.group().kill();
+                // What answers in its place is of its tree, and useless.
+                tree.kill();
                 (child.ended().await, Some(error))
             }
+            never = self.report_stops(&tree) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
         self.teller.output_ended();
@@ -109,7 +115,37 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
             }
         };
+        self.finish(&tree, failure).await;
+    }
+
+    /// The process has ended: waits for what is left of its tree.
+    pub(super) async fn finish(&self, tree: &Tree, failure: Failure) {
+        if tree.has_members().await {
+            self.report(Event::LeaderEnded(self.generation, failure.clone()));
+        }
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = tree.gone().await;
         self.report(Event::ProcessEnded(self.generation, failure));
+    }
+
+    /// Reports when the process is stopped by a signal, and when it goes on.
+    pub(super) async fn report_stops(&self, tree: &Tree) -> Infallible {
+        let mut main = tree.main();
+        main.mark_changed();
+        let mut was_stopped = false;
+        while main.changed().await.is_ok() {
+            let Main { pid, is_stopped, .. } = *main.borrow_and_update();
+            match pid {
+                Some(pid) if is_stopped && !was_stopped => {
+                    self.report(Event::ProcessStopped(self.generation, pid));
+                }
+                Some(_) if was_stopped && !is_stopped => {
+                    self.report(Event::ProcessContinued(self.generation));
+                }
+                Some(_) | None => {}
+            }
+            was_stopped = is_stopped;
+        }
+        std::future::pending().await
     }
 
     /// Serves the orders once the master is ready; returns only if another process is in the master's place.
@@ -238,13 +274,23 @@ impl Attempt {
 
 /// The failure of a port that cannot even be asked about.
 pub(super) fn port_failure(error: &PortError) -> Failure {
-    match error {
+    let kind = match error {
+        PortError::TrialBind { source, .. } | PortError::Netlink { source, .. } => {
+            if let Some(limit) = limits::explain(source) {
+                return Failure::new(FailureKind::Exited, limit);
+            }
+            FailureKind::Network
+        }
         // A sysctl or the policy of a security module cures it as well, and nothing tells of that.
         PortError::PermissionDenied(_) => {
-            Failure::new(FailureKind::Config, error.to_string()).retried_slowly()
+            return Failure::new(FailureKind::Config, error.to_string()).retried_slowly();
         }
-        _ => Failure::new(FailureKind::Network, error.to_string()),
-    }
+        PortError::NotTold(_)
+        | PortError::Refused(_)
+        | PortError::Unsteady { .. }
+        | PortError::AddressNotAvailable(_) => FailureKind::Network,
+    };
+    Failure::new(kind, error.to_string())
 }
 
 /// The last lines that a process said.

@@ -1,12 +1,12 @@
 //! The process of a `command:` tunnel: up once it, or a descendant of it, listens on the port.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use nix::unistd::{Pid, getpgid};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -14,7 +14,8 @@ use tokio::time::{sleep, timeout};
 use super::attempt::{Attempt, OUTPUT_GRACE, Said, port_failure};
 use crate::config::desired::CommandTunnel;
 use crate::port::{Listener, PortError, holder};
-use crate::process::{Child, read_lines};
+use crate::process::{Child, Tree, read_lines};
+use crate::text;
 use crate::tunnel::{Event, Failure, FailureKind};
 
 /// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So while a command starts,
@@ -26,6 +27,9 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// A process that dies closes its sockets first, and its end is told right after: only when that does not follow within this
 /// has a living process stopped listening.
 const END_FOLLOWS: Duration = Duration::from_millis(100);
+
+/// How long to wait before subscribing to the kernel's events again when it refuses.
+const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
 
 impl Attempt {
     /// Looks after a command until it has ended.
@@ -50,51 +54,81 @@ impl Attempt {
                 tokio::join!(read_lines(stdout, &pace, hear), read_lines(stderr, &pace, hear));
             }
         });
-        let pid = child.group().pid();
+        let tree = child.tree();
+        let mut watch = pin!(self.watch_listener(&tree, &spoke));
+        let mut stops = pin!(self.report_stops(&tree));
         let ended = tokio::select! {
             ended = child.ended() => ended,
-            never = self.watch_listener(pid, &spoke) => match never {},
+            never = &mut watch => match never {},
+            never = &mut stops => match never {},
         };
-        let _ = timeout(OUTPUT_GRACE, output).await;
-        self.teller.output_ended();
+        let program = text::line(&tunnel.argv[0]);
         let failure = match ended {
-            Ok(status) => how_it_ended(&tunnel, status, &said),
+            Ok(mut status) => {
+                let mut subject = program.to_string();
+                // A program that goes into the background ends with success, and leaves the work to another process. That one may
+                // do the same again.
+                while status.success() && tree.has_members().await {
+                    subject = format!("{program} in the background");
+                    // Finds the process that stands for the tunnel now, if it listens already.
+                    self.look(&tree).await;
+                    tokio::select! {
+                        biased;
+                        ended = tree.main_ended() => status = ended,
+                        _ = tree.gone() => {
+                            status = tree.how_main_ended().unwrap_or(status);
+                            break;
+                        }
+                        never = &mut watch => match never {},
+                        never = &mut stops => match never {},
+                    }
+                }
+                let _ = timeout(OUTPUT_GRACE, output).await;
+                self.teller.output_ended();
+                how_it_ended(&subject, status, &said)
+            }
             Err(error) => {
-                Failure::new(FailureKind::Exited, format!("cannot learn how the command ended: {error}"))
+                Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
             }
         };
-        self.report(Event::ProcessEnded(self.generation, failure));
+        self.finish(&tree, failure).await;
     }
 
-    async fn watch_listener(&self, pid: u32, spoke: &Notify) -> Infallible {
+    async fn watch_listener(&self, tree: &Tree, spoke: &Notify) -> Infallible {
         let mut wait = FIRST_LOOK;
-        while !self.look(pid).await {
+        while !self.look(tree).await {
             tokio::select! {
                 () = spoke.notified() => {}
                 () = sleep(wait) => wait = (wait * 3 / 2).min(LAST_LOOK),
             }
         }
         self.report(Event::ProcessReady(self.generation));
-        if let Err(error) = self.until_listener_lost(pid).await {
-            self.teller.warn(&port_failure(&error).message);
-        } else {
-            sleep(END_FOLLOWS).await;
-            self.report(Event::ListenerLost(self.generation));
+        let mut said = String::new();
+        while let Err(error) = self.until_listener_lost(tree).await {
+            // It is a limit that is reached, and that is not reached for ever.
+            let message = port_failure(&error).message;
+            if message != said {
+                self.teller.warn(&message);
+                said = message;
+            }
+            sleep(NO_DESCRIPTOR_WAIT).await;
         }
+        sleep(END_FOLLOWS).await;
+        self.report(Event::ListenerLost(self.generation));
         std::future::pending().await
     }
 
-    /// Resolves once no socket of the process listens on the port any more; the kernel tells when one was destroyed.
-    async fn until_listener_lost(&self, pid: u32) -> Result<(), PortError> {
+    /// Resolves once no socket of the tree listens on the port any more; the kernel tells when one was destroyed.
+    async fn until_listener_lost(&self, tree: &Tree) -> Result<(), PortError> {
         let mut subscription = self.ports.watch(&self.endpoints)?;
-        while self.look(pid).await {
+        while self.look(tree).await {
             subscription.changed().await;
         }
         Ok(())
     }
 
-    /// Whether the process listens on the port; remembers on what.
-    async fn look(&self, pid: u32) -> bool {
+    /// Whether a process of the tree listens on the port; remembers on what.
+    async fn look(&self, tree: &Tree) -> bool {
         let listeners = match self.listeners(|endpoint, listener| listener.overlaps(endpoint)) {
             Ok(listeners) => listeners,
             Err(error) => {
@@ -106,15 +140,17 @@ impl Attempt {
         let mut ours = Vec::new();
         let mut unknown = Vec::new();
         for listener in listeners {
-            if known.contains(&listener) || holder::pid_owns(pid, listener.inode) {
-                ours.push(listener);
-            } else {
-                unknown.push(listener);
+            // After the end of the process that stood for the tree, another one is to be found.
+            match tree.pid() {
+                Some(pid) if known.contains(&listener) || holder::pid_owns(pid, listener.inode) => {
+                    ours.push(listener);
+                }
+                Some(_) | None => unknown.push(listener),
             }
         }
         // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
         if !unknown.is_empty() {
-            ours.extend(owned_by_descendants(pid, unknown).await);
+            ours.extend(claimed(tree.clone(), unknown).await);
         }
         let listens = !ours.is_empty();
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = ours;
@@ -122,37 +158,29 @@ impl Attempt {
     }
 }
 
-async fn owned_by_descendants(leader: u32, listeners: Vec<Listener>) -> Vec<Listener> {
+/// Those of `listeners` that belong to a process of the tree.
+async fn claimed(tree: Tree, mut listeners: Vec<Listener>) -> Vec<Listener> {
     let inodes: BTreeSet<_> = listeners.iter().map(|listener| listener.inode).collect();
-    let owners: HashMap<u32, u32> =
-        tokio::task::spawn_blocking(move || holder::owners(&inodes)).await.unwrap_or_default();
-    let owned = |listener: &Listener| owners.get(&listener.inode).is_some_and(|pid| belongs_to(leader, *pid));
-    listeners.into_iter().filter(owned).collect()
+    let claimed = tokio::task::spawn_blocking(move || {
+        let owners = holder::owners(&inodes).into_iter();
+        owners.filter(|(_, pid)| tree.claims_listener(*pid)).map(|(inode, _)| inode).collect::<BTreeSet<_>>()
+    });
+    let claimed = claimed.await.unwrap_or_default();
+    listeners.retain(|listener| claimed.contains(&listener.inode));
+    listeners
 }
 
-/// Whether the process `pid` is of the command with the process `leader`.
-pub(super) fn belongs_to(leader: u32, pid: u32) -> bool {
-    in_group_of(leader, pid) || holder::is_descendant_of(pid, leader)
-}
-
-/// A descendant whose parents have ended is still in the group.
-fn in_group_of(leader: u32, pid: u32) -> bool {
-    let (Ok(leader), Ok(pid)) = (i32::try_from(leader), i32::try_from(pid)) else { return false };
-    getpgid(Some(Pid::from_raw(pid))).is_ok_and(|group| group.as_raw() == leader)
-}
-
-fn how_it_ended(tunnel: &CommandTunnel, status: ExitStatus, said: &Said) -> Failure {
+fn how_it_ended(subject: &str, status: ExitStatus, said: &Said) -> Failure {
     use std::os::unix::process::ExitStatusExt;
 
-    let program = &tunnel.argv[0];
     let last = said.lines().pop().map(|line| format!(": {line}")).unwrap_or_default();
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
-            Failure::new(FailureKind::Killed, format!("{program} was ended by signal {signal}{last}"))
+            Failure::new(FailureKind::Killed, format!("{subject} was ended by signal {signal}{last}"))
         }
         (None, Some(code)) => {
-            Failure::new(FailureKind::Exited, format!("{program} ended with status {code}{last}"))
+            Failure::new(FailureKind::Exited, format!("{subject} ended with status {code}{last}"))
         }
-        (None, None) => Failure::new(FailureKind::Exited, format!("{program} ended{last}")),
+        (None, None) => Failure::new(FailureKind::Exited, format!("{subject} ended{last}")),
     }
 }

@@ -8,17 +8,16 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Listening, Order, Said, port_failure};
-use super::command_attempt::belongs_to;
+use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
 use super::launch::Launch;
 use super::narrate;
 use super::shares::Shares;
-use super::ssh_start::{SshStart, not_started};
+use super::ssh_start::SshStart;
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, Listener, Occupant, PortError, Ports, Verdict, who};
-use crate::process::{self, Evictee, Pace, Signalled};
+use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
+use crate::process::{self, Evictee, Pace, Remains, Signalled, Survivor, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -40,6 +39,8 @@ pub(super) struct Outside {
     waits: HashMap<Generation, Wait>,
     /// What the ssh of the generation that starts next said it would do, while its port was found free.
     planned: Option<(Generation, Planned)>,
+    /// What was left of the latest process that has ended.
+    left: Remains,
 }
 
 /// A plan that is still fresh, if there is one.
@@ -77,12 +78,20 @@ struct Running {
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     orders: mpsc::UnboundedSender<Order>,
     listening: Listening,
+    left: Left,
     said: Said,
 }
 
 impl Outside {
     pub(super) fn new(slot: Slot, teller: Teller) -> Self {
-        Self { slot, teller, running: HashMap::new(), waits: HashMap::new(), planned: None }
+        Self {
+            slot,
+            teller,
+            running: HashMap::new(),
+            waits: HashMap::new(),
+            planned: None,
+            left: Remains::default(),
+        }
     }
 
     pub(super) fn teller(&self) -> &Teller {
@@ -94,9 +103,14 @@ impl Outside {
         self.running.get(&generation)?.launch.pid()
     }
 
-    /// Whether one of the process groups is of a process of this tunnel.
-    pub(super) fn runs_any(&self, groups: &[u32]) -> bool {
-        self.running.values().any(|running| running.launch.pid().is_some_and(|pid| groups.contains(&pid)))
+    /// Whether `pid` is of a process tree of this tunnel. Reads /proc.
+    pub(super) fn contains(&self, pid: u32) -> bool {
+        self.trees().any(|tree| tree.contains(pid))
+    }
+
+    /// The process trees of this tunnel.
+    fn trees(&self) -> impl Iterator<Item = Tree> {
+        self.running.values().filter_map(|running| running.launch.tree())
     }
 
     /// What is known of the wait for the port, if `generation` waits for it.
@@ -120,7 +134,14 @@ impl Outside {
 
     /// The process has ended.
     pub(super) fn forget(&mut self, generation: Generation) {
-        self.running.remove(&generation);
+        if let Some(running) = self.running.remove(&generation) {
+            self.left = running.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
+    }
+
+    /// What was left of the latest process that has ended.
+    pub(super) fn left(&self) -> &Remains {
+        &self.left
     }
 
     pub(super) fn order(&self, generation: Generation, order: Order) {
@@ -140,6 +161,27 @@ impl Outside {
         if let Some(running) = self.running.get(&generation) {
             running.launch.kill();
         }
+    }
+
+    /// Names the processes that are left, on a thread that may block.
+    pub(super) fn find_survivors(&self, generation: Generation) {
+        let Some(tree) = self.running.get(&generation).and_then(|running| running.launch.tree()) else {
+            return;
+        };
+        let teller = self.teller.clone();
+        spawn_blocking(move || {
+            let who = match tree.survivors() {
+                // The news of its end is on its way.
+                Ok(survivors) if survivors.is_empty() => return,
+                Ok(survivors) => named(&survivors),
+                Err(error) => format!("what is left of the process ({error})"),
+            };
+            let message = format!(
+                "{who} did not die of SIGKILL within 5 s: stuck in the kernel (state D in ps), most often on a network file \
+                 system; portward waits for its end"
+            );
+            teller.report(Event::ProcessSurvived(generation, Failure::new(FailureKind::Killed, message)));
+        });
     }
 
     pub(super) fn abandon_port(&mut self, generation: Generation) {
@@ -190,8 +232,11 @@ impl Effects {
         let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
         let told = Told::default();
         let last = told.clone();
+        let own: Vec<Tree> = outside.trees().collect();
         let task =
-            tokio::spawn(async move { wait_for_port(&ports, &teller, generation, &known, &last).await });
+            tokio::spawn(
+                async move { wait_for_port(&ports, &teller, generation, &known, &last, &own).await },
+            );
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(generation, wait);
     }
@@ -211,6 +256,7 @@ impl Effects {
         let waited_for = endpoints.clone();
         let told = Told::default();
         let last = told.clone();
+        let own: Vec<Tree> = outside.trees().collect();
         let task = tokio::spawn(async move {
             let plan = Plan::make(&tunnel).await;
             let usable = match plan.endpoints(&wanted, &tunnel.destination) {
@@ -224,7 +270,7 @@ impl Effects {
                 }
                 // A plan is out of date after a wait. An address may yet come.
                 Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
-                    wait_for_port(&ports, &teller, generation, usable, &last).await;
+                    wait_for_port(&ports, &teller, generation, usable, &last, &own).await;
                 }
                 Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
             }
@@ -258,8 +304,10 @@ impl Effects {
 
     /// Starts the process of `work`.
     pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
+        outside.left = Remains::default();
         let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
+        let left = Left::default();
         let said = Said::default();
         let mut attempt = Attempt {
             generation,
@@ -268,6 +316,7 @@ impl Effects {
             pace: self.pace.clone(),
             endpoints: Vec::new(),
             listening: listening.clone(),
+            left: left.clone(),
             said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
@@ -289,7 +338,7 @@ impl Effects {
                 let _ = endpoints.set(attempt.endpoints.clone());
                 narrate::starting(&outside.teller, &tunnel.argv.join(" "));
                 process::spawn(command_line::command(tunnel)).map(|process| {
-                    let launch = Launch::started(process.0.group());
+                    let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
                     launch
                 })
@@ -297,10 +346,11 @@ impl Effects {
         };
         match started {
             Ok(launch) => {
-                outside.running.insert(generation, Running { launch, endpoints, orders, listening, said });
+                let running = Running { launch, endpoints, orders, listening, left, said };
+                outside.running.insert(generation, running);
             }
             Err(error) => {
-                let failure = command_line::directory_failure(work).unwrap_or_else(|| not_started(&error));
+                let failure = command_line::directory_failure(work).unwrap_or_else(|| error.failure());
                 outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }
@@ -315,16 +365,17 @@ impl Effects {
         waited: Duration,
     ) {
         let teller = outside.teller.clone();
-        let pid = outside.pid(generation);
-        let (Some(pid), Some(running)) = (pid, outside.running.get(&generation)) else {
+        let started =
+            outside.running.get(&generation).and_then(|running| Some((running, running.launch.tree()?)));
+        let Some((running, tree)) = started else {
             return teller.report(Event::NotReady(generation, None));
         };
         let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
         let endpoints = running.endpoints.get().cloned().unwrap_or_default();
         spawn_blocking(move || {
             let why = match &work {
-                Work::Ssh(tunnel) => Some(ssh::not_ready(tunnel, pid, &said.lines(), waited)),
-                Work::Command(_) => elsewhere::explain(&ports, |other| belongs_to(pid, other), &endpoints)
+                Work::Ssh(tunnel) => tree.pid().map(|pid| ssh::not_ready(tunnel, pid, &said.lines(), waited)),
+                Work::Command(_) => elsewhere::explain(&ports, |pid| tree.contains(pid), &endpoints)
                     .map(|why| Failure::new(FailureKind::Timeout, why)),
             };
             teller.report(Event::NotReady(generation, why));
@@ -373,14 +424,21 @@ impl Effects {
     }
 }
 
+/// Waits until the port is unbound. What is left of the tunnel's `own` processes is being ended, and no stranger.
 async fn wait_for_port(
     ports: &Ports,
     teller: &Teller,
     generation: Generation,
     endpoints: &[Endpoint],
     told: &Told,
+    own: &[Tree],
 ) {
-    let on_held = |held: &[HeldBy], occupants| {
+    let is_own = |occupant: &Occupant| {
+        let mut pids = occupant.holder.iter().flat_map(Holder::pids).peekable();
+        pids.peek().is_some() && pids.all(|pid| own.iter().any(|tree| tree.contains(pid)))
+    };
+    let on_held = |held: &[HeldBy], mut occupants: Vec<Occupant>| {
+        occupants.retain(|occupant| !is_own(occupant));
         held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
         teller.report(Event::PortHeld(generation, occupants));
     };
@@ -400,4 +458,9 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
+}
+
+/// The processes as one text.
+pub(super) fn named(survivors: &[Survivor]) -> String {
+    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

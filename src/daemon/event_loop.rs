@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::{Pid, getpgid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
@@ -25,7 +24,8 @@ use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
-use crate::port::{Holder, Listener, Occupant};
+use crate::port::{Listener, Occupant};
+use crate::process;
 use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
@@ -187,6 +187,7 @@ impl EventLoop {
             Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
             Action::Terminate(generation) => entry.outside.terminate(generation),
             Action::Kill(generation) => entry.outside.kill(generation),
+            Action::FindSurvivors(generation) => entry.outside.find_survivors(generation),
             Action::TerminateHolders(generation) => {
                 let holders = entry.tunnel.holders().to_vec();
                 self.effects.terminate_holders(&entry.outside, generation, holders);
@@ -290,8 +291,8 @@ impl EventLoop {
     /// Says which of our tunnels has the port, where one has.
     fn name_tunnels(&self, occupants: &mut [Occupant]) {
         for holder in occupants.iter_mut().filter_map(|occupant| occupant.holder.as_mut()) {
-            let groups = groups(holder);
-            let entry = self.state.entries.values().find(|entry| entry.outside.runs_any(&groups));
+            let Some(pid) = holder.pid.filter(|pid| process::is_of_a_tree(*pid)) else { continue };
+            let entry = self.state.entries.values().find(|entry| entry.outside.contains(pid));
             holder.tunnel = entry.map(|entry| entry.desired.name.clone());
         }
     }
@@ -387,12 +388,6 @@ impl State {
             let _ = waiter.reply.send(outcome);
         }
     }
-}
-
-/// The process groups of a holder.
-fn groups(holder: &Holder) -> Vec<u32> {
-    let group = |pid| getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok();
-    holder.pids().filter_map(group).filter_map(|group| group.as_raw().try_into().ok()).collect()
 }
 
 fn addresses(entry: &Entry, generation: Generation) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::process::Group;
+use crate::process::Tree;
 
 /// One process, started or about to be.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ enum Stage {
     /// It was told to end before it was started, and never will be.
     Cancelled,
     /// It runs, or has ended.
-    Started(Group),
+    Started(Tree),
 }
 
 impl Launch {
@@ -31,8 +31,8 @@ impl Launch {
     }
 
     /// A process that runs.
-    pub(super) fn started(group: Group) -> Self {
-        Self::at(Stage::Started(group))
+    pub(super) fn started(tree: Tree) -> Self {
+        Self::at(Stage::Started(tree))
     }
 
     fn at(stage: Stage) -> Self {
@@ -40,11 +40,11 @@ impl Launch {
     }
 
     /// Starts the process by `start`; `None` if it was told to end before.
-    pub(super) fn start<T, E>(&self, start: impl FnOnce() -> Result<(T, Group), E>) -> Option<Result<T, E>> {
+    pub(super) fn start<T, E>(&self, start: impl FnOnce() -> Result<(T, Tree), E>) -> Option<Result<T, E>> {
         let mut stage = self.lock();
         match *stage {
-            Stage::Pending => Some(start().map(|(process, group)| {
-                *stage = Stage::Started(group);
+            Stage::Pending => Some(start().map(|(process, tree)| {
+                *stage = Stage::Started(tree);
                 process
             })),
             Stage::Cancelled | Stage::Started(_) => None,
@@ -58,26 +58,31 @@ impl Launch {
 
     /// Its pid, once it is started.
     pub(super) fn pid(&self) -> Option<u32> {
+        self.tree()?.pid()
+    }
+
+    /// Its process tree, once it is started.
+    pub(super) fn tree(&self) -> Option<Tree> {
         match &*self.lock() {
-            Stage::Started(group) => Some(group.pid()),
+            Stage::Started(tree) => Some(tree.clone()),
             Stage::Pending | Stage::Cancelled => None,
         }
     }
 
     /// SIGTERM, or never starts it.
     pub(super) fn terminate(&self) {
-        self.end(Group::terminate);
+        self.end(Tree::terminate);
     }
 
     /// SIGKILL, or never starts it.
     pub(super) fn kill(&self) {
-        self.end(Group::kill);
+        self.end(Tree::kill);
     }
 
-    fn end(&self, signal: impl FnOnce(&Group)) {
+    fn end(&self, signal: impl FnOnce(&Tree)) {
         let mut stage = self.lock();
         match &*stage {
-            Stage::Started(group) => signal(group),
+            Stage::Started(tree) => signal(tree),
             Stage::Pending => {
                 *stage = Stage::Cancelled;
                 self.cancelled.notify_one();

@@ -29,6 +29,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::api::{self, ApiError, Listeners};
@@ -37,6 +38,7 @@ use crate::config::{self, ConfigError, ConfigWatch};
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
 use crate::port::{PortError, Ports};
+use crate::process;
 use crate::ssh::{ControlDirectory, ControlError};
 use crate::watch::Watcher;
 use effects::Effects;
@@ -89,6 +91,9 @@ pub enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// Orphans of a tunnel would escape.
+    #[error("cannot become the parent of the orphans of tunnels (PR_SET_CHILD_SUBREAPER): {0}")]
+    Subreaper(#[source] io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(#[source] io::Error),
@@ -114,6 +119,11 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let control_directory = socket.with_extension("ssh");
     let control = ControlDirectory::open(&watcher, &control_directory)?;
     let runtime = Runtime::new(&watcher, listeners.socket(), &control_directory);
+
+    process::limits::raise_open_files();
+    process::become_subreaper().map_err(RunError::Subreaper)?;
+    let children = signal(SignalKind::child()).map_err(RunError::Signals)?;
+    tokio::spawn(process::look_after_children(children));
 
     let clock = Clock::start();
     let (report, events) = mpsc::unbounded_channel();

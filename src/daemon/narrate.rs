@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::effects::named;
 use super::entry::{Entry, milliseconds};
 use super::handle::ReloadReport;
 use super::tally::Failed;
@@ -12,6 +13,7 @@ use crate::clock::Moment;
 use crate::config::desired::{Forward, SshTunnel, Work};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
+use crate::process::Remains;
 use crate::text;
 use crate::tunnel::{Failure, StateName, Tunnel};
 
@@ -81,6 +83,13 @@ pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
     if !holders.is_empty() && holders != before.holders() {
         waiting(entry, holders);
     }
+    if old == new
+        && new == StateName::Up
+        && before.last_failure().is_some()
+        && entry.tunnel.last_failure().is_none()
+    {
+        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
+    }
     if old != new {
         entered(entry, new, milliseconds(now.since(before.entered())));
     }
@@ -130,14 +139,13 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }
         StateName::Stopped => {
-            tell!(
-                info,
-                identity,
-                state = word,
-                event = "state",
-                duration_ms,
-                "stopped; nothing of it is left"
-            );
+            let left = left(entry.outside.left());
+            if left.is_empty() {
+                let left = "nothing of it is left";
+                tell!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+            } else {
+                tell!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+            }
         }
         StateName::AwaitingPort
         | StateName::Connecting
@@ -150,6 +158,22 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
             tell!(debug, identity, state = word, event = "state", duration_ms, "{word}");
         }
     }
+}
+
+/// What runs on after a stop; empty if nothing does.
+fn left(remains: &Remains) -> String {
+    let mut texts = Vec::new();
+    if !remains.forbidden.is_empty() {
+        let who = named(&remains.forbidden);
+        texts.push(format!("{who} runs on, which portward's user may not signal: end it as root"));
+    }
+    if !remains.unknown.is_empty() {
+        let who = named(&remains.unknown);
+        texts.push(format!(
+            "{who} runs on, which this tunnel or another one has started: it shows no more which"
+        ));
+    }
+    texts.join("; ")
 }
 
 /// What an up tunnel does, from the listener to the target.

@@ -14,14 +14,6 @@ use crate::process::{self, SpawnError};
 use crate::ssh::{self, ControlSocket, Plan, SocketMade};
 use crate::tunnel::{Event, Failure, FailureKind};
 
-/// The failure of a process that could not be started.
-pub(super) fn not_started(error: &SpawnError) -> Failure {
-    Failure::new(
-        FailureKind::Config,
-        format!("{error}; check the program's path, and the PATH that portward runs with"),
-    )
-}
-
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
     pub(super) launch: Launch,
@@ -61,8 +53,8 @@ impl SshStart {
             let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
             narrate::starting(&attempt.teller, &what);
             let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan))?;
-            let group = process.0.group();
-            Ok((process, group))
+            let tree = process.0.tree();
+            Ok::<_, SpawnError>((process, tree))
         });
         match started {
             Some(Ok(process)) => {
@@ -70,7 +62,7 @@ impl SshStart {
                 attempt.endpoints = usable;
                 attempt.run_ssh(tunnel, process, control, orders).await;
             }
-            Some(Err(error)) => attempt.report(ended(not_started(&error))),
+            Some(Err(error)) => attempt.report(ended(error.failure())),
             None => attempt.report(ended(cancelled())),
         }
     }

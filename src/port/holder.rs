@@ -66,6 +66,11 @@ pub fn sockets(pid: u32) -> Option<BTreeSet<u32>> {
     Processes::system().sockets(pid)
 }
 
+/// The command line of `pid` as it may be shown, or its name in brackets if it has erased it.
+pub fn command(pid: u32) -> Option<String> {
+    Processes::system().command(pid).map(|command| harmless(&command))
+}
+
 /// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
 /// the unit and the container are known all the same.
 ///

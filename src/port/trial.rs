@@ -63,5 +63,7 @@ fn socket(endpoint: &Endpoint, anywhere: bool) -> io::Result<Socket> {
 
 /// Whether this machine has `address`. A UDP socket asks, so that nobody who watches TCP ports is woken.
 pub(super) fn is_available(address: IpAddr) -> bool {
-    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
+    let refused = UdpSocket::bind(SocketAddr::new(address, 0)).err().and_then(|error| error.raw_os_error());
+    // A limit that is reached says nothing about the address.
+    !matches!(refused, Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }

@@ -1,57 +1,44 @@
 //! One child process: its start, its signals, its end.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{ChildStderr, ChildStdout};
 
+use super::exec;
+use super::reaper::reap_orphans;
+use super::registry::{self, MARK};
+use super::spawn_error::SpawnError;
+use super::tree::{Tree, watch_pidfd};
 use crate::config::environment::SERVICE_MANAGER_VARIABLES;
 use crate::home;
 
-/// A process could not be started.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot start {program:?}: {source}")]
-pub struct SpawnError {
-    /// The program as given.
-    pub program: OsString,
-    /// Why.
-    pub source: io::Error,
-}
-
-/// A child process, not reaped yet.
+/// A child process, the leader of a [`Tree`].
 #[derive(Debug)]
 pub struct Child {
     process: std::process::Child,
     pidfd: AsyncFd<OwnedFd>,
-    group: Group,
+    tree: Tree,
 }
 
-/// The process group that a [`Child`] leads. The kernel keeps the group's number from being given to anybody else until
-/// the leader is reaped, and after that this sends nothing: a signal never reaches a stranger.
-#[derive(Debug, Clone)]
-pub struct Group {
-    pid: u32,
-    leader: Arc<Mutex<Option<Pid>>>,
-}
-
-/// Starts `command` as the leader of a process group of its own, with nothing on its standard input, and its standard
-/// output and error as pipes.
+/// Starts `command` as the leader of a session and a process group of its own, with nothing on its standard input, and its
+/// standard output and error as pipes.
+///
+/// In a session of its own it has no terminal: neither does ssh stop (SIGTTIN) when it reads its password from one, nor does
+/// Ctrl-C end it before portward does.
 pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), SpawnError> {
     for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
     }
     give_home(&mut command);
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    start(&mut command).map_err(|source| SpawnError { program: command.get_program().to_owned(), source })
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let file = exec::resolve(&command);
+    start(&mut command, &file).map_err(|source| SpawnError::new(&command, file, source))
 }
 
 /// A system service without `User=` has no HOME, and ssh's helpers and most other programs look for their files there.
@@ -65,97 +52,79 @@ fn give_home(command: &mut Command) {
     }
 }
 
-fn start(command: &mut Command) -> io::Result<(Child, ChildStdout, ChildStderr)> {
+fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, ChildStderr)> {
+    // Held until the child is known: nobody may take it for an orphan before.
+    let mut trees = registry::lock();
+    let mark = trees.next_mark();
+    command.env(MARK, &mark);
+    exec::prepare(command, path)?;
     let mut child = command.spawn()?;
+    let tree = Tree::new(trees.add(child.id(), mark));
+    drop(trees);
+    let (pidfd, stdout, stderr) = match watch(&mut child) {
+        Ok(watched) => watched,
+        Err(error) => {
+            // Without its pidfd nobody would hear of its end.
+            tree.signal_group(Signal::SIGKILL);
+            tree.leader_reaped();
+            let reaped = child.wait();
+            tree.forget();
+            return reaped.and(Err(error));
+        }
+    };
+    Ok((Child { process: child, pidfd, tree }, stdout, stderr))
+}
+
+fn watch(child: &mut std::process::Child) -> io::Result<(AsyncFd<OwnedFd>, ChildStdout, ChildStderr)> {
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("a pipe is missing"));
     };
-    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     // The child is not reaped yet, so the number cannot have changed hands.
-    let watched = rustix::process::Pid::from_raw(pid.as_raw())
-        .ok_or_else(|| io::Error::other("pid 0"))
-        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?))
-        .and_then(watch);
-    let pidfd = match watched {
-        Ok(pidfd) => pidfd,
-        Err(error) => {
-            // Without its pidfd nobody would hear of its end.
-            child.kill()?;
-            child.wait()?;
-            return Err(error);
-        }
-    };
-    let group = Group { pid: child.id(), leader: Arc::new(Mutex::new(Some(pid))) };
-    Ok((
-        Child { process: child, pidfd, group },
-        ChildStdout::from_std(stdout)?,
-        ChildStderr::from_std(stderr)?,
-    ))
-}
-
-fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
-    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+    let pidfd = pidfd_open(pid.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
+    Ok((watch_pidfd(pidfd)?, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
 }
 
 impl Child {
-    /// A handle for its signals.
-    pub fn group(&self) -> Group {
-        self.group.clone()
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
-    /// Waits for its end, then kills what is left of its group and reaps it. Cancel-safe.
+    /// The tree that it leads, which may outlive it.
+    pub fn tree(&self) -> Tree {
+        self.tree.clone()
+    }
+
+    /// Waits for its end and reaps it. Others of its tree may be left. Cancel-safe.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.pidfd.readable().await?.retain_ready();
-        let mut leader = self.group.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pid) = leader.take() {
-            // ESRCH would say that the leader was the last one.
-            let _ = killpg(pid, Signal::SIGKILL);
+        if !self.tree.is_leader_reaped() {
+            self.tree.leader_reaped();
         }
-        self.process.wait()
+        let status = self.process.wait();
+        reap_orphans();
+        status
     }
 }
 
 impl Drop for Child {
-    /// Nothing outlives its owner: whoever drops a running child kills it.
+    /// Nothing outlives its owner: whoever drops a running child kills it with its group.
     fn drop(&mut self) {
-        let mut leader = self.group.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pid) = leader.take() {
-            let _ = killpg(pid, Signal::SIGKILL);
+        if !self.tree.is_leader_reaped() {
+            self.tree.signal_group(Signal::SIGKILL);
+            self.tree.leader_reaped();
             let _ = self.process.wait();
+            reap_orphans();
         }
-    }
-}
-
-impl Group {
-    /// Pid of the leader.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Sends SIGTERM to every process of the group.
-    pub fn terminate(&self) {
-        self.signal(Signal::SIGTERM);
-    }
-
-    /// Sends SIGKILL to every process of the group.
-    pub fn kill(&self) {
-        self.signal(Signal::SIGKILL);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pid) = *leader {
-            // ESRCH and EPERM mean that there is nothing left of ours to signal; the pidfd tells when it has ended.
-            let _ = killpg(pid, signal);
-        }
+        self.tree.forget();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{Pace, read_lines};
+    use crate::process::{Pace, become_subreaper, read_lines};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -170,21 +139,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_leader_ends_its_group() {
+    async fn what_the_leader_leaves_behind_is_known_and_ends_with_the_tree() {
+        become_subreaper().unwrap();
         // The grandchild holds the pipe: it closes only when the grandchild is dead, too.
-        let (mut child, stdout, _) = spawn(shell("sleep 1000 & echo started")).unwrap();
+        let (mut child, stdout, _) = spawn(shell("setsid sleep 1000 & echo started")).unwrap();
         let lines = tokio::spawn(lines_of(stdout));
         assert!(child.ended().await.unwrap().success());
+        let tree = child.tree();
+        let left = tree.survivors().unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+        tree.terminate();
+        assert_eq!(tree.gone().await.forbidden, []);
         assert_eq!(lines.await.unwrap(), ["started"]);
     }
 
     #[tokio::test]
     async fn a_signal_after_the_end_reaches_nobody() {
         let (mut child, _stdout, _stderr) = spawn(shell("true")).unwrap();
-        let group = child.group();
+        let tree = child.tree();
         child.ended().await.unwrap();
-        assert!(group.leader.lock().unwrap().is_none());
-        group.kill();
+        assert_eq!((tree.pid(), tree.survivors().unwrap()), (None, vec![]));
+        tree.signal_group(Signal::SIGKILL);
+        assert_eq!(tree.gone().await.forbidden, []);
+    }
+
+    #[tokio::test]
+    async fn a_child_has_a_session_of_its_own_and_the_old_limit_of_open_files() {
+        crate::process::limits::raise_open_files();
+        let (mut child, stdout, _stderr) = spawn(shell("cut -d' ' -f6 /proc/$$/stat; ulimit -Sn")).unwrap();
+        let lines = lines_of(stdout).await;
+        let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(lines[0], child.pid().to_string());
+        assert!(soft.current == soft.maximum && !lines[1].is_empty(), "{lines:?} {soft:?}");
+        child.ended().await.unwrap();
     }
 
     #[tokio::test]

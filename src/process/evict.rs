@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
 
 use crate::port::advice::advice;
-use crate::port::{HeldBy, Holder, Occupant, OccupantKind, holder, who};
+use crate::port::{HeldBy, Holder, Kinship, Occupant, OccupantKind, holder, who};
 
 /// The pid of the first process of a machine or of a container.
 const FIRST_PROCESS: u32 = 1;
@@ -65,6 +65,8 @@ pub enum Bar {
     FirstProcess,
     /// It is portward, or portward descends from it.
     Ancestor,
+    /// It is of a tunnel of this portward.
+    Tunnel,
     /// portward may not signal it.
     Permission,
 }
@@ -86,6 +88,9 @@ pub fn bar(occupant: &Occupant, suspects: &[Suspect]) -> Option<Bar> {
         (OccupantKind::Connection, _) => Some(Bar::Client),
         (OccupantKind::TimeWait | OccupantKind::Unexplained | OccupantKind::NoAddress, _) | (_, None) => {
             Some(Bar::Nobody)
+        }
+        (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if holder.kinship == Kinship::Child => {
+            Some(Bar::Tunnel)
         }
         (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if suspects.is_empty() => {
             Some(if holder.is_hidden() { Bar::Unseen } else { Bar::Nobody })
@@ -120,6 +125,7 @@ impl Bar {
             Self::Unseen => "portward may not see which process that is; as root with CAP_SYS_PTRACE it may",
             Self::FirstProcess => "it is the first process of this machine or container",
             Self::Ancestor => "that is portward itself or a process that started portward",
+            Self::Tunnel => "that is a process of another tunnel of portward",
             Self::Permission => "portward may not signal it; with CAP_KILL it may",
         }
     }

@@ -1,12 +1,23 @@
-//! Processes: those that portward starts, each the leader of a group of its own and watched through a pidfd, and those
-//! that it is told to evict from a port.
+//! Processes: those that portward starts, each the leader of a tree of its own and watched through a pidfd, those that end up
+//! as its children, and those that it is told to evict from a port.
 
 mod bucket;
 mod child;
 mod evict;
+mod exec;
+pub mod limits;
 mod lines;
+mod reaper;
+mod registry;
+mod spawn_error;
+mod stat;
+mod tree;
 
 pub(crate) use bucket::{Bucket, Rate};
-pub use child::{Child, Group, SpawnError, spawn};
+pub use child::{Child, spawn};
 pub use evict::{Bar, Evictee, Signalled, Spared, Suspect, bar, evictees, signal};
 pub use lines::{Pace, read_lines};
+pub use reaper::look_after_children;
+pub use registry::{MARK, Main, become_subreaper, is_of_a_tree};
+pub use spawn_error::SpawnError;
+pub use tree::{Remains, Survivor, Tree};

@@ -19,10 +19,12 @@ pub enum Action {
     RequestForward(Generation),
     /// Tell the connection to close its listener: `ForwardClosed`. No answer means that it hangs.
     CloseForward(Generation),
-    /// SIGTERM to the process group.
+    /// SIGTERM to every process of the tree.
     Terminate(Generation),
-    /// SIGKILL to the process group.
+    /// SIGKILL to every process of the tree.
     Kill(Generation),
+    /// Find out which processes did not die of SIGKILL: `ProcessSurvived`.
+    FindSurvivors(Generation),
     /// SIGTERM to exactly the processes that hold the port; `HoldersSpared` if one of them may not be ended.
     TerminateHolders(Generation),
     /// SIGKILL to those that got SIGTERM and hold the port still.

@@ -27,8 +27,16 @@ pub enum Event {
     /// The process was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does
     /// instead and the next step, if that is known.
     NotReady(Generation, Option<Failure>),
-    /// The process has ended; nothing of its process group is left.
+    /// The process has ended, and others that it has started have not.
+    LeaderEnded(Generation, Failure),
+    /// The process has ended, and nothing is left of its tree that portward may signal.
     ProcessEnded(Generation, Failure),
+    /// SIGKILL did not end all of the tree.
+    ProcessSurvived(Generation, Failure),
+    /// The process with this pid was stopped by a signal: it answers nobody.
+    ProcessStopped(Generation, u32),
+    /// The process was stopped, and goes on.
+    ProcessContinued(Generation),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
     ForwardListening(Generation),
     /// The forward was refused.
@@ -52,7 +60,11 @@ impl Event {
             | Self::PortUnusable(generation, _)
             | Self::ProcessReady(generation)
             | Self::NotReady(generation, _)
+            | Self::LeaderEnded(generation, _)
             | Self::ProcessEnded(generation, _)
+            | Self::ProcessSurvived(generation, _)
+            | Self::ProcessStopped(generation, _)
+            | Self::ProcessContinued(generation)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)

@@ -66,7 +66,7 @@ pub enum FailureKind {
     Dns,
     /// The server's machine refused the connection.
     Refused,
-    /// No answer in time.
+    /// No answer in time, or none to be expected: the process is stopped by a signal.
     Timeout,
     /// No route, a reset, or a connection closed by the other side.
     Network,
@@ -74,11 +74,11 @@ pub enum FailureKind {
     RemotePortHeld,
     /// The local port was taken between its confirmation and the request, or `on_conflict: kill` could not free it.
     LocalPortHeld,
-    /// ssh, its options or the command cannot work as they are: somebody has to change something.
+    /// ssh, its options or the command cannot work as they are: somebody has to change something, be it to install a program.
     Config,
     /// The process was ended by a signal that portward did not send.
     Killed,
-    /// The process ended, and nothing it said tells why.
+    /// The process ended, and nothing it said tells why; or a limit kept it from being started.
     Exited,
 }
 

@@ -30,7 +30,7 @@ proptest! {
             world.happen(happening);
         }
         world.hear(Event::StartRequested);
-        world.settle(|world| world.tunnel.name() == StateName::Up);
+        world.settle(|world| world.tunnel.name() == StateName::Up && world.tunnel.suspended.is_empty());
         let owners = world.processes.values().filter(|process| process.listening).count();
         prop_assert_eq!(owners, 1, "up without its one listener: {:#?}", world);
         prop_assert_eq!(world.processes.len(), 1, "up with a spare process: {:#?}", world);
@@ -38,6 +38,30 @@ proptest! {
 
         world.hear(Event::StopRequested);
         world.settle(|world| world.tunnel.name() == StateName::Stopped);
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_for_good_is_replaced_and_one_that_goes_on_is_kept(
+        policy in any_policy(), goes_on: bool, index: prop::sample::Index,
+    ) {
+        let mut world = World::new(policy);
+        world.hear(Event::StartRequested);
+        world.settle(|world| world.tunnel.name() == StateName::Up);
+        let before = world.tunnel.listening();
+        world.suspend(index, true);
+        prop_assert_eq!(world.tunnel.name(), StateName::Up);
+        prop_assert_eq!(world.tunnel.last_failure().map(|failure| failure.kind), Some(FailureKind::Timeout));
+        prop_assert_eq!(world.deadlines.len(), 1);
+        if goes_on {
+            world.suspend(index, false);
+            prop_assert_eq!(world.tunnel.last_failure(), None);
+            prop_assert!(world.deadlines.is_empty());
+            prop_assert_eq!(world.starts, 1);
+        } else {
+            world.settle(|world| world.tunnel.name() == StateName::Up && world.tunnel.listening() != before);
+            prop_assert_eq!(world.starts, 2);
+            prop_assert_eq!(world.tunnel.last_failure(), None);
+        }
     }
 
     #[test]
@@ -63,7 +87,11 @@ fn every_state_answers_every_event() {
     let mut open = vec![Tunnel::stopped(Moment::default(), 1), Tunnel::needing_auth(Moment::default(), 1)];
     // Breadth first through everything that can be reached within the first generations.
     while let Some(tunnel) = open.pop() {
-        if tunnel.latest() > generations[3] || tunnel.failures > 3 || tunnel.ending.len() > 3 {
+        if tunnel.latest() > generations[3]
+            || tunnel.failures > 3
+            || tunnel.ending.len() > 3
+            || tunnel.suspended.len() > 1
+        {
             continue;
         }
         let key = format!("{tunnel:?}");
@@ -80,6 +108,37 @@ fn every_state_answers_every_event() {
     }
     let states: BTreeSet<_> = seen.values().collect();
     assert_eq!(states.len(), 11, "not every state was reached: {states:?}");
+}
+
+#[test]
+fn a_stopped_connection_whose_replacement_fails_is_given_up() {
+    let mut world = World::new(policy(Kind::Ssh, OnConflict::Wait));
+    world.hear(Event::StartRequested);
+    world.settle(|world| world.tunnel.name() == StateName::Up);
+    let old = world.tunnel.latest();
+    world.hear(Event::ProcessStopped(old, 7));
+    world.hear(Event::DeadlinePassed(old));
+    assert_eq!(world.tunnel.name(), StateName::Replacing);
+    let refused = Event::ProcessEnded(world.tunnel.latest(), Failure::new(FailureKind::Refused, "refused"));
+    let (tunnel, actions) = step(world.tunnel, refused, world.now, &world.policy);
+    assert!(actions.contains(&Action::Terminate(old)), "{actions:?}");
+    assert_ne!(tunnel.name(), StateName::Up, "nobody is served");
+}
+
+#[test]
+fn the_rest_of_a_tree_gets_the_grace_and_a_command_waits_for_its_end() {
+    let mut world = World::new(policy(Kind::Command, OnConflict::Kill));
+    world.hear(Event::StartRequested);
+    world.settle(|world| world.tunnel.name() == StateName::Up);
+    let old = world.tunnel.latest();
+    let crash = Failure::new(FailureKind::Killed, "the wrapper was killed");
+    let ended = Event::LeaderEnded(old, crash.clone());
+    let (tunnel, actions) = step(world.tunnel, ended, world.now, &world.policy);
+    let grace_over = world.now.after(world.policy.stop_grace);
+    assert_eq!(actions.last_chunk(), Some(&[Action::Terminate(old), Action::Arm(old, grace_over)]));
+    assert_eq!(tunnel.name(), StateName::Stopping);
+    let (tunnel, actions) = step(tunnel, Event::ProcessEnded(old, crash), world.now, &world.policy);
+    assert!(actions.contains(&Action::ConfirmPort(tunnel.latest())), "{actions:?}");
 }
 
 fn variant(state: &State) -> String {

@@ -34,6 +34,8 @@ pub struct Tunnel {
     pub(super) entered: Moment,
     /// Processes that hold no listener any more and are being ended.
     pub(super) ending: Vec<Ending>,
+    /// Processes that are stopped by a signal, with their pids.
+    pub(super) suspended: Vec<(Generation, u32)>,
     /// The latest generation given out.
     pub(super) latest: Generation,
     /// Failures in a row; an `up` of `reset_after` ends the row.
@@ -51,6 +53,7 @@ impl Tunnel {
             state: State::Stopped,
             entered: now,
             ending: Vec::new(),
+            suspended: Vec::new(),
             latest: Generation::default(),
             failures: 0,
             last_failure: None,
@@ -81,6 +84,11 @@ impl Tunnel {
     /// The latest generation given out.
     pub fn latest(&self) -> Generation {
         self.latest
+    }
+
+    /// The pid of this generation's process, if it is stopped by a signal.
+    pub(super) fn suspended(&self, generation: Generation) -> Option<u32> {
+        self.suspended.iter().find(|(stopped, _)| *stopped == generation).map(|(_, pid)| *pid)
     }
 
     /// Who holds the port that the tunnel waits for.
@@ -158,7 +166,7 @@ pub(super) enum State {
         fallback: Option<Generation>,
         stage: Stage,
     },
-    /// Listens.
+    /// Listens. While its process is stopped by a signal, its deadline is `stop_grace`.
     Up { generation: Generation },
     /// `old` listens, `new` is connecting.
     Replacing { old: Generation, new: Generation },

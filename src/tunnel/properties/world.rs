@@ -45,6 +45,8 @@ pub(super) struct Process {
     pub(super) listening: bool,
     /// Stopped by SIGSTOP: answers nothing, and dies of SIGKILL only.
     hung: bool,
+    /// Its leader has ended, and others of its tree have not.
+    headless: bool,
 }
 
 /// What the tunnel's actions act on.
@@ -82,6 +84,9 @@ pub(super) enum Happening {
     ChangePolicy(OnConflict),
     Die(Index),
     Hang(Index),
+    GoOn(Index),
+    /// The leader ends, the rest of its tree does not.
+    LoseLeader(Index),
     /// An order is answered with a failure.
     Refuse(Index, FailureKind),
     LoseListener(Index),
@@ -116,7 +121,9 @@ pub(super) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => any::<bool>().prop_map(Happening::Spare),
         1 => conflicts().prop_map(Happening::ChangePolicy),
         1 => any::<Index>().prop_map(Happening::Die),
-        1 => any::<Index>().prop_map(Happening::Hang),
+        2 => any::<Index>().prop_map(Happening::Hang),
+        1 => any::<Index>().prop_map(Happening::GoOn),
+        1 => any::<Index>().prop_map(Happening::LoseLeader),
         1 => (any::<Index>(), kinds()).prop_map(|(index, kind)| Happening::Refuse(index, kind)),
         1 => any::<Index>().prop_map(Happening::LoseListener),
         1 => kinds().prop_map(Happening::PortUnusable),
@@ -166,6 +173,7 @@ impl World {
         if self.tunnel.name() == StateName::Stopped {
             assert!(self.processes.is_empty(), "stopped with processes {:?}", self.processes);
             assert!(self.deadlines.is_empty(), "stopped with deadlines {:?}", self.deadlines);
+            assert!(self.tunnel.suspended.is_empty(), "stopped with processes that are stopped by a signal");
             assert!(self.waiting_for_port.is_empty(), "stopped and waiting for the port");
         }
     }
@@ -189,6 +197,7 @@ impl World {
                 self.starts += 1;
                 if self.policy.kind == Kind::Command {
                     assert!(self.confirmed.remove(&generation), "started on a port not confirmed unbound");
+                    assert!(self.processes.is_empty(), "a command is started beside {:?}", self.processes);
                 }
                 self.processes.insert(generation, Process::default());
                 self.orders.entry(generation).or_default().push_back(Action::StartProcess(generation));
@@ -202,7 +211,8 @@ impl World {
             Action::ExplainDelay(generation)
             | Action::CloseForward(generation)
             | Action::Terminate(generation)
-            | Action::Kill(generation) => {
+            | Action::Kill(generation)
+            | Action::FindSurvivors(generation) => {
                 self.orders.entry(generation).or_default().push_back(action);
             }
             Action::TerminateHolders(generation) | Action::KillHolders(generation) => {
@@ -236,6 +246,13 @@ impl World {
             Action::Kill(_) => self.die(generation),
             // The process need not answer for this.
             Action::ExplainDelay(_) => self.hear(Event::NotReady(generation, None)),
+            Action::FindSurvivors(_) => {
+                let failure = Failure::new(FailureKind::Killed, "it does not die");
+                self.hear(Event::ProcessSurvived(generation, failure));
+            }
+            // What a leader alone can answer, nobody answers any more.
+            Action::StartProcess(_) | Action::RequestForward(_) | Action::CloseForward(_)
+                if process.headless => {}
             Action::Terminate(_) if !process.hung => self.die(generation),
             Action::StartProcess(_) if !process.hung => {
                 if self.policy.kind == Kind::Command {
@@ -314,11 +331,16 @@ impl World {
                     self.die(generation);
                 }
             }
-            Happening::Hang(index) => {
-                if let Some(process) =
-                    pick(index, running).and_then(|generation| self.processes.get_mut(&generation))
+            Happening::Hang(index) => self.suspend(index, true),
+            Happening::GoOn(index) => self.suspend(index, false),
+            Happening::LoseLeader(index) => {
+                if let Some(generation) = pick(index, running)
+                    && let Some(process) = self.processes.get_mut(&generation)
+                    && !process.headless
                 {
-                    process.hung = true;
+                    process.headless = true;
+                    let failure = Failure::new(FailureKind::Exited, "the leader ended");
+                    self.hear(Event::LeaderEnded(generation, failure));
                 }
             }
             Happening::Refuse(index, kind) => {
@@ -348,6 +370,21 @@ impl World {
         }
     }
 
+    /// Stops a process or lets it go on; the kernel tells of both.
+    pub(super) fn suspend(&mut self, index: Index, hung: bool) {
+        if self.processes.is_empty() {
+            return;
+        }
+        let running: Vec<_> = self.processes.keys().copied().collect();
+        let generation = *index.get(&running);
+        self.processes.entry(generation).or_default().hung = hung;
+        self.hear(if hung {
+            Event::ProcessStopped(generation, 7)
+        } else {
+            Event::ProcessContinued(generation)
+        });
+    }
+
     /// News of a generation that no process, wait or deadline belongs to changes nothing.
     fn check_stale(&self, index: Index) {
         let mut stale = self.tunnel.latest();
@@ -360,11 +397,8 @@ impl World {
         }
     }
 
-    /// Runs on without faults until nothing is left to happen; passes deadlines only when nothing else can happen.
+    /// Runs on without further faults, though what is stopped by a signal stays stopped, until nothing is left to happen; passes deadlines only when nothing else can happen.
     pub(super) fn settle(&mut self, done: impl Fn(&Self) -> bool) {
-        for process in self.processes.values_mut() {
-            process.hung = false;
-        }
         (self.squatted, self.spared) = (false, false);
         for _ in 0..1000 {
             if done(self) && self.tunnel.ending.is_empty() {
@@ -396,7 +430,11 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::PortUnusable(generation, failure()),
         Event::ProcessReady(generation),
         Event::NotReady(generation, Some(failure())),
+        Event::LeaderEnded(generation, failure()),
         Event::ProcessEnded(generation, failure()),
+        Event::ProcessSurvived(generation, failure()),
+        Event::ProcessStopped(generation, 7),
+        Event::ProcessContinued(generation),
         Event::ProcessEnded(generation, Failure::new(FailureKind::Config, "no such program")),
         Event::ForwardListening(generation),
         Event::ForwardRefused(generation, failure()),

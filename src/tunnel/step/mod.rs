@@ -9,7 +9,7 @@ mod port;
 mod process;
 
 use super::state::{Ending, Next, State, Tunnel};
-use super::{Action, Event, Failure, FailureKind, Kind, Policy};
+use super::{Action, Event, Kind, Policy};
 use crate::clock::Moment;
 
 /// Decides what follows from `event`. Total: no event in any state fails.
@@ -33,6 +33,9 @@ struct Step<'policy> {
 
 impl Step<'_> {
     fn take(&mut self, event: Event) {
+        if let Event::ProcessEnded(ended, _) | Event::LeaderEnded(ended, _) = &event {
+            self.tunnel.suspended.retain(|(generation, _)| generation != ended);
+        }
         if let Some(generation) = event.generation() {
             if let Some(index) = self.tunnel.ending.iter().position(|ending| ending.generation == generation)
             {
@@ -56,7 +59,12 @@ impl Step<'_> {
             Event::PortUnusable(_, failure) => self.port_unusable(failure),
             Event::ProcessReady(generation) => self.process_ready(generation),
             Event::NotReady(generation, why) => self.not_ready(generation, why),
+            Event::LeaderEnded(generation, failure) => self.leader_ended(generation, failure),
             Event::ProcessEnded(generation, failure) => self.process_ended(generation, failure),
+            // Only what is being ended gets SIGKILL.
+            Event::ProcessSurvived(..) => {}
+            Event::ProcessStopped(generation, pid) => self.process_stopped(generation, pid),
+            Event::ProcessContinued(generation) => self.process_continued(generation),
             Event::ForwardListening(generation) => self.forward_listening(generation),
             Event::ForwardRefused(generation, failure) => self.forward_refused(generation, failure),
             Event::ForwardClosed(generation) => self.forward_closed(generation),
@@ -75,12 +83,9 @@ impl Step<'_> {
                 self.finish_stopping();
             }
             Event::DeadlinePassed(_) if killed => {
-                self.tunnel.last_failure = Some(Failure::new(
-                    FailureKind::Killed,
-                    "the process does not die of SIGKILL: it is stuck in the kernel (state D in ps), most often on a \
-                     network file system",
-                ));
+                self.actions.push(Action::FindSurvivors(generation));
             }
+            Event::ProcessSurvived(_, failure) => self.tunnel.last_failure = Some(failure.clone()),
             Event::DeadlinePassed(_) => {
                 self.tunnel.ending[index].killed = true;
                 self.kill(generation);
@@ -95,6 +100,9 @@ impl Step<'_> {
             | Event::PortUnusable(..)
             | Event::ProcessReady(_)
             | Event::NotReady(..)
+            | Event::LeaderEnded(..)
+            | Event::ProcessStopped(..)
+            | Event::ProcessContinued(_)
             | Event::ForwardListening(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
@@ -123,11 +131,7 @@ impl Step<'_> {
     fn restart(&mut self) {
         match self.tunnel.state {
             State::Up { generation } => match self.policy.kind {
-                Kind::Ssh => {
-                    let new = self.new_generation();
-                    self.tunnel.state = State::Replacing { old: generation, new };
-                    self.start_process(new);
-                }
+                Kind::Ssh => self.replace(generation),
                 Kind::Command => self.stop(Next::Start),
             },
             State::Stopped | State::Failed | State::Backoff { .. } | State::Stopping { .. } => self.start(),

@@ -6,7 +6,7 @@ use super::Step;
 use crate::port::Occupant;
 use crate::tunnel::backoff::delay;
 use crate::tunnel::state::{Ending, Eviction, Next, Stage, State};
-use crate::tunnel::{Action, Failure, Generation, OnConflict};
+use crate::tunnel::{Action, Failure, FailureKind, Generation, Kind, OnConflict};
 
 /// Deadline for the answer to a forward request. A remote forward takes a round trip to the server.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,8 +15,12 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Step<'_> {
-    /// Begins anew, from the port.
+    /// Begins anew, from the port. A command that is being ended still has it: its tree is waited for.
     pub(super) fn attempt(&mut self) {
+        if self.policy.kind == Kind::Command && !self.tunnel.ending.is_empty() {
+            self.tunnel.state = State::Stopping { then: Next::Start };
+            return;
+        }
         let generation = self.new_generation();
         self.tunnel.state = State::AwaitingPort {
             generation,
@@ -72,13 +76,49 @@ impl Step<'_> {
     pub(super) fn up(&mut self, generation: Generation) {
         self.tunnel.last_failure = None;
         self.tunnel.state = State::Up { generation };
+        if let Some(pid) = self.tunnel.suspended(generation) {
+            self.suspend(generation, pid);
+        }
     }
 
-    /// A restart failed before the old connection was touched.
+    /// It listens, but its process is stopped by a signal.
+    pub(super) fn suspend(&mut self, generation: Generation, pid: u32) {
+        let grace = self.policy.stop_grace;
+        let what = match self.policy.kind {
+            Kind::Ssh => "replaced by a new connection",
+            Kind::Command => "started anew",
+        };
+        self.tunnel.last_failure = Some(Failure::new(
+            FailureKind::Timeout,
+            format!(
+                "pid {pid} is stopped by a signal (SIGSTOP, or a debugger) and serves nobody; unless it goes on within {} s \
+                 (`kill -CONT {pid}`), it is {what}",
+                grace.as_secs_f64()
+            ),
+        ));
+        self.arm(generation, grace);
+    }
+
+    /// Connects anew beside the connection that listens.
+    pub(super) fn replace(&mut self, old: Generation) {
+        if self.tunnel.suspended(old).is_some() {
+            self.actions.push(Action::Disarm(old));
+        }
+        let new = self.new_generation();
+        self.tunnel.state = State::Replacing { old, new };
+        self.start_process(new);
+    }
+
+    /// A restart failed before the old connection was touched. It goes on, if it can.
     pub(super) fn keep_old(&mut self, old: Generation, failure: Failure) {
-        self.tunnel.last_failure = Some(failure.clone());
+        self.actions.push(Action::ReportRestartFailed(failure.clone()));
+        if self.tunnel.suspended(old).is_some() {
+            self.end(old);
+            self.fail(failure);
+            return;
+        }
+        self.tunnel.last_failure = Some(failure);
         self.tunnel.state = State::Up { generation: old };
-        self.actions.push(Action::ReportRestartFailed(failure));
     }
 
     /// The new connection failed after the old one had given up its listener: gives that back, if there is an old one.
@@ -126,6 +166,10 @@ impl Step<'_> {
 
     pub(super) fn end(&mut self, generation: Generation) {
         self.tunnel.ending.push(Ending { generation, killed: false });
+        self.terminate(generation);
+    }
+
+    pub(super) fn terminate(&mut self, generation: Generation) {
         self.actions.push(Action::Terminate(generation));
         self.arm(generation, self.policy.stop_grace);
     }

@@ -62,6 +62,8 @@ impl Step<'_> {
                 self.tunnel.state = State::Forwarding { generation: current, fallback: None, stage };
             }
             State::Up { .. } => {
+                // It has a deadline while its process is stopped.
+                self.actions.push(Action::Disarm(generation));
                 self.forgive_after_long_up();
                 self.fail(failure);
             }
@@ -116,6 +118,78 @@ impl Step<'_> {
         }
     }
 
+    /// As if it were all of it that has ended; but the rest of its tree gets SIGTERM and the grace.
+    pub(super) fn leader_ended(&mut self, generation: Generation, failure: Failure) {
+        let rest = Ending { generation, killed: false };
+        match self.tunnel.state {
+            // The deadline of its generation is needed for the grace.
+            State::Backoff { connected: true, .. } => {
+                self.tunnel.ending.push(rest);
+                self.fail(failure);
+            }
+            State::AwaitingPort { connected: true, .. }
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Up { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. } => {
+                self.tunnel.ending.push(rest);
+                self.process_ended(generation, failure);
+            }
+            State::AwaitingPort { connected: false, .. }
+            | State::Backoff { connected: false, .. }
+            | State::Stopped
+            | State::NeedsAuth
+            | State::Stopping { .. }
+            | State::Failed => return,
+        }
+        self.terminate(generation);
+    }
+
+    pub(super) fn process_stopped(&mut self, generation: Generation, pid: u32) {
+        if self.tunnel.suspended(generation).is_some() {
+            return;
+        }
+        self.tunnel.suspended.push((generation, pid));
+        match self.tunnel.state {
+            State::Up { .. } => self.suspend(generation, pid),
+            // Each of these has a deadline for the answer of a process that it waits for.
+            State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
+    pub(super) fn process_continued(&mut self, generation: Generation) {
+        if self.tunnel.suspended(generation).is_none() {
+            return;
+        }
+        self.tunnel.suspended.retain(|(stopped, _)| *stopped != generation);
+        match self.tunnel.state {
+            State::Up { .. } => {
+                self.actions.push(Action::Disarm(generation));
+                self.tunnel.last_failure = None;
+            }
+            State::Stopped
+            | State::NeedsAuth
+            | State::AwaitingPort { .. }
+            | State::Connecting { .. }
+            | State::Forwarding { .. }
+            | State::Replacing { .. }
+            | State::HandingOver { .. }
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed => {}
+        }
+    }
+
     pub(super) fn listener_lost(&mut self, generation: Generation) {
         match self.tunnel.state {
             State::Up { generation: current } if current == generation => {
@@ -149,6 +223,14 @@ impl Step<'_> {
         match &self.tunnel.state {
             // It may do something else, or wait for somebody.
             State::Connecting { .. } => self.actions.push(Action::ExplainDelay(generation)),
+            State::Up { .. } if self.tunnel.suspended(generation).is_some() => match self.policy.kind {
+                Kind::Ssh => self.replace(generation),
+                Kind::Command => {
+                    self.forgive_after_long_up();
+                    self.end(generation);
+                    self.fail(stopped_for_good(self.policy));
+                }
+            },
             State::Forwarding { fallback, stage: Stage::Requesting, generation: current }
                 if *current == generation =>
             {
@@ -214,6 +296,16 @@ fn survived(holders: &[Occupant]) -> Failure {
             "{} held the port through SIGTERM and SIGKILL of on_conflict: kill; see whether a process is stuck (state D in \
              ps), or is being started again as soon as it ends",
             holders.join(" and ")
+        ),
+    )
+}
+
+fn stopped_for_good(policy: &Policy) -> Failure {
+    Failure::new(
+        FailureKind::Timeout,
+        format!(
+            "the process was stopped by a signal for {} s; it is started anew",
+            policy.stop_grace.as_secs_f64()
         ),
     )
 }

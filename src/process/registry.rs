@@ -1,0 +1,223 @@
+//! The trees that portward looks after now, and which process belongs to which of them.
+//!
+//! portward is a child subreaper: a process whose parents have ended becomes its child, and not that of pid 1. So whatever a
+//! leader has started stays a descendant of portward, whether it has left the group, the session or its parents. To which tree
+//! an orphan belongs is told by its session and group, by a variable in its environment, and by what was found out before.
+
+use std::collections::HashSet;
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::stat::{self, Identity, Stat};
+
+/// In the environment of every process that portward starts, and so of all that these start: `PID-START-NUMBER`.
+pub const MARK: &str = "PORTWARD_TREE";
+
+/// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
+const MAX_ANCESTORS: usize = 1024;
+
+/// The trees of this process. The kernel keeps one list of children for a process, and so there is one of these.
+static TREES: Mutex<Trees> = Mutex::new(Trees { all: Vec::new(), marks: 0, knows_all_children: false });
+
+#[derive(Clone)]
+pub(super) struct Trees {
+    all: Vec<Arc<Inner>>,
+    marks: u64,
+    /// Every child comes from a tree: portward had none when it became a subreaper, and is not pid 1 of a container, which
+    /// inherits the orphans of strangers too.
+    pub(super) knows_all_children: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) leader: u32,
+    mark: String,
+    state: Mutex<State>,
+    pub(super) main: watch::Sender<Main>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// From then on the leader's pid may be given to another process.
+    pub(super) is_leader_reaped: bool,
+    /// Orphans that were found to be of this tree, by something that is not to be seen of them at all times.
+    pub(super) adopted: HashSet<Identity>,
+    /// SIGKILL was ordered: whoever turns up later gets it as well.
+    pub(super) is_killed: bool,
+}
+
+/// The process that stands for a tree: its leader, or once that has gone into the background, the one that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Main {
+    /// Its pid; `None` between the end of the leader and the first listener of a process in the background.
+    pub pid: Option<u32>,
+    /// It is stopped (SIGSTOP), and answers nobody.
+    pub is_stopped: bool,
+    /// How the one in the background ended.
+    pub ended: Option<ExitStatus>,
+}
+
+/// Makes this process the subreaper of all that it will start, so that no orphan escapes it.
+pub fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let ours = std::process::id();
+    let has_children = stat::children(ours).map_or(true, |children| !children.is_empty());
+    lock().knows_all_children = ours != 1 && !has_children;
+    Ok(())
+}
+
+/// Whether `pid` is of a tree that portward looks after now. Reads /proc.
+pub fn is_of_a_tree(pid: u32) -> bool {
+    known().tree_of(pid).is_ok_and(|tree| tree.is_some())
+}
+
+/// Never held while /proc is read: a process that is stuck in the kernel makes its readers wait.
+pub(super) fn lock() -> MutexGuard<'static, Trees> {
+    TREES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The trees of now. Children are listed before this is called, so that the leader of a tree that is just being started is
+/// never taken for an orphan.
+pub(super) fn known() -> Trees {
+    lock().clone()
+}
+
+impl Trees {
+    /// A value of [`MARK`] that no tree had before.
+    pub(super) fn next_mark(&mut self) -> String {
+        self.marks += 1;
+        let ours = std::process::id();
+        let start = stat::Stat::of(ours).ok().flatten().map_or(0, |stat| stat.identity.start());
+        format!("{ours}-{start}-{}", self.marks)
+    }
+
+    /// From now on, until [`Trees::remove`], `leader` leads a tree.
+    pub(super) fn add(&mut self, leader: u32, mark: String) -> Arc<Inner> {
+        let main = watch::Sender::new(Main { pid: Some(leader), is_stopped: false, ended: None });
+        let inner = Arc::new(Inner { leader, mark, state: Mutex::default(), main });
+        self.all.push(inner.clone());
+        inner
+    }
+
+    /// Whether somebody else than the reaper waits for `pid`.
+    pub(super) fn is_leader(&self, pid: u32) -> bool {
+        self.all.iter().any(|tree| tree.leader == pid && !tree.state().is_leader_reaped)
+    }
+
+    pub(super) fn is_only_one(&self) -> bool {
+        self.all.len() == 1
+    }
+
+    pub(super) fn leaders(&self) -> HashSet<u32> {
+        let unreaped = self.all.iter().filter(|tree| !tree.state().is_leader_reaped);
+        unreaped.map(|tree| tree.leader).collect()
+    }
+
+    /// Nobody looks after the tree any more.
+    pub(super) fn remove(&mut self, inner: &Arc<Inner>) {
+        self.all.retain(|tree| !Arc::ptr_eq(tree, inner));
+    }
+
+    /// The kernel says that a child was stopped or goes on.
+    pub(super) fn note_stop(&self, pid: u32, is_stopped: bool) {
+        for tree in self.all.iter().filter(|tree| tree.main.borrow().pid == Some(pid)) {
+            tree.main.send_modify(|main| main.is_stopped = is_stopped);
+        }
+    }
+
+    /// An orphan was reaped.
+    pub(super) fn note_end(&self, pid: u32, status: ExitStatus) {
+        for tree in &self.all {
+            let is_main = tree.main.borrow().pid == Some(pid) && tree.state().is_leader_reaped;
+            if is_main {
+                tree.main
+                    .send_modify(|main| *main = Main { pid: None, is_stopped: false, ended: Some(status) });
+            }
+        }
+    }
+
+    /// The tree that `pid` descends from; never one for a process that is no descendant of ours.
+    pub(super) fn tree_of(&self, pid: u32) -> io::Result<Option<Arc<Inner>>> {
+        let ours = std::process::id();
+        let mut current = pid;
+        let mut found = None;
+        for _ in 0..MAX_ANCESTORS {
+            let Some(stat) = Stat::of(current)? else { return Ok(None) };
+            if found.is_none() {
+                found = self.tree_with(&stat)?;
+            }
+            if stat.parent == ours {
+                return Ok(found);
+            }
+            current = stat.parent;
+        }
+        Ok(None)
+    }
+
+    /// The tree that this descendant of ours shows to be of.
+    pub(super) fn tree_with(&self, stat: &Stat) -> io::Result<Option<Arc<Inner>>> {
+        // The latest first: a leader's pid may have been that of an earlier leader.
+        let trees = || self.all.iter().rev();
+        if let Some(tree) = trees().find(|tree| tree.shows(stat)) {
+            return Ok(Some(tree.clone()));
+        }
+        let Some(mark) = stat::variable(stat.identity.pid, MARK)? else { return Ok(None) };
+        Ok(trees().find(|tree| tree.mark == mark).cloned())
+    }
+}
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No number of a session or a group is given out as a pid while somebody is in it.
+    fn shows(&self, stat: &Stat) -> bool {
+        let state = self.state();
+        (stat.identity.pid == self.leader && !state.is_leader_reaped)
+            || stat.session == self.leader
+            || stat.group == self.leader
+            || state.adopted.contains(&stat.identity)
+    }
+}
+
+/// Orphans of the trees of which it cannot be told from which one they came.
+pub(super) fn unknown_orphans() -> io::Result<Vec<u32>> {
+    let children = stat::children(std::process::id())?;
+    let trees = known();
+    let leaders = trees.leaders();
+    let mut unknown = Vec::new();
+    if !trees.knows_all_children {
+        return Ok(unknown);
+    }
+    for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
+        if let Some(stat) = Stat::of(orphan)?
+            && !stat.has_ended
+            && Some(stat.session) != own_session()
+            && trees.tree_with(&stat)?.is_none()
+        {
+            unknown.push(orphan);
+        }
+    }
+    Ok(unknown)
+}
+
+/// The child of ours that `pid` descends from.
+pub(super) fn root_of(pid: u32) -> Option<Stat> {
+    let ours = std::process::id();
+    let climb = std::iter::successors(Stat::of(pid).ok()?, |stat| Stat::of(stat.parent).ok()?);
+    climb.take(MAX_ANCESTORS).find(|stat| stat.parent == ours)
+}
+
+/// The uppermost ancestor of a descendant of ours, unless it is one that portward runs beside its tunnels.
+pub(super) fn adoptable(pid: u32) -> Option<Identity> {
+    let root = root_of(pid)?;
+    (Some(root.session) != own_session()).then_some(root.identity)
+}
+
+pub(super) fn own_session() -> Option<u32> {
+    nix::unistd::getsid(None).ok().and_then(|session| u32::try_from(session.as_raw()).ok())
+}

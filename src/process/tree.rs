@@ -1,0 +1,313 @@
+//! One process tree: signals to all of it, and its end.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal, test_kill_process};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::reaper::reap_orphans;
+use super::registry::{Inner, Main, Trees, adoptable, known, lock, own_session, root_of, unknown_orphans};
+use super::stat::{self, Identity, Stat};
+use crate::port::holder;
+
+/// How often a tree is looked at again for processes that were started while the others got their signal.
+const SIGNAL_ROUNDS: usize = 16;
+
+/// How long to wait before looking again when the kernel gives portward no descriptor to look with.
+const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
+
+/// A process tree: the leader, the group that it leads, and every process that descends from it.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    inner: Arc<Inner>,
+}
+
+/// A process that is left of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survivor {
+    /// Its id.
+    pub pid: u32,
+    /// Its command line, made harmless.
+    pub command: Option<String>,
+}
+
+impl fmt::Display for Survivor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.command {
+            Some(command) => write!(formatter, "pid {} ({command})", self.pid),
+            None => write!(formatter, "pid {}", self.pid),
+        }
+    }
+}
+
+/// What is left when a tree is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Remains {
+    /// Processes of the tree that this user may not signal.
+    pub forbidden: Vec<Survivor>,
+    /// Processes that came from some tree, and show of none that they did.
+    pub unknown: Vec<Survivor>,
+}
+
+impl Tree {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Pid of the process that stands for the tree.
+    pub fn pid(&self) -> Option<u32> {
+        self.inner.main.borrow().pid
+    }
+
+    /// Follows the process that stands for the tree.
+    pub fn main(&self) -> watch::Receiver<Main> {
+        self.inner.main.subscribe()
+    }
+
+    /// SIGTERM to every process of the tree, and SIGCONT, for a stopped process takes no other signal.
+    pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// SIGKILL to every process of the tree, and to those that turn up later.
+    pub fn kill(&self) {
+        self.inner.state().is_killed = true;
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// The group gets it at once, the others as soon as they are found.
+    fn signal(&self, signal: Signal) {
+        self.signal_group(signal);
+        let tree = self.clone();
+        spawn_blocking(move || tree.signal_members(signal));
+    }
+
+    /// The kernel keeps the group's number from being given to anybody else until the leader is reaped, and after that this
+    /// sends nothing.
+    pub(super) fn signal_group(&self, signal: Signal) {
+        let state = self.inner.state();
+        if state.is_leader_reaped {
+            return;
+        }
+        let Ok(group) = i32::try_from(self.inner.leader).map(Pid::from_raw) else { return };
+        // ESRCH and EPERM mean that there is nothing left of ours to signal.
+        let _ = killpg(group, signal);
+        if signal == Signal::SIGTERM {
+            let _ = killpg(group, Signal::SIGCONT);
+        }
+    }
+
+    fn signal_members(&self, signal: Signal) {
+        let mut signalled = HashSet::new();
+        for _ in 0..SIGNAL_ROUNDS {
+            let Ok(members) = self.members() else { return };
+            let mut is_new = false;
+            for member in members {
+                let in_group = member.group == self.inner.leader && !self.inner.state().is_leader_reaped;
+                if signalled.insert(member.identity) && !in_group {
+                    is_new = true;
+                    send(member.identity, signal);
+                }
+            }
+            if !is_new {
+                return;
+            }
+        }
+    }
+
+    /// Every living process of the tree. Reads /proc: blocks for some ten microseconds for each.
+    fn members(&self) -> io::Result<Vec<Stat>> {
+        let is_leader_here = !self.inner.state().is_leader_reaped;
+        let mut roots: Vec<u32> = is_leader_here.then_some(self.inner.leader).into_iter().collect();
+        let children = stat::children(std::process::id())?;
+        let trees = known();
+        let leaders = trees.leaders();
+        for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
+            if self.owns_orphan(&trees, orphan)? {
+                roots.push(orphan);
+            }
+        }
+        let mut found = BTreeMap::new();
+        for root in roots {
+            stat::descent(root, &mut found)?;
+        }
+        Ok(found.into_values().filter(|stat| !stat.has_ended).collect())
+    }
+
+    fn owns_orphan(&self, trees: &Trees, pid: u32) -> io::Result<bool> {
+        let Some(stat) = Stat::of(pid)?.filter(|stat| !stat.has_ended) else { return Ok(false) };
+        if let Some(tree) = trees.tree_with(&stat)? {
+            return Ok(Arc::ptr_eq(&tree, &self.inner));
+        }
+        // It shows nothing, but there is nobody else that it could come from.
+        let is_only_one = trees.knows_all_children && trees.is_only_one();
+        let is_ours = is_only_one && Some(stat.session) != own_session();
+        if is_ours {
+            self.inner.state().adopted.insert(stat.identity);
+        }
+        Ok(is_ours)
+    }
+
+    /// Whether `pid`, which listens on an endpoint of this tunnel, is of this tree. Reads /proc.
+    ///
+    /// The endpoint was unbound when the tree was started. A descendant of portward that listens on it now and shows no other
+    /// tree is one that has gone into the background and written over its environment, as servers do that set their title.
+    pub fn claims_listener(&self, pid: u32) -> bool {
+        let trees = known();
+        let is_ours = match trees.tree_of(pid) {
+            Ok(Some(tree)) => Arc::ptr_eq(&tree, &self.inner),
+            Ok(None) => {
+                let may_adopt = trees.knows_all_children || self.inner.state().is_leader_reaped;
+                may_adopt && adoptable(pid).is_some_and(|root| self.inner.state().adopted.insert(root))
+            }
+            Err(_) => false,
+        };
+        if is_ours && self.inner.state().is_leader_reaped && self.pid().is_none() {
+            // The uppermost process is the one whose end portward is told of.
+            if let Some(root) = root_of(pid) {
+                self.inner.main.send_modify(|main| {
+                    *main = Main { pid: Some(root.identity.pid), is_stopped: false, ended: None };
+                });
+            }
+        }
+        is_ours
+    }
+
+    /// Whether `pid` is of this tree. Reads /proc.
+    pub fn contains(&self, pid: u32) -> bool {
+        let tree = known().tree_of(pid);
+        tree.is_ok_and(|tree| tree.is_some_and(|tree| Arc::ptr_eq(&tree, &self.inner)))
+    }
+
+    /// The living processes of the tree. Reads /proc.
+    pub fn survivors(&self) -> io::Result<Vec<Survivor>> {
+        let members = self.members()?.into_iter();
+        Ok(members.map(|stat| survivor(stat.identity.pid)).collect())
+    }
+
+    /// Waits until no process is left that this user may signal, and tells of the others.
+    pub async fn gone(&self) -> Remains {
+        loop {
+            let tree = self.clone();
+            let members =
+                spawn_blocking(move || tree.members()).await.unwrap_or_else(|error| Err(error.into()));
+            let Ok(members) = members else {
+                sleep(NO_DESCRIPTOR_WAIT).await;
+                continue;
+            };
+            let (ours, foreign): (Vec<Stat>, Vec<Stat>) = members.into_iter().partition(is_signalable);
+            if self.inner.state().is_killed {
+                for member in &ours {
+                    send(member.identity, Signal::SIGKILL);
+                }
+            }
+            let Some(first) = ours.first() else {
+                let forbidden = foreign.iter().map(|stat| survivor(stat.identity.pid)).collect();
+                let unknown =
+                    spawn_blocking(unknown_orphans).await.ok().and_then(Result::ok).unwrap_or_default();
+                let unknown = unknown.into_iter().map(survivor).collect();
+                return Remains { forbidden, unknown };
+            };
+            // One after the other: while this one is waited for, others may end or be started.
+            match open(first.identity).map(|pidfd| pidfd.map(watch_pidfd).transpose()) {
+                Ok(Ok(Some(pidfd))) => drop(pidfd.readable().await),
+                Ok(Ok(None)) => {}
+                Ok(Err(_)) | Err(_) => sleep(NO_DESCRIPTOR_WAIT).await,
+            }
+        }
+    }
+
+    /// Waits for the end of the process that stands for the tree after its leader.
+    pub async fn main_ended(&self) -> ExitStatus {
+        let mut main = self.main();
+        match main.wait_for(|main| main.ended.is_some()).await.map(|main| main.ended) {
+            Ok(Some(status)) => status,
+            // The sender lives as long as this tree.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// How the process ended that stood for the tree after its leader; `None` if there was none.
+    pub fn how_main_ended(&self) -> Option<ExitStatus> {
+        // A pidfd may have told of its end before SIGCHLD did.
+        reap_orphans();
+        self.inner.main.borrow().ended
+    }
+
+    /// Whether a process of the tree is left; in doubt it is.
+    pub async fn has_members(&self) -> bool {
+        let tree = self.clone();
+        let members = spawn_blocking(move || tree.members()).await;
+        !members.is_ok_and(|members| members.is_ok_and(|members| members.is_empty()))
+    }
+
+    /// The leader is being reaped: its pid means nothing from here on.
+    pub(super) fn leader_reaped(&self) {
+        self.inner.state().is_leader_reaped = true;
+        self.inner.main.send_modify(|main| main.pid = None);
+    }
+
+    pub(super) fn is_leader_reaped(&self) -> bool {
+        self.inner.state().is_leader_reaped
+    }
+
+    /// Nobody looks after the tree any more.
+    pub(super) fn forget(&self) {
+        lock().remove(&self.inner);
+    }
+}
+
+fn survivor(pid: u32) -> Survivor {
+    Survivor { pid, command: holder::command(pid) }
+}
+
+/// Only asks.
+fn is_signalable(stat: &Stat) -> bool {
+    let pid = i32::try_from(stat.identity.pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::PERM))
+}
+
+/// A descriptor of that very process; `None` if it has ended.
+fn open(process: Identity) -> io::Result<Option<OwnedFd>> {
+    let pid = i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = pid else { return Ok(None) };
+    let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // Only now, for from here on the pidfd cannot come to mean another process.
+    let is_same = Stat::of(process.pid)?.is_some_and(|stat| stat.identity == process);
+    Ok(is_same.then_some(pidfd))
+}
+
+fn send(process: Identity, signal: Signal) {
+    let Ok(Some(pidfd)) = open(process) else { return };
+    let (first, second) = match signal {
+        Signal::SIGTERM => (rustix::process::Signal::TERM, Some(rustix::process::Signal::CONT)),
+        _ => (rustix::process::Signal::KILL, None),
+    };
+    for signal in [Some(first), second].into_iter().flatten() {
+        // ESRCH: it has just ended. EPERM: it is named as a survivor.
+        let _ = pidfd_send_signal(&pidfd, signal);
+    }
+}
+
+/// A pidfd becomes readable when its process ends.
+pub(super) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
