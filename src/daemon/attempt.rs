@@ -285,7 +285,10 @@ pub(super) fn port_failure(error: &PortError) -> Failure {
             }
             FailureKind::Network
         }
-        PortError::PermissionDenied { .. } => FailureKind::Config,
+        // A sysctl or the policy of a security module cures it as well, and nothing tells of that.
+        PortError::PermissionDenied(_) => {
+            return Failure::new(FailureKind::Config, error.to_string()).retried_slowly();
+        }
         PortError::NotTold(_)
         | PortError::Refused(_)
         | PortError::Unsteady { .. }
