@@ -1,6 +1,7 @@
 //! Clients that use a tunnel while the test does something to it.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,14 +20,19 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Fetches the page once from 127.0.0.1:`port`.
 pub async fn fetch(port: u16) -> io::Result<()> {
+    fetch_from((Ipv4Addr::LOCALHOST, port).into(), FETCH_TIMEOUT).await
+}
+
+/// Fetches the page once from `address`; takes `patience` at most.
+pub async fn fetch_from(address: SocketAddr, patience: Duration) -> io::Result<()> {
     let exchange = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
         let mut response = String::new();
         stream.read_to_string(&mut response).await?;
         Ok(response)
     };
-    let response: io::Result<String> = tokio::time::timeout(FETCH_TIMEOUT, exchange)
+    let response: io::Result<String> = tokio::time::timeout(patience, exchange)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     if response?.ends_with(PAGE) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

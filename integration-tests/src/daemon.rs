@@ -12,6 +12,7 @@ use portward::tunnel::{FailureKind, StateName};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::api::{Answer, follow_events, request};
 use crate::lab::Lab;
@@ -143,6 +144,18 @@ impl<'lab> Daemon<'lab> {
     pub async fn next_status(&self, position: usize) -> TunnelStatus {
         let found = self.statuses.find(position, |_| true).await;
         found.unwrap_or_else(|| panic!("no status was told within {DEADLINE:?}\n{}", self.report()))
+    }
+
+    /// Waits as [`Daemon::wait_status`] does; `None` when there is no such status by `deadline`.
+    pub async fn find_status(
+        &self,
+        mark: usize,
+        name: &str,
+        deadline: Instant,
+        mut wanted: impl FnMut(&TunnelStatus) -> bool,
+    ) -> Option<TunnelStatus> {
+        let search = self.statuses.find(mark, |status| status.name == name && wanted(status));
+        tokio::time::timeout_at(deadline, search).await.ok().flatten()
     }
 
     /// Waits until the tunnel `name` is in `state`; returns at once if the last status told so.

@@ -93,7 +93,8 @@ impl Lab {
         )
     }
 
-    /// One line for each start of `ssh` by the daemon: the pid and the arguments.
+    /// One line for each start of `ssh` by the daemon to connect: the pid and the arguments. An ssh that only prints its
+    /// configuration (`-G`), or that serves another one (`-W`), is left out.
     pub fn ssh_starts(&self) -> Vec<String> {
         fs::read_to_string(self.path("ssh_starts")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
@@ -136,8 +137,8 @@ impl Lab {
         self.processes().into_iter().filter(|process| !process.is_marked && !is_sshd(process)).collect()
     }
 
-    /// The sshd processes: the listening one, and two for each session.
-    pub(crate) fn sshd_processes(&self) -> Vec<ProcessInfo> {
+    /// The sshd processes: one that listens for each server, and up to two for each session.
+    pub fn sshd_processes(&self) -> Vec<ProcessInfo> {
         self.processes().into_iter().filter(is_sshd).collect()
     }
 
@@ -194,9 +195,10 @@ impl Lab {
         let starts = self.path("ssh_starts");
         self.install_script(
             "ssh",
+            // Not `echo`: the shell's own reads backslashes in what it prints.
             &format!(
                 "for word; do case $word in -G|-W) exec /usr/bin/ssh \"$@\" ;; esac; done\n\
-                 echo \"$$ $*\" >> {}\nexec /usr/bin/ssh \"$@\"\n",
+                 printf '%s %s\\n' $$ \"$*\" >> {}\nexec /usr/bin/ssh \"$@\"\n",
                 starts.display()
             ),
         );

@@ -38,7 +38,7 @@ mod strace;
 pub use api::{Answer, request};
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
-pub use clients::{Fetched, Fetcher, NumberedStream, fetch};
+pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};
 pub use daemon::{Daemon, Ended};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, lines_of};

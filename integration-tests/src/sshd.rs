@@ -1,6 +1,7 @@
 //! OpenSSH's server, as a test needs it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use tokio::process::Child;
@@ -10,25 +11,33 @@ use crate::log::capture;
 use crate::namespace::kill;
 use crate::record::Record;
 
-/// A real sshd on 127.0.0.1:[`SSHD_PORT`].
+/// A real sshd on 127.0.0.1.
 #[derive(Debug)]
 pub struct Sshd<'lab> {
     lab: &'lab Lab,
+    config: PathBuf,
     listener: Option<Child>,
     log: Record<String>,
 }
 
 impl<'lab> Sshd<'lab> {
-    /// Starts it; it listens when this returns.
+    /// Starts it on [`SSHD_PORT`]; it listens when this returns.
     pub async fn start(lab: &'lab Lab) -> Self {
         Self::start_with(lab, "").await
     }
 
-    /// Starts it with the lines `extra` at the beginning of its configuration, where the first value of a keyword wins.
+    /// Starts it on [`SSHD_PORT`] with the lines `extra` in its configuration, in place of those of the same keywords;
+    /// a ListenAddress is one more.
     pub async fn start_with(lab: &'lab Lab, extra: &str) -> Self {
+        Self::start_on(lab, SSHD_PORT, extra).await
+    }
+
+    /// Starts it on `port`, beside others, with the lines `extra` in its configuration, in place of those of the same keywords;
+    /// a ListenAddress is one more.
+    pub async fn start_on(lab: &'lab Lab, port: u16, extra: &str) -> Self {
         let file = |name: &str| lab.path(name).display().to_string();
         let config = format!(
-            "Port {SSHD_PORT}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
              MaxStartups 200\nPerSourcePenalties no\nLogLevel VERBOSE\n",
             file("host_key"),
@@ -36,8 +45,14 @@ impl<'lab> Sshd<'lab> {
         );
         // Newer servers punish repeated failures for a while, older ones do not know the word.
         let config = if knows_penalties() { config } else { config.replace("PerSourcePenalties no\n", "") };
-        fs::write(lab.path("sshd_config"), format!("{}\n{config}", extra.trim_end())).unwrap();
-        let mut sshd = Self { lab, listener: None, log: Record::default() };
+        let path = lab.path(format!("sshd_config.{port}"));
+        // For most keywords the first value wins, MaxStartups has its last one, and addresses to listen on add up.
+        let keyword = |line: &str| line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        let given: Vec<String> = extra.lines().map(keyword).filter(|word| word != "listenaddress").collect();
+        let others = config.lines().filter(|line| !given.contains(&keyword(line)));
+        let lines: Vec<&str> = extra.lines().chain(others).collect();
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let mut sshd = Self { lab, config: path, listener: None, log: Record::default() };
         sshd.start_again().await;
         sshd
     }
@@ -49,7 +64,7 @@ impl<'lab> Sshd<'lab> {
             .lab
             .command("/usr/sbin/sshd")
             .args(["-D", "-e", "-f"])
-            .arg(self.lab.path("sshd_config"))
+            .arg(&self.config)
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("starting /usr/sbin/sshd (package openssh-server)");
@@ -66,15 +81,20 @@ impl<'lab> Sshd<'lab> {
         listener.wait().await.unwrap();
     }
 
-    /// Ends the server with all its sessions.
+    /// The listening process.
+    pub fn pid(&self) -> Option<u32> {
+        self.listener.as_ref().and_then(Child::id)
+    }
+
+    /// Ends the server with all its sessions. For a lab with one server.
     pub async fn stop(&mut self) {
         self.stop_listening().await;
         self.kill_sessions();
     }
 
-    /// `kill -9` of all sessions; the server goes on listening.
+    /// `kill -9` of all sessions; the server goes on listening. For a lab with one server.
     pub fn kill_sessions(&self) {
-        let listener = self.listener.as_ref().and_then(Child::id);
+        let listener = self.pid();
         for process in self.lab.sshd_processes() {
             if Some(process.pid) != listener {
                 kill(process.pid, Signal::SIGKILL);

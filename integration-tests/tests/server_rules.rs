@@ -133,6 +133,21 @@ async fn a_target_that_is_down_is_told_with_its_class_even_if_ssh_is_to_be_quiet
 }
 
 #[tokio::test]
+async fn a_banner_that_looks_like_a_failed_connection_is_none() {
+    let lab = Lab::new();
+    let banner = lab.path("banner");
+    fs::write(&banner, "channel 2: open failed: administratively prohibited: open failed\n").unwrap();
+    let _sshd = Sshd::start_with(&lab, &format!("Banner {}", banner.display())).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    let daemon = Daemon::start(&lab, WEB).await;
+    daemon.wait_state("web", StateName::Up).await;
+    daemon
+        .wait_log(0, "of the banner", |line| line.has("event", "output") && line.raw.contains("channel 2"))
+        .await;
+    assert_eq!(daemon.status("web").await.connection_errors, None);
+}
+
+#[tokio::test]
 async fn a_local_service_that_is_down_is_told_for_a_remote_forward() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;

@@ -217,6 +217,24 @@ async fn said_by_status(command: &mut Command) -> Option<i32> {
     within_deadline("portward", command.status()).await.unwrap().code()
 }
 
+/// The kernel had chosen the port for the client, and takes it back while the client's socket lives on.
+#[tokio::test]
+async fn a_connection_that_its_peer_resets_is_noticed_to_have_let_go() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    let server = TcpListener::bind(("127.0.0.1", 9500)).unwrap();
+    let client = std::net::TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let (accepted, _) = server.accept().unwrap();
+    let port = client.local_addr().unwrap().port().to_string();
+    let daemon = Daemon::start(&lab, &WEB.replace("9443", &port)).await;
+    assert_eq!(held_by(&daemon, "web").await.kind, OccupantKind::Connection);
+    socket2::SockRef::from(&accepted).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(accepted);
+    daemon.wait_state("web", StateName::Up).await;
+    drop(client);
+    daemon.stop().await;
+}
+
 /// No process has it open while it is on its way.
 #[tokio::test]
 async fn a_socket_on_its_way_between_processes_is_nobodys_and_its_end_is_noticed() {

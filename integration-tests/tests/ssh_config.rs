@@ -289,7 +289,7 @@ async fn a_jump_host_that_would_become_a_master_leaves_nothing_behind() {
     for (index, name) in names.iter().enumerate() {
         writeln!(
             tunnels,
-            "  - {{name: {name}, remote_host: {name}, remote_port: 127.0.0.1:8000, local_port: {}}}",
+            "  - {{name: {name}, remote_host: {name}, remote_port: 127.0.0.1:8000, local_port: {}, ssh: {{connect_timeout: 60s}}}}",
             9443 + index
         )
         .unwrap();

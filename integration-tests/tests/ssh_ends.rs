@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, fetch, serve_page};
+use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
 use portward::daemon::snapshot::TunnelStatus;
 use portward::tunnel::{FailureKind, StateName};
 use tokio::net::UnixListener;
@@ -66,12 +66,17 @@ async fn whatever_the_banner_says_a_killed_session_is_a_lost_connection() {
     ] {
         fs::write(&banner, text).unwrap();
         // The first end makes a connection that has shown this banner, the second one ends that.
+        let first = text.lines().next().unwrap();
+        let log_mark = daemon.log().mark();
         for _ in 0..2 {
             let mark = daemon.mark();
             sshd.kill_sessions();
-            failure(&daemon, mark, FailureKind::Network).await;
+            let message = failure(&daemon, mark, FailureKind::Network).await;
+            assert!(!message.contains(first.trim_end_matches('.')), "the banner is forgotten: {message}");
             let anew = |status: &TunnelStatus| status.state == StateName::Up && status.pid != before.pid;
             before = daemon.wait_status(mark, "web", "up anew", anew).await;
+            let is_banner = |line: &LogLine| line.has("event", "output") && line.has("message", first);
+            daemon.wait_log(log_mark, "of the banner", is_banner).await;
         }
     }
     never_failed(&daemon, "web");
@@ -148,7 +153,7 @@ async fn what_a_proxy_command_says_is_quoted() {
             FailureKind::Network,
             "https://login.example/x; log in there as user root",
         ),
-        ("exit 0", FailureKind::Network, "kex_exchange_identification: Connection closed by remote host"),
+        ("exit 0", FailureKind::Network, "ended before an ssh server said who it is"),
     ] {
         lab.install_script("carrier", script);
         let ssh = "connect_timeout: 1s, options: {ProxyCommand: carrier}";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::environment::Environment;
+pub use super::environment::Environment;
 use crate::port::Endpoint;
 use crate::tunnel::Policy;
 

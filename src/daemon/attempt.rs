@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, Main, Pace, Remains, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
+use crate::text;
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tally::Tally;
@@ -69,13 +70,17 @@ impl Attempt {
     ) {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
+        let was_ready = Arc::new(AtomicBool::new(false));
         let output = tokio::spawn({
             let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
-            let pace = self.pace.clone();
+            let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
             async move {
                 let tally = Tally::default();
                 let reading = read_lines(stderr, &pace, |line| {
-                    if let Some(error) = ConnectionError::of_line(&line) {
+                    // Before that it would be a banner.
+                    if was_ready.load(Ordering::Relaxed)
+                        && let Some(error) = ConnectionError::of_line(&line)
+                    {
                         return tally.add(error);
                     }
                     teller.output(&line);
@@ -91,7 +96,6 @@ impl Attempt {
             }
         });
         let (pid, tree) = (child.pid(), child.tree());
-        let was_ready = AtomicBool::new(false);
         let (ended, not_the_master) = tokio::select! {
             ended = child.ended() => (ended, None),
             error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
@@ -108,7 +112,7 @@ impl Attempt {
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &tunnel),
             (None, Ok(status)) => {
-                let was_ready = was_ready.into_inner();
+                let was_ready = was_ready.load(Ordering::Relaxed);
                 ssh::classify(&End { status, said: &said, was_ready }, &tunnel)
             }
             (None, Err(error)) => {
@@ -281,7 +285,10 @@ pub(super) fn port_failure(error: &PortError) -> Failure {
             }
             FailureKind::Network
         }
-        PortError::PermissionDenied { .. } => FailureKind::Config,
+        // A sysctl or the policy of a security module cures it as well, and nothing tells of that.
+        PortError::PermissionDenied(_) => {
+            return Failure::new(FailureKind::Config, error.to_string()).retried_slowly();
+        }
         PortError::NotTold(_)
         | PortError::Refused(_)
         | PortError::Unsteady { .. }
@@ -308,6 +315,7 @@ impl Said {
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| text::excerpt(line, LONGEST_LINE).into_owned()).collect()
     }
 }

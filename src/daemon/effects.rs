@@ -67,7 +67,7 @@ pub(super) struct Waiting {
     generation: Generation,
     endpoints: Vec<Endpoint>,
     /// The sockets that were told last, and who has them.
-    held: Vec<HeldBy>,
+    told: Arc<Mutex<Vec<HeldBy>>>,
     occupants: Vec<Occupant>,
 }
 
@@ -120,7 +120,7 @@ impl Outside {
             teller: self.teller.clone(),
             generation,
             endpoints: wait.endpoints.get()?.clone(),
-            held: wait.told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            told: wait.told.clone(),
             occupants: occupants.to_vec(),
         })
     }
@@ -284,7 +284,9 @@ impl Effects {
     pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
         let ports = self.ports.clone();
         spawn_blocking(move || {
-            for Waiting { teller, generation, mut endpoints, held, occupants } in waiting {
+            for Waiting { teller, generation, mut endpoints, told, occupants } in waiting {
+                // Not locked while the kernel is asked, for the wait tells as well.
+                let held = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // As the wait does: what is known to be held is asked about first.
                 endpoints.sort_by_key(|endpoint| !held.iter().any(|held| held.endpoint == *endpoint));
                 // Where the kernel cannot be asked, the wait itself says so.
@@ -293,6 +295,7 @@ impl Effects {
                     teller.report(Event::PortUnbound(generation));
                 } else if !who::still_tells(&occupants, &held, &now) {
                     teller.report(Event::PortHeld(generation, who::describe(&now)));
+                    *told.lock().unwrap_or_else(PoisonError::into_inner) = now;
                 }
             }
             done();

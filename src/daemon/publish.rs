@@ -97,8 +97,10 @@ impl EventLoop {
         }
         let error =
             if self.state.config_error.is_some() { "; the configuration file has errors" } else { "" };
-        let warnings: String =
-            self.state.warnings.list().iter().map(|warning| format!("; {warning}")).collect();
-        format!("{up} of {all} tunnels up{others}{error}{warnings}")
+        let mut summary = format!("{up} of {all} tunnels up{others}{error}");
+        for warning in self.state.warnings.list() {
+            let _ = write!(summary, "; {warning}");
+        }
+        summary
     }
 }

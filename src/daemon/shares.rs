@@ -68,8 +68,8 @@ pub(super) enum Burst {
 }
 
 impl Shares {
-    /// Takes the line of `length` bytes from the share of the tunnel `slot`.
-    pub(super) fn say(&self, slot: Slot, length: usize, now: Instant) -> Heard {
+    /// Takes a line from the share of the tunnel `slot`; if it is to be logged, [`Shares::spend`] takes its bytes.
+    pub(super) fn say(&self, slot: Slot, now: Instant) -> Heard {
         let mut speakers = self.lock();
         speakers.sweep(now);
         let full = || Share {
@@ -85,12 +85,18 @@ impl Shares {
         share.bytes.refill(byte_rate, now);
         if share.lines.has(1.0) && share.bytes.has(0.0) {
             share.lines.spend(1.0);
-            share.bytes.spend(f64::from(u32::try_from(length).unwrap_or(u32::MAX)));
             return Heard::Logged;
         }
         share.dropped += 1;
         share.last_dropped = now;
         if share.dropped == 1 { Heard::FirstDropped } else { Heard::Dropped }
+    }
+
+    /// Takes the bytes of a line that is logged from the share of the tunnel `slot`.
+    pub(super) fn spend(&self, slot: Slot, bytes: usize) {
+        if let Some(share) = self.lock().shares.get_mut(&slot) {
+            share.bytes.spend(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)));
+        }
     }
 
     /// Whether lines of the tunnel `slot` are being dropped.
@@ -148,10 +154,16 @@ fn rates(speakers: usize) -> (Rate, Rate) {
 mod tests {
     use super::*;
 
-    const LENGTH: usize = 40;
+    fn say(shares: &Shares, slot: u64, length: usize, now: Instant) -> Heard {
+        let heard = shares.say(Slot(slot), now);
+        if heard == Heard::Logged {
+            shares.spend(Slot(slot), length);
+        }
+        heard
+    }
 
     fn logged(shares: &Shares, slot: u64, lines: usize, now: Instant) -> usize {
-        (0..lines).filter(|_| shares.say(Slot(slot), LENGTH, now) == Heard::Logged).count()
+        (0..lines).filter(|_| say(shares, slot, 40, now) == Heard::Logged).count()
     }
 
     #[tokio::test]
@@ -170,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_are_limited_too() {
         let (shares, now) = (Shares::default(), Instant::now());
-        let logged = (0..250).filter(|_| shares.say(Slot(1), 4096, now) == Heard::Logged).count();
+        let logged = (0..250).filter(|_| say(&shares, 1, 4096, now) == Heard::Logged).count();
         assert_eq!(logged, 17, "64 KiB and the line that is over");
     }
 
@@ -202,8 +214,8 @@ mod tests {
         let slot = Slot(1);
         assert_eq!(logged(&shares, 1, 250, start), 250);
         assert_eq!(shares.burst(slot, start), Burst::Over);
-        assert_eq!(shares.say(slot, LENGTH, start), Heard::FirstDropped);
-        assert_eq!(shares.say(slot, LENGTH, start), Heard::Dropped);
+        assert_eq!(say(&shares, 1, 40, start), Heard::FirstDropped);
+        assert_eq!(say(&shares, 1, 40, start), Heard::Dropped);
         let end = start + QUIET;
         assert_eq!(shares.burst(slot, start), Burst::Lasts(end));
         assert_eq!(shares.burst(slot, end), Burst::Over);

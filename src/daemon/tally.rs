@@ -82,6 +82,9 @@ mod tests {
     use crate::config::desired::Forward;
     use crate::tunnel::Slot;
 
+    /// Ten a second for an hour.
+    const CLIENTS: u64 = 3600 * 10;
+
     fn tunnel() -> SshTunnel {
         SshTunnel {
             destination: "db".to_owned(),
@@ -90,7 +93,7 @@ mod tests {
             config_file: None,
             identity_file: None,
             options: [].into(),
-            env: Default::default(),
+            env: crate::config::environment::Environment::default(),
             connect_timeout: Duration::from_secs(1),
         }
     }
@@ -102,7 +105,6 @@ mod tests {
         let (tally, teller, tunnel) =
             (Tally::default(), Teller::new(Slot(1), identity, reports, Shares::default()), tunnel());
         let line = "channel 2: open failed: connect failed: Connection refused";
-        const CLIENTS: u64 = 3600 * 10;
         let clients = async {
             for _ in 0..CLIENTS {
                 tally.add(ConnectionError::of_line(line).unwrap());

@@ -9,6 +9,8 @@ use super::shares::{Burst, Heard, Shares};
 use super::tally::Failed;
 use crate::config::desired;
 use crate::observe::log::OUTPUT;
+use crate::process::LONGEST_LINE;
+use crate::text;
 use crate::tunnel::{Event, Slot};
 
 /// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
@@ -96,9 +98,13 @@ impl Teller {
 
     /// Logs a line that the tunnel's process said, if the tunnel's share of the log has room for it; says whether it had.
     pub(super) fn output(&self, line: &str) -> bool {
-        let heard = self.shares.say(self.slot, line.len(), Instant::now());
+        let heard = self.shares.say(self.slot, Instant::now());
         match heard {
-            Heard::Logged => tell!(info, self.identity(), event = OUTPUT, "{line}"),
+            Heard::Logged => {
+                let line = text::excerpt(line, LONGEST_LINE);
+                self.shares.spend(self.slot, line.len());
+                tell!(info, self.identity(), event = OUTPUT, "{line}");
+            }
             Heard::Dropped => {}
             Heard::FirstDropped => {
                 let message =

@@ -1,6 +1,7 @@
 //! Whether the daemon hears of changes of its configuration: inotify's limits, and file systems that tell nothing.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Check, Finding, or_ok};
@@ -145,7 +146,13 @@ fn effective_uid(machine: &Machine, pid: u32) -> Option<u32> {
 fn instances_of(machine: &Machine, pid: u32) -> Option<Usage> {
     let mut usage = Usage::default();
     for entry in fs::read_dir(machine.path(format!("/proc/{pid}/fd"))).ok()?.flatten() {
-        if fs::read_link(entry.path()).is_ok_and(|target| target == Path::new("anon_inode:inotify")) {
+        let target = match fs::read_link(entry.path()) {
+            Ok(target) => target,
+            // Of a process in another user namespace the numbers are shown, and not what they lead to.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            Err(_) => continue,
+        };
+        if target == Path::new("anon_inode:inotify") {
             let number = entry.file_name();
             let info = machine.text(&format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy()));
             usage.instances += 1;

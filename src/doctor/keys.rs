@@ -319,7 +319,7 @@ mod tests {
 
     fn settings(lines: &[String]) -> Settings {
         let rest = ["pubkeyauthentication true".to_owned(), "identitiesonly yes".to_owned()];
-        Settings::from_lines(&[lines, &rest].concat())
+        Settings::from_lines([lines, &rest].concat())
     }
 
     /// A key with this mode, of this user.
@@ -376,7 +376,7 @@ mod tests {
         let mut agent = ours();
         agent.has_agent = true;
         let lines = ["pubkeyauthentication true", "identitiesonly no", "identityfile /nonexistent/key"];
-        let settings = Settings::from_lines(&lines.map(str::to_owned));
+        let settings = Settings::from_lines(lines);
         let found = identities(&settings, None, &agent, &BTreeSet::new()).unwrap();
         assert_eq!((found[0].1.clone(), found[0].2), (Trouble::Missing, Level::Warning));
         assert_eq!(identities(&settings, None, &ours(), &BTreeSet::new()).unwrap()[0].2, Level::Error);

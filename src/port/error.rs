@@ -33,11 +33,8 @@ pub enum PortError {
     /// This machine does not have the address.
     #[error("{0}: no interface of this machine has the address; `ip addr` lists those it has")]
     AddressNotAvailable(Endpoint),
-    /// The port is privileged, and this process may not bind it.
-    #[error(
-        "{0}: ports under 1024 need a capability: add `AmbientCapabilities=CAP_NET_BIND_SERVICE` to the systemd unit, \
-         or run `sysctl net.ipv4.ip_unprivileged_port_start={port}`", port = .0.port()
-    )]
+    /// This process may not bind the port.
+    #[error("{0}: {hint}", hint = permission_hint(.0.port()))]
     PermissionDenied(Endpoint),
     /// The trial bind failed for a reason that says nothing about who holds the endpoint.
     #[error("{endpoint}: trial bind: {source}")]
@@ -53,5 +50,22 @@ impl PortError {
     /// What makes an error of the netlink socket out of an operation's failure.
     pub(super) fn netlink(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Netlink { operation, source }
+    }
+}
+
+/// The first port that needs no privilege, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+fn permission_hint(port: u16) -> String {
+    if port < FIRST_UNPRIVILEGED {
+        format!(
+            "ports under 1024 need a capability: add `AmbientCapabilities=CAP_NET_BIND_SERVICE` to the systemd unit, or run \
+             `sysctl net.ipv4.ip_unprivileged_port_start={port}`"
+        )
+    } else {
+        format!(
+            "portward may not bind this port: a security module forbids it (SELinux, AppArmor; `journalctl -k -g denied` \
+             shows that), or `sysctl net.ipv4.ip_unprivileged_port_start` is above {port}"
+        )
     }
 }

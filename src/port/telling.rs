@@ -70,11 +70,12 @@ impl Telling {
     }
 }
 
-/// Wake-ups for holders whose end sends no destroy event.
+/// Wake-ups for holders that can let go without a destroy event.
 ///
 /// A socket that the kernel has made for itself sends none: that of a VXLAN or WireGuard device, of an NFS or iSCSI server.
-/// Many go with a network link, and rtnetlink tells of that. Of the others nothing tells anybody, and the kernel is asked
-/// after waits that double up to a minute; so it is for those only that are known to have no process.
+/// Many go with a network link, and rtnetlink tells of that. A connection may let go of a port that the kernel has chosen for
+/// it and live on: when its peer resets it, or when it is disconnected. Of that, and of the kernel's other sockets, nothing
+/// tells anybody, so the kernel is asked after waits that double up to a minute.
 #[derive(Debug, Default)]
 pub(super) struct Silent {
     network: Option<NetworkChanges>,
@@ -84,22 +85,26 @@ pub(super) struct Silent {
 impl Silent {
     /// What these holders need. Panics outside a tokio runtime.
     pub(super) fn of(occupants: &[Occupant]) -> Self {
-        let is_unowned = |occupant: &Occupant| match occupant.kind {
-            OccupantKind::Unexplained => true,
-            OccupantKind::Listener | OccupantKind::Bound | OccupantKind::Connection => {
+        let is_untold = |occupant: &Occupant| match occupant.kind {
+            OccupantKind::Connection | OccupantKind::Unexplained => true,
+            OccupantKind::Listener | OccupantKind::Bound => {
                 occupant.holder.as_ref().is_some_and(|holder| holder.unowned)
             }
             OccupantKind::TimeWait | OccupantKind::NoAddress => false,
         };
         // A process that may not be seen may be none. It costs nothing to listen for links; to ask would.
-        let may_go_with_a_link = |occupant: &Occupant| {
-            is_unowned(occupant) || occupant.is_hidden() || occupant.kind == OccupantKind::NoAddress
+        let may_go_with_a_link = |occupant: &Occupant| match occupant.kind {
+            OccupantKind::Unexplained | OccupantKind::NoAddress => true,
+            OccupantKind::Listener | OccupantKind::Bound => {
+                occupant.holder.as_ref().is_some_and(|holder| holder.unowned || holder.is_hidden())
+            }
+            OccupantKind::Connection | OccupantKind::TimeWait => false,
         };
         let network = occupants.iter().any(may_go_with_a_link).then(NetworkChanges::subscribe);
         let network = network.and_then(|network| {
             network.inspect_err(|error| tracing::debug!(%error, "changes of the network are not told")).ok()
         });
-        let next_look = occupants.iter().any(is_unowned).then_some(FIRST_LOOK);
+        let next_look = occupants.iter().any(is_untold).then_some(FIRST_LOOK);
         Self { network, next_look }
     }
 

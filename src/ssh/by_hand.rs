@@ -42,7 +42,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::desired::Forward;
+    use crate::config::desired::{Environment, Forward};
 
     #[test]
     fn the_line_has_the_settings_of_the_tunnel_and_a_shell_takes_it() {
@@ -53,7 +53,7 @@ mod tests {
             config_file: Some("/my config".into()),
             identity_file: Some("/keys/it's".into()),
             options: [("Port".to_owned(), "2222".to_owned())].into(),
-            env: Default::default(),
+            env: Environment::default(),
             connect_timeout: Duration::from_secs(1),
         };
         assert_eq!(

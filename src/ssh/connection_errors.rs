@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::desired::{Forward, SshTunnel};
+use crate::text;
 
 /// The most that is kept of what ssh, and the server through it, says, in characters.
 const LONGEST_REASON: usize = 200;
@@ -61,10 +62,13 @@ impl ConnectionError {
     /// `connect_to db: unknown host (Name or service not known)`.
     pub fn of_line(line: &str) -> Option<Self> {
         let line = line.trim_end();
-        let new =
-            |kind, reason: &str| Some(Self { kind, reason: reason.chars().take(LONGEST_REASON).collect() });
+        let new = |kind, reason: &str| {
+            Some(Self { kind, reason: text::excerpt(reason, LONGEST_REASON).into_owned() })
+        };
         if let Some(rest) = line.strip_prefix("channel ") {
-            let (number, reason) = rest.split_once(": open failed: ")?;
+            // The server may give no reason.
+            let (number, reason) = rest.split_once(": open failed:")?;
+            let reason = reason.trim_start();
             if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) {
                 return None;
             }

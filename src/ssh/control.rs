@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::unistd::mkdtemp;
 use notify::event::{CreateKind, EventKind, ModifyKind};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -173,11 +174,26 @@ impl ControlDirectory {
 
     fn make_again(&self, is_locked: bool) -> Result<Place, ControlError> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
-            Ok(()) => {}
-            Err(error) if is_locked && error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("make", &self.path, error)),
+            Ok(()) => Place::at(&self.path),
+            Err(error) if is_locked && error.kind() == io::ErrorKind::AlreadyExists => {
+                let place = Place::at(&self.path)?;
+                self.remove_dead_sockets()?;
+                Ok(place)
+            }
+            Err(error) => Err(failed("make", &self.path, error)),
         }
-        Place::at(&self.path)
+    }
+
+    /// Sockets whose ssh ended while something was mounted over the directory, say, are nobody's to remove but ours. Those of
+    /// masters that run stay.
+    fn remove_dead_sockets(&self) -> Result<(), ControlError> {
+        for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
+            let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
+            if try_connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                fs::remove_file(&path).map_err(|source| failed("clear", &self.path, source))?;
+            }
+        }
+        Ok(())
     }
 
     fn enter(&mut self, place: Place) {
@@ -239,6 +255,12 @@ impl Drop for ControlDirectory {
             let _ = fs::remove_dir(path);
         }
     }
+}
+
+/// Does not wait for a listener that is slow to accept.
+fn try_connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// A directory of ours alone among the temporary files, where a socket's path still fits.
@@ -418,8 +440,13 @@ mod tests {
         drop(other);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        let (dead, alive) = (path.join("1-90"), path.join("1-91"));
+        drop(UnixListener::bind(&dead).unwrap());
+        let _master = UnixListener::bind(&alive).unwrap();
         assert!(control.restore(false).is_err(), "it may belong to a daemon that runs");
         control.restore(true).unwrap();
+        assert!(!dead.exists() && alive.exists());
+        fs::remove_file(&alive).unwrap();
         assert!(private.exists(), "a socket is in there");
         let (later, _made) = control.socket("1-2");
         assert_eq!(later.path(), path.join("1-2"));

@@ -5,11 +5,14 @@
 //! other tunnels and the user's sessions come to depend on. So where `ssh -G` shows that this would happen, ssh is given a
 //! ProxyCommand that says the same with the options that prevent it. A master that the user has already is used.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::plan::ask;
 use super::settings::Settings;
+use crate::config::desired::SshTunnel;
+use crate::config::environment::Environment;
+use crate::shell;
 
 /// Hosts on the way; ssh itself has no limit.
 const LONGEST_CHAIN: u8 = 8;
@@ -25,23 +28,23 @@ struct Hop {
     arguments: String,
     /// Its arguments when it is asked; `None` if only a shell could tell them.
     question: Option<Command>,
+    /// Its -F, which it hands on to the ssh before it.
+    config_file: Option<PathBuf>,
     /// What its arguments are when it is given a ProxyCommand: without -J.
     arguments_behind_proxy: String,
 }
 
-/// The ProxyCommand that ssh needs instead of its own; `None` if it may have its own. `program` and `config_file` are those
-/// of the ssh whose settings these are.
-pub(super) async fn contained(
-    program: &Path,
-    config_file: Option<&Path>,
-    settings: &Settings,
-) -> Option<String> {
-    contained_within(program, config_file, settings, LONGEST_CHAIN).await
+/// The ProxyCommand that the tunnel's ssh, whose settings these are, needs instead of its own; `None` if it may have its own.
+pub(super) async fn contained(tunnel: &SshTunnel, settings: &Settings) -> Option<String> {
+    let config_file = tunnel.config_file.as_deref();
+    contained_within(&tunnel.program, config_file, &tunnel.env, settings, LONGEST_CHAIN).await
 }
 
+/// As [`contained`], for any ssh on the way: `program` with `-F config_file`.
 async fn contained_within(
     program: &Path,
     config_file: Option<&Path>,
+    env: &Environment,
     settings: &Settings,
     hops_left: u8,
 ) -> Option<String> {
@@ -51,10 +54,12 @@ async fn contained_within(
     };
     let hops_left = hops_left.checked_sub(1)?;
     let (known, behind) = match hop.question {
-        Some(question) => {
+        Some(mut question) => {
+            question.envs(env.iter());
             let program = question.get_program().to_owned();
             let settings = ask(question).await?;
-            let further = contained_within(Path::new(&program), config_file, &settings, hops_left);
+            let config_file = hop.config_file.as_deref();
+            let further = contained_within(Path::new(&program), config_file, env, &settings, hops_left);
             let behind = Box::pin(further).await;
             if behind.is_none()
                 && !settings.is_on("controlmaster")
@@ -108,6 +113,7 @@ impl Hop {
             program: word(program.to_str()?),
             arguments: text(&[&options, &through]),
             question: Some(question),
+            config_file: config_file.map(Path::to_owned),
             arguments_behind_proxy: text(&[&options]),
         })
     }
@@ -117,18 +123,50 @@ impl Hop {
         let text = settings.one("proxycommand").trim();
         let command = text.strip_prefix("exec ").unwrap_or(text).trim_start();
         let (program, arguments) = command.split_once(' ')?;
-        if program != "ssh" && !(program.ends_with("/ssh") && is_plain(program)) {
+        if program != "ssh" && !(program.ends_with("/ssh") && shell::word(program) == program) {
             return None;
         }
-        let question = words(arguments, settings).map(|words| {
+        let words = words(arguments, settings);
+        let config_file = words.as_deref().map(config_file_of);
+        let question = words.filter(|_| config_file != Some(ConfigFile::Unclear)).map(|words| {
             let mut question = Command::new(program);
             question.arg("-G").args(words);
             question
         });
+        let config_file = match config_file {
+            Some(ConfigFile::Given(file)) => Some(file),
+            Some(ConfigFile::Default | ConfigFile::Unclear) | None => None,
+        };
         let arguments = format!(" {arguments}");
         let arguments_behind_proxy = arguments.clone();
-        Some(Self { program: program.to_owned(), arguments, question, arguments_behind_proxy })
+        Some(Self { program: program.to_owned(), arguments, question, config_file, arguments_behind_proxy })
     }
+}
+
+/// The -F among an ssh's arguments.
+#[derive(Debug, PartialEq, Eq)]
+enum ConfigFile {
+    Default,
+    Given(PathBuf),
+    /// It may be there behind other options, in the same word.
+    Unclear,
+}
+
+fn config_file_of(words: &[String]) -> ConfigFile {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.strip_prefix("-F") {
+            Some("") => {
+                return words.next().map_or(ConfigFile::Unclear, |file| ConfigFile::Given(file.into()));
+            }
+            Some(file) => return ConfigFile::Given(file.into()),
+            None if word.starts_with('-') && !word.starts_with("-o") && word.contains('F') => {
+                return ConfigFile::Unclear;
+            }
+            None => {}
+        }
+    }
+    ConfigFile::Default
 }
 
 /// The words of a ProxyCommand with ssh's tokens filled in; `None` if they hold what a shell would do something with.
@@ -168,20 +206,15 @@ fn words(text: &str, settings: &Settings) -> Option<Vec<String>> {
     quote.is_none().then_some(words)
 }
 
-fn is_plain(text: &str) -> bool {
-    !text.is_empty()
-        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-./:@+=,".contains(letter))
-}
-
 /// A text as one word of a ProxyCommand: neither ssh nor the shell changes anything in it.
 fn word(text: &str) -> String {
-    let text = text.replace('%', "%%");
-    if is_plain(&text) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    shell::word(&text.replace('%', "%%"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::desired::Work;
 
     fn settings(lines: &[&str]) -> Settings {
         Settings::from_lines(lines)
@@ -236,17 +269,39 @@ mod tests {
         assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
     }
 
+    #[test]
+    fn a_hop_hands_on_its_own_configuration_file() {
+        let of = |text: &str| {
+            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            config_file_of(&words)
+        };
+        assert_eq!(of("-W h:22 j"), ConfigFile::Default);
+        assert_eq!(of("-oForwardAgent=no -F /a j"), ConfigFile::Given("/a".into()));
+        assert_eq!(of("-F/a j"), ConfigFile::Given("/a".into()));
+        assert_eq!(of("-qF /a j"), ConfigFile::Unclear);
+    }
+
     #[tokio::test]
     async fn every_ssh_of_a_chain_is_contained_if_one_would_stay() {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("a config");
-        let text = "Host b\n ProxyJump a\nHost a\n ControlMaster auto\n ControlPersist 1m\n ControlPath /x\nHost plain\n";
+        let text = "Host b\n ProxyJump a\nHost a\n ControlMaster auto\n ControlPersist 1m\n ControlPath /x\nHost plain\n\
+                    Match originalhost marked exec \"test x$MARK = xyes\"\n ControlMaster auto\n";
         std::fs::write(&config, text).unwrap();
-        let contained = async |line: &str| {
-            contained(Path::new("ssh"), Some(&config), &settings(&["hostname db", "port 22", line])).await
-        };
+        let text = format!(
+            "tunnels: [{{remote_host: db, remote_port: 1, local_port: 2, env: {{MARK: 'yes'}}, ssh: {{config_file: '{}'}}}}]",
+            config.display()
+        );
+        let desired = crate::config::parse(&text, Path::new("/etc/c.yaml")).unwrap();
+        let Work::Ssh(tunnel) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
+        let contained =
+            async |line: &str| contained(tunnel, &settings(&["hostname db", "port 22", line])).await;
         assert_eq!(contained("proxyjump plain").await, None);
         assert_eq!(contained("loglevel INFO").await, None);
+        assert!(
+            contained("proxyjump marked").await.is_some(),
+            "a hop is asked with the tunnel's environment"
+        );
         for chain in ["proxyjump b", "proxyjump a,plain"] {
             let command = contained(chain).await.unwrap();
             assert_eq!(command.matches("ControlMaster=no").count(), 2, "{chain}: {command}");

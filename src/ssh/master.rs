@@ -121,7 +121,7 @@ mod tests {
             config_file: None,
             identity_file: Some("/keys/100%/id".into()),
             options: [("LogLevel".to_owned(), "ERROR".to_owned())].into(),
-            env: Default::default(),
+            env: crate::config::environment::Environment::default(),
             connect_timeout: Duration::from_secs(1),
         };
         let given = |lines: &[&str], tunnel: &SshTunnel| {

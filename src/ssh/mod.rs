@@ -8,12 +8,11 @@ mod failure;
 mod forward;
 mod jump;
 mod master;
-mod progress;
-
-pub use by_hand::{accepting_line, line};
 mod plan;
+mod progress;
 mod settings;
 
+pub use by_hand::{accepting_line, line};
 pub use connection_errors::{ConnectionError, ConnectionErrorKind};
 pub use control::{ControlDirectory, ControlError, ControlSocket, SocketMade};
 pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};

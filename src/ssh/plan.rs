@@ -44,8 +44,7 @@ impl Plan {
     pub async fn make(tunnel: &SshTunnel) -> Self {
         let plan = async {
             let settings = ask(question(tunnel)).await?;
-            let proxy_command =
-                jump::contained(&tunnel.program, tunnel.config_file.as_deref(), &settings).await;
+            let proxy_command = jump::contained(tunnel, &settings).await;
             Some(Self::new(settings, proxy_command))
         };
         timeout(PATIENCE, plan).await.ok().flatten().unwrap_or_default()

@@ -1,5 +1,6 @@
 //! The log against a real journal: what arrives, and what happens when the journal does not read.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::Arc;
@@ -99,8 +100,11 @@ fn flooding_commands_leave_the_journal_the_lines_of_portward_and_of_the_others()
         fs::write(CONFIG, config).unwrap();
         let mut journal = Follower::of("portward.service");
         run("systemctl", &["start", "portward.service"]);
-        for tunnel in ["flood0", "flood11", "database", "quiet"] {
-            journal.wait_up(tunnel);
+        let mut coming: BTreeSet<String> = (0..FLOODS).map(|index| format!("flood{index}")).collect();
+        coming.extend(["database".to_owned(), "quiet".to_owned()]);
+        while !coming.is_empty() {
+            let up = journal.wait(|entry| entry.has("STATE", "up"));
+            coming.remove(up.field("TUNNEL").unwrap());
         }
         for _ in 0..3 {
             for tunnel in ["database", "quiet"] {
@@ -108,7 +112,6 @@ fn flooding_commands_leave_the_journal_the_lines_of_portward_and_of_the_others()
                 journal.wait_up(tunnel);
             }
         }
-        run("portward", &["stop"]);
         run("systemctl", &["stop", "portward.service"]);
 
         let of = |tunnel: &str, event: &str| {

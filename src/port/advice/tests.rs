@@ -1,3 +1,5 @@
+use super::super::holder::cgroup;
+use super::super::{Holder, Kinship};
 use super::*;
 
 const ID: &str = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";

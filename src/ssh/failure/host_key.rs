@@ -7,6 +7,7 @@ use super::cause::Cause;
 use crate::config::desired::SshTunnel;
 use crate::shell::word;
 use crate::ssh::by_hand::{accepting_line, user};
+use crate::text;
 
 /// The line of ssh's that says most, and the next step.
 pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &SshTunnel) -> (&'end str, String) {
@@ -77,8 +78,8 @@ fn changed(name: &str, place: Option<&str>, fingerprint: Option<&str>, tunnel: &
         Some((file, line)) => format!(
             "{ask}; only then remove the old key, which is in line {line}, as user {}: `ssh-keygen -f {} -R {}`, and {accept}",
             owner(file),
-            word(file),
-            word(name)
+            word(&text::line(file)),
+            word(&text::line(name))
         ),
         // From KnownHostsCommand, say.
         None => format!("{ask}; only then replace the old key where ssh finds it, or {accept}"),

@@ -27,8 +27,8 @@ use crate::tunnel::{Failure, FailureKind};
 /// The status that ssh itself exits with on an error of its own (ssh(1), EXIT STATUS).
 const SSH_ERROR: i32 = 255;
 
-/// Characters of a line that are quoted.
-const QUOTE_LENGTH: usize = 300;
+/// Bytes of a line that are quoted: a link to log in by may have some hundred.
+const QUOTE_LENGTH: usize = 600;
 
 /// Ends of lines about a configuration file that say nothing against the file: they pass by themselves.
 const PASSING: [&str; 4] =
@@ -251,13 +251,7 @@ fn try_by_hand(tunnel: &SshTunnel) -> String {
 
 /// A line of somebody else's, bounded and harmless.
 pub fn quote(line: &str) -> String {
-    let line = line.trim().trim_end_matches('.');
-    let mut quoted = text::line(line).into_owned();
-    if let Some((end, _)) = quoted.char_indices().nth(QUOTE_LENGTH) {
-        quoted.truncate(end);
-        quoted.push('\u{2026}');
-    }
-    quoted
+    text::excerpt(line.trim().trim_end_matches('.'), QUOTE_LENGTH).into_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::desired::Forward;
+use crate::config::desired::{Environment, Forward};
 use crate::tunnel::Retry;
 
 pub(super) fn tunnel() -> SshTunnel {
@@ -15,7 +15,7 @@ pub(super) fn tunnel() -> SshTunnel {
         config_file: Some("/etc/portward/ssh config".into()),
         identity_file: None,
         options: [("Port".to_owned(), "2222".to_owned())].into(),
-        env: Default::default(),
+        env: Environment::default(),
         connect_timeout: Duration::from_secs(10),
     }
 }
