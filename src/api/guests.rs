@@ -85,6 +85,12 @@ impl Guests {
 
     /// Waits until there is a place, or somebody who can be asked to leave. Cancel-safe.
     pub(super) async fn room(&self) {
+        if self.lock().len() >= self.places {
+            // A request that came with its connection is read before that counts as a visit: once round to see that it came,
+            // once to read it.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        }
         while !self.has_room() {
             self.changed.notified().await;
         }
