@@ -15,7 +15,7 @@ use std::fs;
 use integration_tests::{Daemon, Lab};
 use portward::tunnel::StateName;
 
-const NUMBERS: [usize; 4] = [500, 1000, 2000, 4000];
+const NUMBERS: [u16; 4] = [500, 1000, 2000, 4000];
 /// Below the ephemeral range there is room for all of them.
 const FIRST_PORT: u16 = 10_000;
 /// Ticks of /proc/PID/stat (USER_HZ), as milliseconds for one.

@@ -130,8 +130,8 @@ async fn the_server_of_a_wrapper_that_dies_has_the_grace_and_is_waited_for() {
     daemon.wait_failure(mark, "relay", FailureKind::Killed).await;
     daemon.wait_status(mark, "relay", "up anew", |now| now.state == StateName::Up && now.pid != up.pid).await;
     stop_leaves_nothing(&lab, &daemon, "relay").await;
-    let noted = fs::read_to_string(&notes).unwrap();
-    assert_eq!(noted, "started\nfinished\nstarted\nfinished\n", "the new server waits for the old one's end");
+    let said = fs::read_to_string(&notes).unwrap();
+    assert_eq!(said, "started\nfinished\nstarted\nfinished\n", "the new server waits for the old one's end");
 }
 
 /// Up with the process in the background, which is restarted when it dies and ends with the tunnel.
@@ -311,9 +311,7 @@ async fn a_tunnel_whose_ssh_is_stopped_says_so_and_is_kept_if_it_goes_on() {
 
     // A process that is stopped takes SIGTERM all the same.
     stop_signal(up.pid.unwrap());
-    let asked = std::time::Instant::now();
     stop_leaves_nothing(&lab, &daemon, "web").await;
-    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
