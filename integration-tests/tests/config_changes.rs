@@ -153,6 +153,8 @@ async fn every_way_to_write_the_file_is_noticed() {
 async fn reading_the_file_and_mounting_elsewhere_make_no_reload() {
     let lab = Lab::new();
     let daemon = Daemon::start(&lab, &tunnel("first")).await;
+    // The one of the start.
+    daemon.wait_log(0, "of the start", |line| line.has("event", "reload")).await;
     let mark = daemon.log().mark();
     for _ in 0..50 {
         fs::read(lab.config_path()).unwrap();
