@@ -11,19 +11,24 @@ use tokio::time::Instant;
 
 /// Of how much time one part may be spent: a fiftieth is 2 % of one core.
 const SHARE: u32 = 50;
+/// So many times in a row may be asked at once after a while of quiet, whatever one time costs: a query takes 20 microseconds
+/// where somebody listens, and milliseconds where all sockets must be looked at.
+const BURST: u32 = 8;
 
 /// An account of processor time.
 #[derive(Debug)]
 pub(super) struct Pace {
     terms: Terms,
-    /// When the account will be balanced, if nothing more is spent; it is overdrawn until then.
-    balanced: Instant,
+    /// When the account will be balanced, if nothing more is spent; it is overdrawn until then. `None` before the first time.
+    balanced: Option<Instant>,
+    /// The most that was spent at a time.
+    dearest: Duration,
 }
 
 /// How an account is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
-    /// What can be saved up.
+    /// What can be saved up at least; else it is [`BURST`] times what is spent.
     pub(super) savings: Duration,
     /// The longest rest, whatever was spent.
     pub(super) longest_rest: Duration,
@@ -41,24 +46,24 @@ impl Terms {
 
 impl Pace {
     /// An account with all that can be saved up.
-    pub(super) fn new(terms: Terms, now: Instant) -> Self {
-        Self { terms, balanced: saved_up(terms, now) }
+    pub(super) fn new(terms: Terms) -> Self {
+        Self { terms, balanced: None, dearest: Duration::ZERO }
     }
 
     /// `cost` of processor time has been spent.
     pub(super) fn spend(&mut self, cost: Duration, now: Instant) {
-        let balanced = self.balanced.max(saved_up(self.terms, now)) + cost * SHARE;
-        self.balanced = balanced.min(now + self.terms.longest_rest);
+        self.dearest = self.dearest.max(cost);
+        let savings = self.terms.savings.max(self.dearest * BURST);
+        // In the first seconds of a machine nothing can have been saved up.
+        let saved_up = now.checked_sub(savings * SHARE).unwrap_or(now);
+        let balanced = self.balanced.map_or(saved_up, |balanced| balanced.max(saved_up)) + cost * SHARE;
+        self.balanced = Some(balanced.min(now + self.terms.longest_rest));
     }
 
     /// Until when to rest; `None` when the next query may be made at once.
     pub(super) fn rest(&self, now: Instant) -> Option<Instant> {
-        (self.balanced > now).then_some(self.balanced)
+        self.balanced.filter(|balanced| *balanced > now)
     }
-}
-
-fn saved_up(terms: Terms, now: Instant) -> Instant {
-    now.checked_sub(terms.savings * SHARE).unwrap_or(now)
 }
 
 /// The processor time that `work` took on this thread, beside its result. How long others kept the processor does not count.
@@ -93,7 +98,7 @@ mod tests {
     #[test]
     fn a_port_that_never_rests_costs_a_fiftieth_of_the_time() {
         let start = Instant::now();
-        let queries = busy(&mut Pace::new(Terms::QUERIES, start), start, Duration::from_secs(10), QUERY);
+        let queries = busy(&mut Pace::new(Terms::QUERIES), start, Duration::from_secs(10), QUERY);
         let most = (Duration::from_secs(10) / SHARE + Terms::QUERIES.savings).div_duration_f64(QUERY);
         assert!(f64::from(queries) < most + 1.0, "{queries} of {most}");
     }
@@ -101,7 +106,7 @@ mod tests {
     #[test]
     fn a_quiet_port_is_asked_about_at_once() {
         let start = Instant::now();
-        let mut pace = Pace::new(Terms::QUERIES, start);
+        let mut pace = Pace::new(Terms::QUERIES);
         for query in 0..40 {
             let now = start + QUERY * query;
             assert_eq!(pace.rest(now), None, "query {query} of a burst");
@@ -113,10 +118,29 @@ mod tests {
     }
 
     #[test]
+    fn queries_that_cost_much_are_made_at_once_as_well_after_quiet() {
+        let mut now = Instant::now();
+        let dear = Duration::from_millis(10);
+        let mut pace = Pace::new(Terms::QUERIES);
+        for after in [Duration::ZERO, dear * BURST * SHARE] {
+            now += after;
+            for query in 0..BURST {
+                assert_eq!(pace.rest(now), None, "query {query} of a burst");
+                pace.spend(dear, now);
+                pace.spend(Duration::from_micros(5), now);
+            }
+            assert!(pace.rest(now).is_some());
+            now += Terms::QUERIES.longest_rest;
+        }
+    }
+
+    #[test]
     fn a_rest_is_bounded_whatever_a_query_costs() {
         let now = Instant::now();
-        let mut pace = Pace::new(Terms::QUERIES, now);
-        pace.spend(Duration::from_secs(10), now);
+        let mut pace = Pace::new(Terms::QUERIES);
+        for _ in 0..2 * BURST {
+            pace.spend(Duration::from_secs(10), now);
+        }
         assert_eq!(pace.rest(now), Some(now + Terms::QUERIES.longest_rest));
     }
 

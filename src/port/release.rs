@@ -38,7 +38,7 @@ impl Ports {
         let mut known = Vec::new();
         let mut telling = Telling::new();
         let mut silent = Silent::default();
-        let mut pace = Pace::new(Terms::QUERIES, Instant::now());
+        let mut pace = Pace::new(Terms::QUERIES);
         loop {
             let (obstacles, cost) = pace::timed(|| self.in_the_way(&endpoints));
             let (obstacles, read) = (obstacles?, Instant::now());

@@ -26,7 +26,7 @@ pub(super) struct Telling {
 
 impl Telling {
     pub(super) fn new() -> Self {
-        Self { next: None, running: None, pace: Pace::new(Terms::PROCESSES, Instant::now()) }
+        Self { next: None, running: None, pace: Pace::new(Terms::PROCESSES) }
     }
 
     /// Wants to know who these are, and no others any more.
