@@ -97,7 +97,7 @@ async fn thirty_commands_that_say_megabytes_of_escapes_take_little_memory_and_li
     let bytes: usize = log.iter().map(|line| line.raw.len() + 1).sum();
     println!("30 x 4 MB of ESC: peak memory {memory} KiB, log {bytes} bytes");
     assert!(memory < 100 * 1024, "{memory} KiB");
-    assert!(bytes < 2 * 1024 * 1024, "{bytes} bytes of log");
+    assert!(bytes < 4 * 1024 * 1024, "{bytes} bytes of log");
     for index in 0..COMMANDS {
         let name = format!("t{index}");
         let pieces = 4_000_000_u64.div_ceil(4096);
@@ -176,6 +176,7 @@ async fn an_endless_flood_leaves_the_others_their_log_and_their_time() {
     println!(
         "beside a flood: restarts {restarts:?}; {used:?} of processor in {wall:?}; {flood} lines of it logged"
     );
+    assert!(used < wall / 2, "{used:?} of processor in {wall:?}");
     assert!(flood as u64 <= 100 * (wall.as_secs() + 1) + 250, "{flood} lines in {wall:?}");
     assert!(peak_memory(&daemon) < 100 * 1024, "{} KiB", peak_memory(&daemon));
 

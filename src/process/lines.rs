@@ -1,9 +1,11 @@
 //! What a child says, line by line.
 //!
 //! Everything is read, however much it is, because a child that waits for its output to be read does not serve its port. But
-//! all children together are read at a bounded pace: one that writes faster than that waits for some milliseconds at a time.
+//! reading all children takes a bounded part of the time: one that writes faster waits for some milliseconds at a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -17,12 +19,9 @@ pub const LONGEST_LINE: usize = 4096;
 /// Bytes that are read in one go.
 const CHUNK: usize = 8 * 1024;
 
-/// Bytes read for all children. To count and to throw away 64 MiB takes a tenth of a second (measured), so that the event loop
-/// has the rest.
-const PACE: Rate = Rate { burst: 1024.0 * 1024.0, per_second: 64.0 * 1024.0 * 1024.0 };
-
-/// A line costs as much time as this many bytes (measured).
-const LINE_COST: usize = 128;
+/// Seconds that reading all children may take at once, and in each second: the event loop has the rest of the thread. To read
+/// all children of a machine that logs as it should takes far less.
+const PACE: Rate = Rate { burst: 0.1, per_second: 0.25 };
 
 /// The pace at which all children that have a clone of this are read.
 #[derive(Debug, Clone)]
@@ -35,19 +34,38 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Pays for what was read; returns how long to wait before the next read.
-    fn pay(&self, bytes: usize, lines: usize) -> Duration {
-        let cost = u32::try_from(bytes + lines * LINE_COST).unwrap_or(u32::MAX);
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reading has taken this long.
+    fn spend(&self, taken: Duration) {
+        self.lock().spend(taken.as_secs_f64());
+    }
+
+    /// How long to wait before the next read.
+    fn debt(&self) -> Duration {
+        let mut bucket = self.lock();
         bucket.refill(PACE, Instant::now());
-        bucket.spend(f64::from(cost));
         bucket.debt(PACE)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bucket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Reads `pipe` to its end and hands over each line, without its line end, no longer than [`LONGEST_LINE`]. It is not safe to
 /// show yet: most lines of a flood are never shown, and making them safe takes longer than reading them.
-pub async fn read_lines(mut pipe: impl AsyncRead + Unpin, pace: &Pace, mut each: impl FnMut(String)) {
+pub async fn read_lines(pipe: impl AsyncRead + Unpin, pace: &Pace, each: impl FnMut(String)) {
+    let mut reading = pin!(read_all(pipe, pace, each));
+    poll_fn(|context| {
+        let start = Instant::now();
+        let polled = reading.as_mut().poll(context);
+        pace.spend(start.elapsed());
+        polled
+    })
+    .await;
+}
+
+/// Takes one chunk each time that it is polled: a child that says a lot must not keep the others from being heard.
+async fn read_all(mut pipe: impl AsyncRead + Unpin, pace: &Pace, mut each: impl FnMut(String)) {
     let mut chunk = vec![0; CHUNK];
     let mut line = Vec::new();
     loop {
@@ -56,7 +74,6 @@ pub async fn read_lines(mut pipe: impl AsyncRead + Unpin, pace: &Pace, mut each:
         if read == 0 {
             return hand_over(&line, &mut each);
         }
-        let mut lines = 0;
         let mut rest = &chunk[..read];
         while !rest.is_empty() {
             let fitting = &rest[..rest.len().min(LONGEST_LINE - line.len())];
@@ -67,14 +84,11 @@ pub async fn read_lines(mut pipe: impl AsyncRead + Unpin, pace: &Pace, mut each:
                 let whole = whole_characters(&line);
                 hand_over(&line[..whole], &mut each);
                 line.drain(..whole);
-                lines += 1;
             }
         }
-        let debt = pace.pay(read, lines);
-        if debt.is_zero() {
-            // A child that says a lot must not keep the others from being heard.
-            tokio::task::yield_now().await;
-        } else {
+        tokio::task::yield_now().await;
+        let debt = pace.debt();
+        if !debt.is_zero() {
             sleep(debt).await;
         }
     }
@@ -132,14 +146,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn children_are_read_at_a_bounded_pace_together() {
-        let start = Instant::now();
+    async fn all_children_wait_when_reading_took_more_than_its_part() {
         let pace = Pace::default();
-        let flood = vec![b'x'; 33 * 1024 * 1024];
-        let read = || read_lines(&flood[..], &pace, drop);
+        pace.spend(Duration::from_secs(1));
+        let start = Instant::now();
+        let read = || async { read_lines(&b"said"[..], &pace.clone(), drop).await };
         tokio::join!(read(), read());
         let took = start.elapsed();
-        // 66 MiB and some lines' costs, less the burst.
-        assert!((Duration::from_millis(1015)..Duration::from_millis(1200)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(3600)..Duration::from_millis(3610)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn the_time_that_lines_take_counts() {
+        let pace = Pace::default();
+        read_lines(&b"said"[..], &pace, |_| std::thread::sleep(Duration::from_millis(400))).await;
+        let debt = pace.debt();
+        assert!(debt > Duration::from_millis(500), "{debt:?}");
     }
 }
