@@ -47,9 +47,9 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool, needed: usize) -> Cow<'_, 
     let mut escaped = String::with_capacity(text.len() + 8);
     for letter in text.chars() {
         if is_harmless(letter) {
-            escaped.push(letter)
+            escaped.push(letter);
         } else {
-            escaped.extend(letter.escape_default())
+            escaped.extend(letter.escape_default());
         }
         if escaped.len() > needed {
             break;

@@ -15,23 +15,23 @@ use std::fs;
 use integration_tests::{Daemon, Lab};
 use portward::tunnel::StateName;
 
-const NUMBERS: [usize; 4] = [500, 1000, 2000, 4000];
+const NUMBERS: [u16; 4] = [500, 1000, 2000, 4000];
 /// Below the ephemeral range there is room for all of them.
-const FIRST_PORT: usize = 10_000;
+const FIRST_PORT: u16 = 10_000;
 /// Ticks of /proc/PID/stat (USER_HZ), as milliseconds for one.
 const TICK_MILLISECONDS: f64 = 10.0;
 const PHASES: [&str; 5] = ["start", "reload", "status", "restart", "stop"];
 
 /// The cost of each of [`PHASES`] in milliseconds of CPU, and of one tunnel in KiB.
 struct Cost {
-    tunnels: usize,
+    tunnels: u16,
     phases: [f64; PHASES.len()],
     kibibytes: f64,
 }
 
 fn main() {
     // cargo adds an option of its own.
-    let asked: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let asked: Vec<u16> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let numbers = if asked.is_empty() { NUMBERS.to_vec() } else { asked };
     let empty = in_a_lab(private_without_tunnels);
     let costs: Vec<Cost> =
@@ -54,7 +54,7 @@ async fn private_without_tunnels() -> f64 {
     private_kibibytes(daemon.pid())
 }
 
-async fn measure(tunnels: usize, empty: f64) -> Cost {
+async fn measure(tunnels: u16, empty: f64) -> Cost {
     let lab = Lab::new();
     let program = env!("CARGO_BIN_EXE_listening-process");
     let mut config = String::new();
@@ -70,7 +70,7 @@ async fn measure(tunnels: usize, empty: f64) -> Cost {
     all_up(&daemon, tunnels).await;
     let mut stopwatch = Stopwatch { pid: daemon.pid(), read: 0.0 };
     let start = stopwatch.lap();
-    let kibibytes = (private_kibibytes(daemon.pid()) - empty) / tunnels as f64;
+    let kibibytes = (private_kibibytes(daemon.pid()) - empty) / f64::from(tunnels);
 
     lab.write_config(&format!("{config}# the same\n"));
     let answer = daemon.post("/reload").await;
@@ -88,7 +88,7 @@ async fn measure(tunnels: usize, empty: f64) -> Cost {
     Cost { tunnels, phases: [start, reload, status, restart, stop], kibibytes }
 }
 
-async fn all_up(daemon: &Daemon<'_>, tunnels: usize) {
+async fn all_up(daemon: &Daemon<'_>, tunnels: u16) {
     for index in 0..tunnels {
         daemon.wait_state(&format!("t{index}"), StateName::Up).await;
     }
@@ -124,7 +124,9 @@ fn report(costs: &[Cost]) {
         "CPU time of the daemon in milliseconds (ratio to the line before), private memory of a tunnel in KiB:"
     );
     print!("{:>8}", "tunnels");
-    PHASES.iter().for_each(|phase| print!("{phase:>17}"));
+    for phase in PHASES {
+        print!("{phase:>17}");
+    }
     println!("{:>9}", "memory");
     for (index, cost) in costs.iter().enumerate() {
         print!("{:>8}", cost.tunnels);

@@ -5,12 +5,13 @@
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration_tests::{Answer, Daemon, Lab, Squatter, within_deadline};
 use portward::tunnel::StateName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 const TUNNELS: &str = "
   - {name: web, remote_host: server, remote_port: 8000, local_port: 9443, enabled: false}

@@ -289,12 +289,10 @@ async fn a_listener_of_a_child_is_the_commands_too() {
         message.starts_with("the command listens on TCP 127.0.0.1:8081 and not on TCP port 8080"),
         "{message}"
     );
-    // What this leaves behind is ended by hand: it is not the leader's group any more.
     let answer = daemon.post("/stop/wrapped?timeout=20s").await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    for process in lab.daemon_processes().iter().filter(|process| process.executable.ends_with("socat")) {
-        integration_tests::kill(process.pid, nix::sys::signal::Signal::SIGKILL);
-    }
+    let left: Vec<u32> = lab.daemon_processes().iter().map(|process| process.pid).collect();
+    assert_eq!(left, [daemon.pid()], "{:?}", lab.daemon_processes());
 }
 
 #[tokio::test]

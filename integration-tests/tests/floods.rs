@@ -5,11 +5,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine};
 use portward::text::is_unsafe;
 use portward::tunnel::StateName;
+use tokio::time::Instant;
 
 /// Listens on `port` and runs `said` before, `after` afterwards; then it waits.
 fn command(name: &str, port: u16, before: &str, after: &str) -> String {
@@ -170,7 +171,7 @@ async fn an_endless_flood_leaves_the_others_their_log_and_their_time() {
         }
     }
     tokio::time::sleep(Duration::from_secs(3).saturating_sub(start.elapsed())).await;
-    let (wall, used) = (start.elapsed(), processor_time(&daemon) - used);
+    let (wall, used) = (start.elapsed(), processor_time(&daemon).saturating_sub(used));
     let flood = daemon.log().since(logged).iter().filter(|line| is_output(line, "flood")).count();
     println!(
         "beside a flood: restarts {restarts:?}; {used:?} of processor in {wall:?}; {flood} lines of it logged"

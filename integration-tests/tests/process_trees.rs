@@ -130,8 +130,8 @@ async fn the_server_of_a_wrapper_that_dies_has_the_grace_and_is_waited_for() {
     daemon.wait_failure(mark, "relay", FailureKind::Killed).await;
     daemon.wait_status(mark, "relay", "up anew", |now| now.state == StateName::Up && now.pid != up.pid).await;
     stop_leaves_nothing(&lab, &daemon, "relay").await;
-    let noted = fs::read_to_string(&notes).unwrap();
-    assert_eq!(noted, "started\nfinished\nstarted\nfinished\n", "the new server waits for the old one's end");
+    let said = fs::read_to_string(&notes).unwrap();
+    assert_eq!(said, "started\nfinished\nstarted\nfinished\n", "the new server waits for the old one's end");
 }
 
 /// Up with the process in the background, which is restarted when it dies and ends with the tunnel.
@@ -189,6 +189,34 @@ async fn a_daemon_without_its_environment_is_known_by_its_listener() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_clears_its_environment_long_before_it_listens_is_waited_for() {
+    let lab = Lab::new();
+    // Another tunnel's process may be its parent as well.
+    let other = "  - {name: other, command: [socat, 'TCP-LISTEN:9444,bind=127.0.0.1,reuseaddr', STDOUT], local_port: 9444}\n";
+    let server = "import signal, socket, time\n\
+                  time.sleep(1)\n\
+                  listener = socket.create_server(('127.0.0.1', 9443))\n\
+                  signal.pause()\n";
+    fs::write(lab.path("server.py"), server).unwrap();
+    let file = lab.path("server.py").display().to_string();
+    let last = format!("os.execve('/usr/bin/python3', ['python3', '{file}'], {{}})");
+    let tunnels = python(&lab, &double_fork(&last), "    on_conflict: kill\n") + other;
+    let daemon = Daemon::start(&lab, &tunnels).await;
+    daemon.wait_state("other", StateName::Up).await;
+    let up = daemon.wait_state("relay", StateName::Up).await;
+    let starts = daemon.log().all();
+    let starts = starts.iter().filter(|line| line.has("event", "starting") && line.has("tunnel", "relay"));
+    assert_eq!(starts.count(), 1, "{}", daemon.report());
+    assert!(up.pid.is_some(), "{up:?}");
+    let mark = daemon.log().mark();
+    let answer = daemon.post("/stop/other?timeout=20s").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    daemon.wait_log(mark, "of the stop", |line| line.raw.contains("nothing of it is left")).await;
+    assert_eq!(daemon.status("relay").await.state, StateName::Up);
+    stop_leaves_nothing(&lab, &daemon, "relay").await;
+}
+
+#[tokio::test]
 async fn an_orphan_that_shows_nothing_of_its_origin_is_the_only_tunnels() {
     let lab = Lab::new();
     let script = format!("(env -i setsid sleep 1000 >/dev/null 2>&1 &) ; exec {SOCAT}");
@@ -239,7 +267,7 @@ async fn one_tunnels_process_is_spared_by_the_other_one() {
     daemon.post("/start/other?timeout=1s").await;
     let waiting = daemon.wait_failure(0, "other", FailureKind::LocalPortHeld).await;
     let message = waiting.last_error.unwrap().message;
-    assert!(message.contains("a process of a tunnel of portward"), "{message}");
+    assert!(message.contains("another tunnel of portward"), "{message}");
     assert_eq!(daemon.status("relay").await.state, StateName::Up);
     daemon.post("/stop/other?timeout=5s").await;
     stop_leaves_nothing(&lab, &daemon, "relay").await;
@@ -283,9 +311,7 @@ async fn a_tunnel_whose_ssh_is_stopped_says_so_and_is_kept_if_it_goes_on() {
 
     // A process that is stopped takes SIGTERM all the same.
     stop_signal(up.pid.unwrap());
-    let asked = std::time::Instant::now();
     stop_leaves_nothing(&lab, &daemon, "web").await;
-    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -239,7 +239,7 @@ async fn a_runtime_directory_that_is_deleted_comes_back_and_the_tunnels_go_on() 
         kill(ssh, Signal::SIGKILL);
         let again = daemon
             .wait_status(mark, "web", "up again", |status| {
-                status.state == StateName::Up && status.pid != Some(ssh)
+                status.state == StateName::Up && status.pid.is_some_and(|pid| pid != ssh)
             })
             .await;
         ssh = again.pid.unwrap();
@@ -265,7 +265,7 @@ async fn a_killed_ssh_comes_back_right_after_the_directory_was_deleted() {
         kill(ssh, Signal::SIGKILL);
         daemon
             .wait_status(mark, "web", "up again", |status| {
-                status.state == StateName::Up && status.pid != Some(ssh)
+                status.state == StateName::Up && status.pid.is_some_and(|pid| pid != ssh)
             })
             .await;
         daemon.stop().await;
@@ -319,7 +319,9 @@ async fn a_second_daemon_in_the_new_directory_keeps_it_until_it_ends() {
     // Without an API the first one keeps its tunnel, and starts it again.
     kill(ssh, Signal::SIGKILL);
     daemon
-        .wait_status(0, "web", "up again", |status| status.state == StateName::Up && status.pid != Some(ssh))
+        .wait_status(0, "web", "up again", |status| {
+            status.state == StateName::Up && status.pid.is_some_and(|pid| pid != ssh)
+        })
         .await;
 
     kill(pid, Signal::SIGTERM);
@@ -349,7 +351,9 @@ async fn what_cannot_be_made_again_is_told_and_the_tunnels_are_kept_up_from_else
     );
     kill(ssh, Signal::SIGKILL);
     daemon
-        .wait_status(0, "web", "up again", |status| status.state == StateName::Up && status.pid != Some(ssh))
+        .wait_status(0, "web", "up again", |status| {
+            status.state == StateName::Up && status.pid.is_some_and(|pid| pid != ssh)
+        })
         .await;
     fs::remove_file(&run).unwrap();
     daemon.wait_log(mark, "that all is well", |line| line.raw.contains("complete again")).await;

@@ -210,7 +210,7 @@ impl Test {
         let is_shown = if self.uid == 0 {
             holder.pid == Some(squatter.pid) || holder.others.contains(&squatter.pid)
         } else {
-            squatter.uid != 0 || holder.to_string().contains("may not see its pid")
+            squatter.uid != 0 || holder.to_string().contains("portward may not see")
         };
         let cgroup = squatter.cgroup.as_ref();
         is_shown && holder.uid == squatter.uid && (cgroup.is_none() || holder.cgroup.as_ref() == cgroup)

@@ -121,9 +121,10 @@ impl TokenFile {
         };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if *told != why {
-            match &why {
-                Some(why) => tracing::error!("no request over TCP is let through: {why}"),
-                None => tracing::info!("the API's token file {} holds a token again", self.path.display()),
+            if let Some(why) = &why {
+                tracing::error!("no request over TCP is let through: {why}");
+            } else {
+                tracing::info!("the API's token file {} holds a token again", self.path.display());
             }
             *told = why;
         }

@@ -55,7 +55,8 @@ pub struct Diagnostic {
 
 /// A text of the file within a message: in back quotes, on one line, and not too long.
 pub(super) fn quote(text: &str) -> String {
-    format!("`{}`", shorten(text))
+    // A tab would pass for blanks.
+    format!("`{}`", shorten(text).replace('\t', "\\t"))
 }
 
 /// A text of the file within a message, on one line and not too long.

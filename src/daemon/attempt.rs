@@ -103,7 +103,7 @@ impl Attempt {
                 tree.kill();
                 (child.ended().await, Some(error))
             }
-            never = self.report_stops(&tree) => match never {},
+            never = self.follow_main(&tree) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
         self.teller.output_ended();
@@ -131,13 +131,17 @@ impl Attempt {
         self.report(Event::ProcessEnded(self.generation, failure));
     }
 
-    /// Reports when the process is stopped by a signal, and when it goes on.
-    pub(super) async fn report_stops(&self, tree: &Tree) -> Infallible {
+    /// Reports when the process is stopped by a signal, when it goes on, and when another one takes its place.
+    pub(super) async fn follow_main(&self, tree: &Tree) -> Infallible {
         let mut main = tree.main();
         main.mark_changed();
-        let mut was_stopped = false;
+        let (mut was_stopped, mut last) = (false, tree.pid());
         while main.changed().await.is_ok() {
             let Main { pid, is_stopped, .. } = *main.borrow_and_update();
+            if pid != last {
+                self.report(Event::ProcessMoved(self.generation));
+            }
+            last = pid;
             match pid {
                 Some(pid) if is_stopped && !was_stopped => {
                     self.report(Event::ProcessStopped(self.generation, pid));

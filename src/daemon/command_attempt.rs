@@ -56,7 +56,7 @@ impl Attempt {
         });
         let tree = child.tree();
         let mut watch = pin!(self.watch_listener(&tree, &spoke));
-        let mut stops = pin!(self.report_stops(&tree));
+        let mut stops = pin!(self.follow_main(&tree));
         let ended = tokio::select! {
             ended = child.ended() => ended,
             never = &mut watch => match never {},
@@ -68,14 +68,14 @@ impl Attempt {
                 let mut subject = program.to_string();
                 // A program that goes into the background ends with success, and leaves the work to another process. That one may
                 // do the same again.
-                while status.success() && tree.has_members().await {
+                while status.success() && tree.may_be_in_background().await {
                     subject = format!("{program} in the background");
                     // Finds the process that stands for the tunnel now, if it listens already.
                     self.look(&tree).await;
                     tokio::select! {
                         biased;
                         ended = tree.main_ended() => status = ended,
-                        _ = tree.gone() => {
+                        () = tree.background_ended() => {
                             status = tree.how_main_ended().unwrap_or(status);
                             break;
                         }

@@ -350,7 +350,7 @@ impl Effects {
                 outside.running.insert(generation, running);
             }
             Err(error) => {
-                let failure = command_line::directory_failure(work).unwrap_or_else(|| error.failure());
+                let failure = error.failure();
                 outside.teller.report(Event::ProcessEnded(generation, failure));
             }
         }

@@ -132,6 +132,7 @@ impl Phases {
             | Event::ProcessSurvived(..)
             | Event::ProcessStopped(..)
             | Event::ProcessContinued(_)
+            | Event::ProcessMoved(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
             | Event::ListenerLost(_)

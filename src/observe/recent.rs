@@ -45,9 +45,9 @@ struct Lines {
     /// Sum of the lengths, with line ends.
     bytes: usize,
     /// The part of the tunnel's process: lines,
-    process_lines: usize,
+    said: usize,
     /// and bytes.
-    process_bytes: usize,
+    said_bytes: usize,
     /// Time of the last line.
     modified: jiff::Timestamp,
 }
@@ -112,8 +112,8 @@ impl Lines {
     fn push(&mut self, speaker: Speaker, text: String) {
         self.bytes += text.len() + 1;
         if speaker == Speaker::Process {
-            self.process_lines += 1;
-            self.process_bytes += text.len() + 1;
+            self.said += 1;
+            self.said_bytes += text.len() + 1;
         }
         self.texts.push_back((speaker, text));
         while self.texts.len() > LINES_KEPT || self.bytes > BYTES_KEPT {
@@ -122,14 +122,14 @@ impl Lines {
     }
 
     fn remove_one(&mut self) {
-        let process_has_more = self.process_bytes > BYTES_KEPT / 2 || self.process_lines > LINES_KEPT / 2;
+        let process_has_more = self.said_bytes > BYTES_KEPT / 2 || self.said > LINES_KEPT / 2;
         let whose = if process_has_more { Speaker::Process } else { Speaker::Portward };
         let oldest = self.texts.iter().position(|(speaker, _)| *speaker == whose).unwrap_or(0);
         let Some((speaker, text)) = self.texts.remove(oldest) else { return };
         self.bytes -= text.len() + 1;
         if speaker == Speaker::Process {
-            self.process_lines -= 1;
-            self.process_bytes -= text.len() + 1;
+            self.said -= 1;
+            self.said_bytes -= text.len() + 1;
         }
     }
 }

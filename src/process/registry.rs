@@ -34,6 +34,8 @@ pub(super) struct Trees {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) leader: u32,
+    /// Clock ticks from the boot to its start; 0 if portward could not look.
+    pub(super) start: u64,
     mark: String,
     state: Mutex<State>,
     pub(super) main: watch::Sender<Main>,
@@ -45,6 +47,10 @@ pub(super) struct State {
     pub(super) is_leader_reaped: bool,
     /// Orphans that were found to be of this tree, by something that is not to be seen of them at all times.
     pub(super) adopted: HashSet<Identity>,
+    /// Pids of processes that were seen in this tree, after which a session or a group of it may be named.
+    pub(super) seen: HashSet<u32>,
+    /// SIGTERM was ordered.
+    pub(super) is_ending: bool,
     /// SIGKILL was ordered: whoever turns up later gets it as well.
     pub(super) is_killed: bool,
 }
@@ -97,7 +103,8 @@ impl Trees {
     /// From now on, until [`Trees::remove`], `leader` leads a tree.
     pub(super) fn add(&mut self, leader: u32, mark: String) -> Arc<Inner> {
         let main = watch::Sender::new(Main { pid: Some(leader), is_stopped: false, ended: None });
-        let inner = Arc::new(Inner { leader, mark, state: Mutex::default(), main });
+        let start = Stat::of(leader).ok().flatten().map_or(0, |stat| stat.identity.start());
+        let inner = Arc::new(Inner { leader, start, mark, state: Mutex::default(), main });
         self.all.push(inner.clone());
         inner
     }
@@ -164,8 +171,11 @@ impl Trees {
         if let Some(tree) = trees().find(|tree| tree.shows(stat)) {
             return Ok(Some(tree.clone()));
         }
-        let Some(mark) = stat::variable(stat.identity.pid, MARK)? else { return Ok(None) };
-        Ok(trees().find(|tree| tree.mark == mark).cloned())
+        let tree = match stat::variable(stat.identity.pid, MARK)? {
+            Some(mark) => trees().find(|tree| tree.mark == mark),
+            None => trees().find(|tree| tree.has_seen(stat)),
+        };
+        Ok(tree.cloned())
     }
 }
 
@@ -182,24 +192,32 @@ impl Inner {
             || stat.group == self.leader
             || state.adopted.contains(&stat.identity)
     }
+
+    /// Only for who shows nothing better: the pid may have been another process's since.
+    fn has_seen(&self, stat: &Stat) -> bool {
+        let state = self.state();
+        state.seen.contains(&stat.session) || state.seen.contains(&stat.group)
+    }
 }
 
-/// Orphans of the trees of which it cannot be told from which one they came.
-pub(super) fn unknown_orphans() -> io::Result<Vec<u32>> {
+/// Whether every orphan comes from a tree.
+pub(super) fn knows_all_children() -> bool {
+    lock().knows_all_children
+}
+
+/// Orphans that show of no tree that they come from it.
+pub(super) fn unknown_orphans() -> io::Result<Vec<Identity>> {
     let children = stat::children(std::process::id())?;
     let trees = known();
     let leaders = trees.leaders();
     let mut unknown = Vec::new();
-    if !trees.knows_all_children {
-        return Ok(unknown);
-    }
     for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
         if let Some(stat) = Stat::of(orphan)?
             && !stat.has_ended
             && Some(stat.session) != own_session()
             && trees.tree_with(&stat)?.is_none()
         {
-            unknown.push(orphan);
+            unknown.push(stat.identity);
         }
     }
     Ok(unknown)

@@ -150,11 +150,11 @@ impl SpawnError {
 fn wrong_directory(directory: &Path) -> Option<String> {
     let name = shown(directory);
     match fs::metadata(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Some(format!("its working directory {name} does not exist; it is tried again"))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!(
+            "its working directory {name} does not exist; create it, or correct `working_directory`"
+        )),
         Ok(metadata) if !metadata.is_dir() => {
-            Some(format!("its working directory {name} is not a directory"))
+            Some(format!("its working directory {name} is not a directory; correct `working_directory`"))
         }
         _ if access(directory, Access::EXEC_OK).is_err() => {
             Some(format!("portward's user may not enter its working directory {name}: see `namei -l {name}`"))

@@ -3,8 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use nix::libc;
+
+/// In the middle of execve(2) a process has neither arguments nor environment, for some microseconds: it is looked at again
+/// after this long,
+const EXEC_WAIT: Duration = Duration::from_millis(1);
+/// this often. One that has erased both for good is not told from that.
+const EXEC_ROUNDS: usize = 10;
 
 /// A process and no other one: the kernel gives a pid out again, but not with the same start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,14 +99,30 @@ fn children_by_search(parent: u32) -> io::Result<Vec<u32>> {
 /// The value of a variable in the environment that `pid` was started with; `None` as well if it is not for us to see, or if
 /// the process has written over it.
 pub(super) fn variable(pid: u32, name: &str) -> io::Result<Option<String>> {
-    let environment = match fs::read(format!("/proc/{pid}/environ")) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-        read => absent_as_none(read)?.unwrap_or_default(),
-    };
+    let environment = environment(pid)?;
     let mut values = environment.split(|byte| *byte == 0).filter_map(|variable| {
         variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
     });
     Ok(values.next_back().map(|value| String::from_utf8_lossy(value).into_owned()))
+}
+
+/// Empty if it is not for us to see.
+fn environment(pid: u32) -> io::Result<Vec<u8>> {
+    for _ in 0..EXEC_ROUNDS {
+        let environment = match fs::read(format!("/proc/{pid}/environ")) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
+            read => absent_as_none(read)?.unwrap_or_default(),
+        };
+        let is_executing = || -> io::Result<bool> {
+            let command = absent_as_none(fs::read(format!("/proc/{pid}/cmdline")))?;
+            Ok(command.is_some_and(|command| command.is_empty()))
+        };
+        if !environment.is_empty() || !is_executing()? {
+            return Ok(environment);
+        }
+        thread::sleep(EXEC_WAIT);
+    }
+    Ok(Vec::new())
 }
 
 /// All processes below `root`, itself included, parents first.

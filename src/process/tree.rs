@@ -19,12 +19,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::reaper::reap_orphans;
-use super::registry::{Inner, Main, Trees, adoptable, known, lock, own_session, root_of, unknown_orphans};
+use super::registry::{
+    Inner, Main, Trees, adoptable, known, knows_all_children, lock, own_session, root_of, unknown_orphans,
+};
 use super::stat::{self, Identity, Stat};
 use crate::port::holder;
 
 /// How often a tree is looked at again for processes that were started while the others got their signal.
 const SIGNAL_ROUNDS: usize = 16;
+
+/// How often a tree is looked at again because an orphan has come meanwhile.
+const LOOK_ROUNDS: usize = 16;
 
 /// How long to wait before looking again when the kernel gives portward no descriptor to look with.
 const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
@@ -79,13 +84,21 @@ impl Tree {
 
     /// SIGTERM to every process of the tree, and SIGCONT, for a stopped process takes no other signal.
     pub fn terminate(&self) {
+        self.begin_ending();
         self.signal(Signal::SIGTERM);
     }
 
     /// SIGKILL to every process of the tree, and to those that turn up later.
     pub fn kill(&self) {
         self.inner.state().is_killed = true;
+        self.begin_ending();
         self.signal(Signal::SIGKILL);
+    }
+
+    fn begin_ending(&self) {
+        self.inner.state().is_ending = true;
+        // Wakes who waits for its end, though nothing of it is different.
+        self.inner.main.send_modify(|_| {});
     }
 
     /// The group gets it at once, the others as soon as they are found.
@@ -130,20 +143,42 @@ impl Tree {
 
     /// Every living process of the tree. Reads /proc: blocks for some ten microseconds for each.
     fn members(&self) -> io::Result<Vec<Stat>> {
+        let ours = std::process::id();
+        let mut children: HashSet<u32> = stat::children(ours)?.into_iter().collect();
+        for _ in 0..LOOK_ROUNDS {
+            let found = self.members_by(&children)?;
+            // While its parents were looked at, an orphan may have moved from them to portward.
+            let now: HashSet<u32> = stat::children(ours)?.into_iter().collect();
+            let leaders = known().leaders();
+            if now.iter().all(|child| children.contains(child) || leaders.contains(child)) {
+                return Ok(found);
+            }
+            children = now;
+        }
+        self.members_by(&children)
+    }
+
+    /// `children` are those of portward.
+    fn members_by(&self, children: &HashSet<u32>) -> io::Result<Vec<Stat>> {
         let is_leader_here = !self.inner.state().is_leader_reaped;
         let mut roots: Vec<u32> = is_leader_here.then_some(self.inner.leader).into_iter().collect();
-        let children = stat::children(std::process::id())?;
         let trees = known();
         let leaders = trees.leaders();
-        for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
-            if self.owns_orphan(&trees, orphan)? {
-                roots.push(orphan);
+        for orphan in children.iter().filter(|child| !leaders.contains(child)) {
+            if self.owns_orphan(&trees, *orphan)? {
+                roots.push(*orphan);
             }
         }
         let mut found = BTreeMap::new();
         for root in roots {
             stat::descent(root, &mut found)?;
         }
+        let mut state = self.inner.state();
+        state.seen.extend(found.keys());
+        // The leader is known by what it is; its number may mean another process one day.
+        let members = found.values().filter(|stat| stat.identity.pid != self.inner.leader);
+        state.adopted.extend(members.map(|stat| stat.identity));
+        drop(state);
         Ok(found.into_values().filter(|stat| !stat.has_ended).collect())
     }
 
@@ -154,11 +189,7 @@ impl Tree {
         }
         // It shows nothing, but there is nobody else that it could come from.
         let is_only_one = trees.knows_all_children && trees.is_only_one();
-        let is_ours = is_only_one && Some(stat.session) != own_session();
-        if is_ours {
-            self.inner.state().adopted.insert(stat.identity);
-        }
-        Ok(is_ours)
+        Ok(is_only_one && Some(stat.session) != own_session())
     }
 
     /// Whether `pid`, which listens on an endpoint of this tunnel, is of this tree. Reads /proc.
@@ -216,17 +247,12 @@ impl Tree {
             }
             let Some(first) = ours.first() else {
                 let forbidden = foreign.iter().map(|stat| survivor(stat.identity.pid)).collect();
-                let unknown =
-                    spawn_blocking(unknown_orphans).await.ok().and_then(Result::ok).unwrap_or_default();
-                let unknown = unknown.into_iter().map(survivor).collect();
+                let unknown = if knows_all_children() { orphans().await } else { Vec::new() };
+                let unknown = unknown.into_iter().map(|orphan| survivor(orphan.pid)).collect();
                 return Remains { forbidden, unknown };
             };
             // One after the other: while this one is waited for, others may end or be started.
-            match open(first.identity).map(|pidfd| pidfd.map(watch_pidfd).transpose()) {
-                Ok(Ok(Some(pidfd))) => drop(pidfd.readable().await),
-                Ok(Ok(None)) => {}
-                Ok(Err(_)) | Err(_) => sleep(NO_DESCRIPTOR_WAIT).await,
-            }
+            ended(first.identity).await;
         }
     }
 
@@ -254,6 +280,33 @@ impl Tree {
         !members.is_ok_and(|members| members.is_ok_and(|members| members.is_empty()))
     }
 
+    /// Whether the leader may have left its work to a process in the background.
+    pub async fn may_be_in_background(&self) -> bool {
+        self.has_members().await || self.candidate().await.is_some()
+    }
+
+    /// Waits until nobody is left of the tree, nor of those who may be of it, unless the tree is being ended.
+    pub async fn background_ended(&self) {
+        let mut main = self.main();
+        loop {
+            self.gone().await;
+            let Some(candidate) = self.candidate().await else { return };
+            tokio::select! {
+                () = ended(candidate) => {}
+                // It was told to end, or the candidate has turned out to be of it.
+                changed = main.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// An orphan that may have come from this tree, though it shows nothing of it.
+    async fn candidate(&self) -> Option<Identity> {
+        if self.inner.state().is_ending {
+            return None;
+        }
+        orphans().await.into_iter().find(|orphan| orphan.start() >= self.inner.start)
+    }
+
     /// The leader is being reaped: its pid means nothing from here on.
     pub(super) fn leader_reaped(&self) {
         self.inner.state().is_leader_reaped = true;
@@ -267,6 +320,20 @@ impl Tree {
     /// Nobody looks after the tree any more.
     pub(super) fn forget(&self) {
         lock().remove(&self.inner);
+    }
+}
+
+/// Orphans that show of no tree that they come from it.
+async fn orphans() -> Vec<Identity> {
+    spawn_blocking(unknown_orphans).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Waits for the end of a process.
+async fn ended(process: Identity) {
+    match open(process).map(|pidfd| pidfd.map(watch_pidfd).transpose()) {
+        Ok(Ok(Some(pidfd))) => drop(pidfd.readable().await),
+        Ok(Ok(None)) => {}
+        Ok(Err(_)) | Err(_) => sleep(NO_DESCRIPTOR_WAIT).await,
     }
 }
 

@@ -37,6 +37,9 @@ pub enum Event {
     ProcessStopped(Generation, u32),
     /// The process was stopped, and goes on.
     ProcessContinued(Generation),
+    /// Another process of the tree stands for the tunnel now: the first one has gone into the background. It decides nothing,
+    /// and is seen in the status.
+    ProcessMoved(Generation),
     /// Every listener asked for is in LISTEN and owned by this generation's process (for a remote forward: accepted).
     ForwardListening(Generation),
     /// The forward was refused.
@@ -65,6 +68,7 @@ impl Event {
             | Self::ProcessSurvived(generation, _)
             | Self::ProcessStopped(generation, _)
             | Self::ProcessContinued(generation)
+            | Self::ProcessMoved(generation)
             | Self::ForwardListening(generation)
             | Self::ForwardRefused(generation, _)
             | Self::ForwardClosed(generation)

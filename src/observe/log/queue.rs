@@ -103,10 +103,10 @@ impl State {
         };
         let size = record.size();
         // One line has always room: then nothing is dropped without a line before it that waits as well.
-        let takes = *taken == 0 || *taken + size <= room;
-        if takes {
+        let has_room = *taken == 0 || *taken + size <= room;
+        if has_room {
             *taken += size;
         }
-        takes
+        has_room
     }
 }

@@ -435,6 +435,7 @@ pub(super) fn all_events(generation: Generation) -> Vec<Event> {
         Event::ProcessSurvived(generation, failure()),
         Event::ProcessStopped(generation, 7),
         Event::ProcessContinued(generation),
+        Event::ProcessMoved(generation),
         Event::ProcessEnded(generation, Failure::new(FailureKind::Config, "no such program")),
         Event::ForwardListening(generation),
         Event::ForwardRefused(generation, failure()),

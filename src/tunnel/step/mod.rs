@@ -62,7 +62,7 @@ impl Step<'_> {
             Event::LeaderEnded(generation, failure) => self.leader_ended(generation, failure),
             Event::ProcessEnded(generation, failure) => self.process_ended(generation, failure),
             // Only what is being ended gets SIGKILL.
-            Event::ProcessSurvived(..) => {}
+            Event::ProcessSurvived(..) | Event::ProcessMoved(_) => {}
             Event::ProcessStopped(generation, pid) => self.process_stopped(generation, pid),
             Event::ProcessContinued(generation) => self.process_continued(generation),
             Event::ForwardListening(generation) => self.forward_listening(generation),
@@ -103,6 +103,7 @@ impl Step<'_> {
             | Event::LeaderEnded(..)
             | Event::ProcessStopped(..)
             | Event::ProcessContinued(_)
+            | Event::ProcessMoved(_)
             | Event::ForwardListening(_)
             | Event::ForwardRefused(..)
             | Event::ForwardClosed(_)
