@@ -4,8 +4,9 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::fs;
+use std::time::Duration;
 
-use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page, socks};
+use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, fetch_from, serve_page, socks};
 use portward::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use portward::ssh::ConnectionErrorKind;
 use portward::tunnel::{FailureKind, StateName};
@@ -244,6 +245,38 @@ async fn a_remote_forward_that_allow_tcp_forwarding_refuses_names_every_cause() 
 #[tokio::test]
 async fn a_remote_forward_that_permit_listen_refuses_names_every_cause() {
     refuses("PermitListen 7777").await;
+}
+
+/// The old connection is asked to close its listener and the new one to make the same: the server must do it in this order. It
+/// is asked something between them, which this key forbids, and so its log shows that.
+#[tokio::test]
+async fn a_restart_asks_for_the_servers_port_only_once_the_server_has_closed_it() {
+    let lab = Lab::new();
+    let key = fs::read_to_string(lab.path("client_key.pub")).unwrap();
+    fs::write(lab.path("authorized_keys"), format!("permitlisten=\"9443\" {key}")).unwrap();
+    let sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    let daemon = Daemon::start(&lab, PUBLISHED).await;
+    daemon.wait_state("published", StateName::Up).await;
+    let mark = daemon.mark();
+    let restarted = daemon.post("/restart/published?timeout=20s").await;
+    assert_eq!(restarted.status, 200, "{restarted:?}");
+    for address in ["127.0.0.1:9443", "[::1]:9443"] {
+        fetch_from(address.parse().unwrap(), Duration::from_secs(10))
+            .await
+            .unwrap_or_else(|error| panic!("{address}: {error}"));
+    }
+    let asked = |line: &String| line.contains("localhost port 0, but the request was denied");
+    assert!(sshd.log().find(0, asked).await.is_some(), "{:?}", sshd.log().all());
+
+    let statuses = daemon.statuses(mark, "published");
+    assert!(statuses.iter().all(|status| status.last_error.is_none()), "{statuses:?}");
+    assert_eq!(daemon.status("published").await.connection_errors, None);
+    let log = daemon.log().all();
+    assert!(
+        !log.iter().any(|line| line.field("message").is_some_and(|said| said.to_string().contains("port 0"))),
+        "{log:?}"
+    );
 }
 
 #[tokio::test]

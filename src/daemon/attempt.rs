@@ -83,6 +83,9 @@ impl Attempt {
                     {
                         return tally.add(error);
                     }
+                    if ssh::is_of_closing(&line) {
+                        return;
+                    }
                     teller.output(&line);
                     if !ssh::is_debug(&line) {
                         said.push(line);
@@ -138,7 +141,8 @@ impl Attempt {
         let (mut was_stopped, mut last) = (false, tree.pid());
         while main.changed().await.is_ok() {
             let Main { pid, is_stopped, .. } = *main.borrow_and_update();
-            if pid != last {
+            // An end is told with its reason.
+            if pid.is_some() && pid != last {
                 self.report(Event::ProcessMoved(self.generation));
             }
             last = pid;

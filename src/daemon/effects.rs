@@ -263,12 +263,13 @@ impl Effects {
                 Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
                 Err(failure) => return teller.report(Event::PortUnusable(generation, failure)),
             };
-            match ports.verdict(usable) {
-                Ok(Verdict::Unbound) => {
-                    *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
-                    teller.report(Event::PortUnbound(generation));
-                }
-                // A plan is out of date after a wait. An address may yet come.
+            let verdict = ports.verdict(usable);
+            if matches!(verdict, Ok(Verdict::Unbound)) || plan.may_wait() {
+                *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+            }
+            match verdict {
+                Ok(Verdict::Unbound) => teller.report(Event::PortUnbound(generation)),
+                // An address may yet come.
                 Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
                     wait_for_port(&ports, &teller, generation, usable, &last, &own).await;
                 }

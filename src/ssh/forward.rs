@@ -81,7 +81,7 @@ impl Master {
         Ok(())
     }
 
-    /// Closes the listeners of `forward`. A listener that is not there is closed.
+    /// Closes the listeners of `forward`, also those at the server. A listener that is not there is closed.
     pub async fn close(&mut self, forward: &Forward, endpoints: &[Endpoint]) -> Result<(), MasterError> {
         for part in parts(forward, endpoints) {
             match self.close_part(&part).await {
@@ -89,7 +89,28 @@ impl Master {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match forward {
+            Forward::Remote { .. } => self.hear_from_server().await,
+            Forward::Local { .. } | Forward::Dynamic { .. } => Ok(()),
+        }
+    }
+
+    /// Waits until the server has done what it was asked, for it answers in the order of the requests.
+    ///
+    /// ssh asks for a listener's end without waiting for an answer. Until then sshd gives the next connection those of the port's
+    /// addresses that are free, and calls that a success. What ssh does wait for is a new listener: this one is on a port of the
+    /// server's choice, leads nowhere, and is closed at once. A refusal is an answer, too.
+    async fn hear_from_server(&mut self) -> Result<(), MasterError> {
+        let listen = Socket::TcpSocket { port: 0, host: "localhost".into() };
+        let nowhere = Socket::UnixSocket { path: Path::new("/dev/null").into() };
+        match self.connection.request_port_forward(ForwardType::Remote, &listen, &nowhere).await {
+            // The crate knows no answer that names a port.
+            Ok(()) | Err(MuxError::InvalidServerResponse(..)) => {
+                Ok(self.connection.close_port_forward(ForwardType::Remote, &listen, &nowhere).await?)
+            }
+            Err(MuxError::RequestFailure(_) | MuxError::PermissionDenied(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn open_part(&mut self, part: &Part<'_>) -> Result<(), MasterError> {
@@ -121,6 +142,11 @@ impl Master {
         }
         Ok(())
     }
+}
+
+/// Whether `line` of ssh's stderr is about the listener that only [`Master::close`] asks for. A server with `permitlisten` refuses it.
+pub fn is_of_closing(line: &str) -> bool {
+    line.trim_end().ends_with("remote port forwarding failed for listen port 0")
 }
 
 /// One request to the master: ssh binds one address at a time.

@@ -74,6 +74,12 @@ impl Plan {
         }
     }
 
+    /// Whether it may still be used after a wait for the port: it leaves the way to the server to ssh, which reads its configuration
+    /// anew. What else is out of date by then costs one failed start, as the next one has a plan of its own.
+    pub fn may_wait(&self) -> bool {
+        self.proxy_command.is_none()
+    }
+
     /// Whether ssh knows this option.
     pub(super) fn is_known(&self, option: &str) -> bool {
         self.settings.tells(option)
