@@ -71,6 +71,20 @@ impl Lab {
         command
     }
 
+    /// portward's command line as the lab's daemon would run it: with its environment and nothing of this one.
+    pub fn portward(&self, arguments: &[&str]) -> Command {
+        let bin = self.path("bin");
+        let mut command = self.command(bin.join("portward"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()))
+            .env("HOME", self.path("home"))
+            .env("RUNTIME_DIRECTORY", self.path("run"))
+            .env("PORTWARD_CONFIG", self.config_path());
+        command
+    }
+
     /// The daemon's configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.path("etc/config.yaml")

@@ -100,6 +100,18 @@ impl Drop for Heir {
 }
 
 impl Squat {
+    /// What an outgoing connection from `port` of 127.0.0.1 leaves behind.
+    pub fn time_wait(port: u16) -> Held {
+        let squat = Self {
+            r#use: Use::OutgoingTimeWait,
+            address: Ipv4Addr::LOCALHOST.into(),
+            v6only: false,
+            reuse_address: false,
+            reuse_port: false,
+        };
+        squat.make(port).expect("a port that is free")
+    }
+
     /// Makes it on `port`. Fails where the kernel does not allow it, as beside other squatters.
     pub fn make(&self, port: u16) -> io::Result<Held> {
         let held = |sockets| Held { port, sockets, heir: None };

@@ -3,11 +3,10 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use integration_tests::{Daemon, Lab, NOBODY, Squat, Squatter, Sshd, Use, process_end, within_deadline};
+use integration_tests::{Daemon, Lab, NOBODY, Squat, Squatter, Sshd, process_end, within_deadline};
 use portward::doctor::{Check, Finding, Level};
 use portward::tunnel::StateName;
 use tokio::process::Command;
@@ -20,15 +19,7 @@ const WEB: &str = "
 
 /// `portward doctor` of the lab's configuration, as the lab's daemon would run.
 fn doctor(lab: &Lab, arguments: &[&str]) -> Command {
-    let mut command = lab.command(lab.path("bin/portward"));
-    command.arg("doctor").args(arguments);
-    command
-        .env_clear()
-        .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", lab.path("bin").display()))
-        .env("HOME", lab.path("home"))
-        .env("RUNTIME_DIRECTORY", lab.path("run"))
-        .env("PORTWARD_CONFIG", lab.config_path());
-    command
+    lab.portward(&[&["doctor"], arguments].concat())
 }
 
 /// Runs a command, checks its exit code and returns what it printed.
@@ -243,14 +234,7 @@ async fn a_port_in_the_ephemeral_range_is_reserved_by_the_line() {
 async fn time_wait_is_a_warning_that_says_how_long() {
     let lab = Lab::new();
     lab.write_config(WEB);
-    let squat = Squat {
-        r#use: Use::OutgoingTimeWait,
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        v6only: false,
-        reuse_address: false,
-        reuse_port: false,
-    };
-    squat.make(PORT).unwrap();
+    let _held = Squat::time_wait(PORT);
     let told = findings(&mut doctor(&lab, &[]), 0).await;
     let warning = only(&told, Check::TimeWait);
     assert_eq!((warning.level, &warning.ports[..]), (Level::Warning, &[PORT][..]));

@@ -9,7 +9,7 @@ use portward::daemon::snapshot::TunnelStatus;
 use portward::doctor::{Check, Finding, Level};
 use portward::port::{Kinship, OccupantKind};
 use portward::tunnel::StateName;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 const WEB: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443'}
@@ -29,26 +29,14 @@ async fn called(lab: &Lab, name: &str) -> Child {
     child
 }
 
-fn portward(lab: &Lab, arguments: &[&str]) -> Command {
-    let mut command = lab.command(lab.path("bin/portward"));
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", lab.path("bin").display()))
-        .env("HOME", lab.path("home"))
-        .env("RUNTIME_DIRECTORY", lab.path("run"))
-        .env("PORTWARD_CONFIG", lab.config_path());
-    command
-}
-
 /// What is said on both streams, and the exit code.
 async fn said_by(lab: &Lab, arguments: &[&str]) -> (String, Option<i32>) {
-    let output = within_deadline("portward", portward(lab, arguments).output()).await.unwrap();
+    let output = within_deadline("portward", lab.portward(arguments).output()).await.unwrap();
     (String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), output.status.code())
 }
 
 async fn held_ports(lab: &Lab) -> (Finding, Option<i32>) {
-    let output = within_deadline("doctor", portward(lab, &["doctor", "--json"]).output()).await.unwrap();
+    let output = within_deadline("doctor", lab.portward(&["doctor", "--json"]).output()).await.unwrap();
     let findings: Vec<Finding> = serde_json::from_slice(&output.stdout).unwrap();
     let finding = findings.into_iter().find(|finding| finding.check == Check::HeldPorts).unwrap();
     (finding, output.status.code())
@@ -143,15 +131,7 @@ async fn a_tunnel_of_ours_that_has_the_port_is_named() {
 #[tokio::test]
 async fn what_is_left_of_time_wait_counts_down_without_any_event() {
     let lab = Lab::new();
-    let address = "127.0.0.1".parse().unwrap();
-    let squat = Squat {
-        r#use: Use::OutgoingTimeWait,
-        address,
-        v6only: false,
-        reuse_address: false,
-        reuse_port: false,
-    };
-    let _held = squat.make(9443).unwrap();
+    let _held = Squat::time_wait(9443);
     let daemon = Daemon::start(&lab, WEB).await;
     let waiting = daemon.wait_status(0, "web", "waiting for what is known", is_waiting).await;
     let [occupant] = &waiting.held_by[..] else { panic!("{waiting:?}") };

@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use integration_tests::{Daemon, Held, Lab, Squat, Sshd, Use, ip, lines_of, within_deadline};
+use integration_tests::{Daemon, Lab, Squat, Sshd, Use, ip, lines_of, within_deadline};
 use portward::port::{Occupant, OccupantKind};
 use portward::tunnel::StateName;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -166,19 +166,6 @@ async fn an_address_that_is_tentative_lets_the_tunnel_start_as_soon_as_it_is_not
     daemon.stop().await;
 }
 
-/// TIME_WAIT on port 9443.
-fn time_wait() -> Held {
-    let address = "127.0.0.1".parse().unwrap();
-    let squat = Squat {
-        r#use: Use::OutgoingTimeWait,
-        address,
-        v6only: false,
-        reuse_address: false,
-        reuse_port: false,
-    };
-    squat.make(9443).unwrap()
-}
-
 fn end_time_wait() {
     let ss = std::process::Command::new("ss")
         .args(["-K", "-n", "--tcp", "state", "time-wait", "sport = :9443"])
@@ -191,7 +178,7 @@ fn end_time_wait() {
 async fn status_asks_once_more_and_so_starts_what_need_not_wait() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    let _held = time_wait();
+    let _held = Squat::time_wait(9443);
     let daemon = Daemon::start(&lab, WEB).await;
     let held = held_by(&daemon, "web").await;
     assert_eq!((held.kind, held.holder), (OccupantKind::TimeWait, None));
@@ -205,7 +192,7 @@ async fn status_asks_once_more_and_so_starts_what_need_not_wait() {
 #[tokio::test]
 async fn wait_asks_once_more_before_it_names_anybody() {
     let lab = Lab::new();
-    let _held = time_wait();
+    let _held = Squat::time_wait(9443);
     let mut command = portward(&lab, &["wait", "9443", "--timeout", "2s"]);
     let waiting = tokio::spawn(async move { said_by_status(&mut command).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
