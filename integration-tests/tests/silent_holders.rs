@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use integration_tests::{Daemon, Lab, Squat, Sshd, Use, ip, lines_of, within_deadline};
+use integration_tests::{Daemon, Lab, Squat, Sshd, ip, lines_of, within_deadline};
 use portward::port::{Occupant, OccupantKind};
 use portward::tunnel::StateName;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
