@@ -4,7 +4,7 @@
 //! snapshots go out to the API, the command line and the journal.
 //!
 //! - [`config`]: the YAML file, its errors, and what is wanted when it has none; watching it.
-//! - [`tunnel`]: the pure core. `step(tunnel, event, now, policy)` decides everything and does no IO.
+//! - [`core`]: the pure core. `step(tunnel, event, now, policy)` decides everything and does no IO.
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
@@ -20,6 +20,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod core;
 pub mod daemon;
 pub mod doctor;
 pub mod home;
@@ -29,5 +30,5 @@ pub mod process;
 pub mod shell;
 pub mod ssh;
 pub mod text;
-pub mod tunnel;
+
 pub mod watch;

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portward::daemon::handle::Took;
 use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::StateName;
+use portward::core::StateName;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;

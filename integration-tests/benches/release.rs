@@ -17,7 +17,7 @@ use std::time::Duration;
 use integration_tests::{Daemon, Held, Lab, Squat, Sshd, Use, isolated, within_deadline};
 use portward::daemon::snapshot::TunnelStatus;
 use portward::port::{Endpoint, Ports, Protocol};
-use portward::tunnel::StateName;
+use portward::core::StateName;
 use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::Notify;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use portward::daemon::snapshot::TunnelStatus;
 use portward::port::Holder;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;

@@ -4,7 +4,7 @@
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, fetch, kill, serve_page, stop_signal};
 use nix::sys::signal::Signal;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 
 const PORT: u16 = 9443;
 const SOCAT: &str = "

@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 
 use integration_tests::{Daemon, Lab, Squatter, Sshd, lines_of};
 use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::StateName;
+use portward::core::StateName;
 
 const TWO: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9443}

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 
 use integration_tests::{Daemon, Lab, kill};
 use nix::sys::signal::Signal;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 
 const ADDRESS: &str = "127.0.0.1:5353";
 /// Answers each datagram with itself.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
 use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 
 /// Writes its directory and some variables to the file `told` of its directory, and listens.
 const TELLING: &str = "

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine};
 use portward::text::is_unsafe;
-use portward::tunnel::StateName;
+use portward::core::StateName;
 use tokio::time::Instant;
 
 /// Listens on `port` and runs `said` before, `after` afterwards; then it waits.

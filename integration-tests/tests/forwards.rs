@@ -5,7 +5,7 @@
 use integration_tests::{
     Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, serve_echo, serve_page, socks,
 };
-use portward::tunnel::StateName;
+use portward::core::StateName;
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;

@@ -8,7 +8,7 @@ use integration_tests::{Daemon, Lab, Squat, Sshd, Use, lines_of, within_deadline
 use portward::daemon::snapshot::TunnelStatus;
 use portward::doctor::{Check, Finding, Level};
 use portward::port::{Kinship, OccupantKind};
-use portward::tunnel::StateName;
+use portward::core::StateName;
 use tokio::process::Child;
 
 const WEB: &str = "

@@ -9,7 +9,7 @@ use std::time::Duration;
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, fetch_from, serve_page, socks};
 use portward::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use portward::ssh::ConnectionErrorKind;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;

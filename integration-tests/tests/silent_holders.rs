@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, ip, lines_of, within_deadline};
 use portward::port::{Occupant, OccupantKind};
-use portward::tunnel::StateName;
+use portward::core::StateName;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::process::{Child, Command};
 

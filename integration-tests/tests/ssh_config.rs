@@ -10,7 +10,7 @@ use std::process::Command;
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, SSHD_PORT, Squatter, Sshd, fetch, serve_page};
 use portward::config::{self, desired::Work};
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 
 const PORT: u16 = 9443;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
 use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 use tokio::net::UnixListener;
 
 const PORT: u16 = 9443;

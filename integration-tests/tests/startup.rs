@@ -14,7 +14,7 @@ use integration_tests::{
 use nix::sys::signal::Signal;
 use portward::daemon::snapshot::Snapshot;
 use portward::doctor::{Check, Finding, Level};
-use portward::tunnel::StateName;
+use portward::core::StateName;
 
 const PORT: u16 = 9443;
 const WEB: &str = "

@@ -16,7 +16,7 @@ use super::wording::explain;
 use crate::daemon::handle::{Outcome, Took, Verb};
 use crate::daemon::snapshot::TunnelStatus;
 use crate::port::Holder;
-use crate::tunnel::{Failure, StateName};
+use crate::core::{Failure, StateName};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

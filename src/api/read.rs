@@ -7,7 +7,7 @@ use super::context::{Context, Tunnel, answer};
 use super::json::Json;
 use super::refusal::Refusal;
 use crate::daemon::snapshot::TunnelStatus;
-use crate::tunnel::StateName;
+use crate::core::StateName;
 use std::time::Duration;
 
 /// An element of `GET /list`.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
-use crate::tunnel::{FailureKind, StateName};
+use crate::core::{FailureKind, StateName};
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
 pub(crate) fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
@@ -75,7 +75,7 @@ mod tests {
     use crate::daemon::snapshot::FailedConnection;
     use crate::port::{Holder, OccupantKind};
     use crate::ssh::ConnectionErrorKind;
-    use crate::tunnel::Failure;
+    use crate::core::Failure;
 
     fn now() -> Timestamp {
         "2026-11-24T10:03:12Z".parse().unwrap()

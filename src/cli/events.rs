@@ -143,7 +143,7 @@ fn not_in_force(error: &str) -> String {
 mod tests {
     use super::*;
     use crate::api::tests::tunnel;
-    use crate::tunnel::{Failure, FailureKind, StateName};
+    use crate::core::{Failure, FailureKind, StateName};
 
     fn told(name: &str, data: &serde_json::Value) -> Told {
         let event = Event { name: name.to_owned(), data: data.to_string() };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use super::environment::Environment;
 use crate::port::Endpoint;
-use crate::tunnel::Policy;
+use crate::core::Policy;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

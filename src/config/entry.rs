@@ -11,7 +11,7 @@ use super::raw::{self, Direction, DirectionMode, OnConflict};
 use super::values::{Period, Port};
 use super::{identity, meant};
 use crate::text::{self, is_unsafe};
-use crate::tunnel::{self, Kind, Policy};
+use crate::core::{self, Kind, Policy};
 
 const MIN_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(60);

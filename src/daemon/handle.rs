@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::snapshot::{Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
-use crate::tunnel::Failure;
+use crate::core::Failure;
 
 /// What may be asked of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::process::Remains;
 use crate::text;
-use crate::tunnel::{Failure, StateName, Tunnel};
+use crate::core::{Failure, StateName};
 
 /// Bytes of a command line that are logged.
 const COMMAND_LENGTH: usize = 1024;
@@ -71,27 +71,43 @@ pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     );
 }
 
+/// What the log tells changes of.
+#[derive(Debug)]
+pub(super) struct Before {
+    state: (StateName, Moment),
+    last_failure: Option<Failure>,
+    holders: Vec<Occupant>,
+}
+
+impl Before {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let slot = entry.slot();
+        Self {
+            state: entry.state(),
+            last_failure: entry.link.last_failure(slot).cloned(),
+            holders: entry.link.holders(slot).to_vec(),
+        }
+    }
+}
+
 /// What changed for a tunnel between `before` and now.
-pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
-    let (old, new) = (before.name(), entry.tunnel.name());
-    if let Some(failure) = entry.tunnel.last_failure()
-        && before.last_failure() != Some(failure)
+pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
+    let ((old, entered), (new, _)) = (before.state, entry.state());
+    let failure = entry.link.last_failure(entry.slot());
+    if let Some(failure) = failure
+        && before.last_failure.as_ref() != Some(failure)
     {
         self::failure(entry, failure, new);
     }
-    let holders = entry.tunnel.holders();
-    if !holders.is_empty() && holders != before.holders() {
+    let holders = entry.link.holders(entry.slot());
+    if !holders.is_empty() && holders != before.holders {
         waiting(entry, holders);
     }
-    if old == new
-        && new == StateName::Up
-        && before.last_failure().is_some()
-        && entry.tunnel.last_failure().is_none()
-    {
+    if old == new && new == StateName::Up && before.last_failure.is_some() && failure.is_none() {
         tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
     }
     if old != new {
-        entered(entry, new, milliseconds(now.since(before.entered())));
+        self::entered(entry, new, milliseconds(now.since(entered)));
     }
 }
 

@@ -9,7 +9,7 @@ use super::handle::{Change, ReloadReport};
 use super::narrate;
 use super::tell::{Identity, Teller};
 use crate::config::{self, Desired, desired};
-use crate::tunnel::{Event, Plan, Slot, Tunnel, reconcile};
+use crate::core::{Event, Link, Plan, Slot, reconcile};
 
 impl EventLoop {
     pub(super) fn read_config(&mut self) -> Result<Desired, String> {
@@ -104,15 +104,11 @@ impl EventLoop {
         let slot = Slot(self.state.next_slot);
         let now = self.clock.now();
         let teller = Teller::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
-        let tunnel = if desired.interactive {
-            Tunnel::needing_auth(now, slot.0)
-        } else {
-            Tunnel::stopped(now, slot.0)
-        };
+        let link = Link::new(slot, desired.policy, desired.interactive, now);
         let enabled = desired.enabled;
         let entry = Entry {
             desired,
-            tunnel,
+            link,
             outside: Outside::new(slot, teller),
             phases: Phases::default(),
             starts: 0,
@@ -125,7 +121,7 @@ impl EventLoop {
         self.state.entries.insert(slot, entry);
         self.state.touched.insert(slot);
         if enabled {
-            self.hear(slot, Event::StartRequested);
+            self.hear(slot, Event::StartRequested(slot));
         }
         slot
     }
@@ -138,11 +134,11 @@ impl EventLoop {
             let _ = self.changes.send(Change::Removed { hash: entry.desired.hash.clone() });
         }
         entry.outside.teller().rename(Identity::of(&desired));
-        let hash = desired.hash.clone();
+        let (hash, policy) = (desired.hash.clone(), desired.policy);
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);
         self.state.slots.insert(hash, slot);
-        self.hear(slot, Event::PolicyChanged);
+        self.hear(slot, Event::PolicyChanged(slot, policy));
     }
 
     /// The old process ends with its old definition before the new one starts.
@@ -154,14 +150,14 @@ impl EventLoop {
             return self.add(desired);
         }
         let enabled = desired.enabled;
-        self.hear(slot, Event::StopRequested);
+        self.hear(slot, Event::StopRequested(slot));
         self.keep(slot, desired);
         if let Some(entry) = self.state.entries.get_mut(&slot) {
             // They were those of another tunnel, in effect.
             entry.connection_errors = None;
         }
         if enabled {
-            self.hear(slot, Event::StartRequested);
+            self.hear(slot, Event::StartRequested(slot));
         }
         slot
     }

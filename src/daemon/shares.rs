@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::process::{Bucket, Rate};
-use crate::tunnel::Slot;
+use crate::core::Slot;
 
 /// Lines of output of all tunnels.
 const LINES: Rate = Rate { burst: 1000.0, per_second: 100.0 };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
-use crate::tunnel::{Failure, StateName};
+use crate::core::{Failure, StateName};
 
 /// All tunnels and the state of the configuration at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

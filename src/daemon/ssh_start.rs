@@ -12,7 +12,7 @@ use crate::config::desired::{SshTunnel, Work};
 use crate::port::Endpoint;
 use crate::process::{self, SpawnError};
 use crate::ssh::{self, ControlSocket, Plan, SocketMade};
-use crate::tunnel::{Event, Failure, FailureKind};
+use crate::core::{ConnectionEvent, Failure, FailureKind};
 
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
@@ -33,7 +33,7 @@ impl SshStart {
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let Self { launch, endpoints, plan } = self;
-        let ended = |failure| Event::ProcessEnded(attempt.generation, failure);
+        
         let made = async {
             match plan {
                 Some(plan) => plan,
@@ -42,12 +42,12 @@ impl SshStart {
         };
         let plan = tokio::select! {
             plan = made => plan,
-            () = launch.cancelled() => return attempt.report(ended(cancelled())),
+            () = launch.cancelled() => return attempt.report(ConnectionEvent::Ended(cancelled())),
         };
         let work = Work::Ssh(tunnel.clone());
         let usable = match plan.endpoints(work.endpoints(), &tunnel.destination) {
             Ok(allowed) => endpoints.get_or_init(|| attempt.ports.usable(&allowed)).clone(),
-            Err(failure) => return attempt.report(ended(failure)),
+            Err(failure) => return attempt.report(ConnectionEvent::Ended(failure)),
         };
         let started = launch.start(|| {
             let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
@@ -58,12 +58,12 @@ impl SshStart {
         });
         match started {
             Some(Ok(process)) => {
-                attempt.teller.tell(Report::Started);
+                attempt.teller.tell(Report::ProcessChanged);
                 attempt.endpoints = usable;
                 attempt.run_ssh(tunnel, process, control, orders).await;
             }
-            Some(Err(error)) => attempt.report(ended(error.failure())),
-            None => attempt.report(ended(cancelled())),
+            Some(Err(error)) => attempt.report(ConnectionEvent::Ended(error.failure())),
+            None => attempt.report(ConnectionEvent::Ended(cancelled())),
         }
     }
 }

@@ -80,7 +80,7 @@ mod tests {
     use super::super::tell::Identity;
     use super::*;
     use crate::config::desired::Forward;
-    use crate::tunnel::Slot;
+    use crate::core::Slot;
 
     /// Ten a second for an hour.
     const CLIENTS: u64 = 3600 * 10;

@@ -11,7 +11,7 @@ use crate::config::desired;
 use crate::observe::log::OUTPUT;
 use crate::process::LONGEST_LINE;
 use crate::text;
-use crate::tunnel::{Event, Slot};
+use crate::core::{Event, Slot};
 
 /// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub(super) struct Teller {
 pub(super) enum Report {
     /// What the core decides about.
     Event(Event),
-    /// Its process was started: the status has its pid.
-    Started,
+    /// A process was started, or another one stands for the tunnel now: the status has its pid.
+    ProcessChanged,
     /// Clients were turned away.
     ConnectionsFailed(Failed),
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::finding::Finding;
 use crate::config::desired::Desired;
 use crate::port::{Endpoint, Ports, Protocol};
-use crate::tunnel::OnConflict;
+use crate::core::OnConflict;
 
 /// An endpoint that the configuration wants.
 #[derive(Debug, Clone, PartialEq, Eq)]

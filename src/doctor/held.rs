@@ -10,7 +10,7 @@ use super::mend::Mend;
 use crate::port::advice::{advice, predicate};
 use crate::port::{HeldBy, Holder, Occupant, OccupantKind, PortError, Ports, Protocol, holder, who};
 use crate::process::{self, Bar, Suspect};
-use crate::tunnel::OnConflict;
+use crate::core::OnConflict;
 
 /// What the kernel said of one claim.
 #[derive(Debug)]

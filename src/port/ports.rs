@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::diag::Diag;
 use super::events::Events;
+use super::filter::Watched;
 use super::trial::{self, Trial};
 use super::verdict::{self, Obstacle};
 use super::wire::{Family, SocketRow, SocketState};
@@ -113,7 +114,13 @@ impl Ports {
 
     /// Subscribes to the destruction of sockets on the ports of `endpoints`. Panics outside a tokio runtime.
     pub fn watch(&self, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
-        self.shared.events.subscribe(endpoints)
+        self.shared.events.subscribe(endpoints, Watched::Everything)
+    }
+
+    /// As [`Self::watch`], for the sockets that listen (those of UDP: that receive from anybody): the ends of connections on
+    /// these ports wake nobody and cost nothing.
+    pub fn watch_listeners(&self, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
+        self.shared.events.subscribe(endpoints, Watched::Listeners)
     }
 
     /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound.

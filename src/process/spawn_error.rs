@@ -13,7 +13,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use super::{exec, limits};
 use crate::text;
-use crate::tunnel::{Failure, FailureKind};
+use crate::core::{Failure, FailureKind};
 
 /// The kernel looks at this much of a file to find its interpreter.
 const HEAD: u64 = 256;
@@ -280,7 +280,7 @@ fn shown(path: &Path) -> String {
 mod tests {
     use super::*;
     use crate::process::spawn;
-    use crate::tunnel::Retry;
+    use crate::core::Retry;
 
     fn write(directory: &Path, name: &str, content: &[u8], mode: u32) -> PathBuf {
         let file = directory.join(name);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use integration_tests::{Answer, DEADLINE, Daemon, Lab, fetch_from, process_end, request};
 use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use portward::core::{FailureKind, StateName};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 

@@ -8,7 +8,7 @@ use super::{HASH, Served, TOOK, listener, three_tunnels};
 use crate::daemon::handle::Outcome;
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 use crate::port::Holder;
-use crate::tunnel::{Failure, FailureKind, StateName};
+use crate::core::{Failure, FailureKind, StateName};
 
 #[tokio::test]
 async fn status_has_the_ancestors_fields_and_ours() {

@@ -17,7 +17,7 @@ use crate::daemon::handle::{Change, Command, Handle, Outcome, ReloadReport, Took
 use crate::daemon::snapshot::{AncestorStatus, Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
 use crate::port::{Holder, Occupant, OccupantKind, Protocol};
-use crate::tunnel::StateName;
+use crate::core::StateName;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
 

@@ -8,7 +8,7 @@ use super::valid;
 use crate::config::desired::{CommandTunnel, Forward, HostPort, SshTunnel, Tunnel, Work};
 use crate::config::environment::Environment;
 use crate::port::Endpoint;
-use crate::tunnel::{Kind, OnConflict, Policy};
+use crate::core::{Kind, OnConflict, Policy};
 
 fn only(source: &str) -> Tunnel {
     let mut tunnels = valid(source).tunnels;

@@ -22,7 +22,7 @@ use super::forward::MasterError;
 use crate::config::desired::SshTunnel;
 use crate::shell;
 use crate::text;
-use crate::tunnel::{Failure, FailureKind};
+use crate::core::{Failure, FailureKind};
 
 /// The status that ssh itself exits with on an error of its own (ssh(1), EXIT STATUS).
 const SSH_ERROR: i32 = 255;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::desired::{Environment, Forward};
-use crate::tunnel::Retry;
+use crate::core::Retry;
 
 pub(super) fn tunnel() -> SshTunnel {
     SshTunnel {

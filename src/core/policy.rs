@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How a tunnel is to be run. A change of it restarts nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What `work` allows: decides whether a restart can be make-before-break.
+    /// What `work` allows: whether a restart can be make-before-break.
     pub kind: Kind,
     /// `restart.min_delay`: the wait before the second retry; it doubles from there.
     pub min_delay: Duration,

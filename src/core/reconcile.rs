@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::Slot;
 use crate::config::desired::{self, Work};
-
-/// A tunnel's place in the daemon. It outlives a change of name, and is never given out twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u64);
 
 /// What becomes of each tunnel. Numbers are positions in the wanted list; every one of them occurs exactly once, and so
 /// does every slot.
@@ -67,7 +64,7 @@ mod tests {
     use super::*;
     use crate::config::desired::{CommandTunnel, Written};
     use crate::config::environment::Environment;
-    use crate::tunnel::{Kind, OnConflict, Policy};
+    use crate::core::{Kind, OnConflict, Policy};
 
     fn tunnel(name: &str, program: &str) -> desired::Tunnel {
         desired::Tunnel {

@@ -39,7 +39,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tunnel::{Kind, OnConflict};
+    use crate::core::{Kind, OnConflict};
 
     fn policy(min_ms: u64, max_ms: u64) -> Policy {
         Policy {
