@@ -124,8 +124,8 @@ fn policy(work: &Work, timing: Timing, on_conflict: Option<&OnConflict>) -> Poli
         Work::Command(command) => (Kind::Command, command.start_timeout),
     };
     let on_conflict = match on_conflict {
-        None | Some(OnConflict::Wait) => tunnel::OnConflict::Wait,
-        Some(OnConflict::Kill) => tunnel::OnConflict::Kill,
+        None | Some(OnConflict::Wait) => core::OnConflict::Wait,
+        Some(OnConflict::Kill) => core::OnConflict::Kill,
     };
     let Timing { min_delay, max_delay, reset_after, stop_grace } = timing;
     Policy { kind, min_delay, max_delay, reset_after, ready_timeout, stop_grace, on_conflict }

@@ -525,26 +525,17 @@ impl Turn<'_> {
                 tunnel.last_failure = Some(failure);
             }
             forward::Outcome::OpenUnanswered(on) => self.give_up(on, "listen", "10 s"),
-            forward::Outcome::CloseUnanswered(on) => {
-                // Its port is free when it is dead, and the kernel will say so.
-                let kill = connection::Input::Kill;
-                if self.link.is_active(on) && self.link.next.is_some() {
-                    self.drop_active(kill);
-                    self.link.active = self.link.next.take();
-                } else {
-                    self.give_up(on, "close its listener", "500 ms");
-                }
-            }
+            // Its port is free when it is dead, and the kernel will say so.
+            forward::Outcome::CloseUnanswered(on) => self.give_up(on, "close its listener", "500 ms"),
             forward::Outcome::HoldersStay(failure) => tunnel.last_failure = Some(failure),
             forward::Outcome::EvictionEnded => tunnel.last_failure = None,
         }
     }
 
     fn refused(&mut self, index: usize, on: ConnectionId, failure: Failure) {
-        let tunnel = &mut self.link.tunnels[index];
-        match failure.kind {
+        let by = match failure.kind {
             // The connection is good, and no other one would fare better.
-            FailureKind::LocalPortHeld => tunnel.forward.fail(failure.retry, None, self.now),
+            FailureKind::LocalPortHeld => None,
             FailureKind::RemotePortHeld
             | FailureKind::Auth
             | FailureKind::HostKey
@@ -560,10 +551,12 @@ impl Turn<'_> {
                     self.replacement_failed(failure);
                     return;
                 }
-                tunnel.forward.fail(failure.retry, Some(on), self.now);
+                Some(on)
             }
-        }
-        self.link.tunnels[index].last_failure = Some(failure);
+        };
+        let tunnel = &mut self.link.tunnels[index];
+        tunnel.forward.fail(failure.retry, by, self.now);
+        tunnel.last_failure = Some(failure);
     }
 
     /// The connection does not answer.
@@ -574,9 +567,8 @@ impl Turn<'_> {
             self.end_next();
             self.replacement_failed(failure);
         } else if self.link.is_active(on) {
-            self.forgive(self.link.active.as_ref().map(|active| active.state));
-            self.drop_active(connection::Input::Kill);
-            self.lost(failure);
+            let before = self.link.active.as_ref().map(|active| active.state);
+            self.active_lost(before, connection::Input::Kill, failure);
         }
     }
 
@@ -599,12 +591,7 @@ impl Turn<'_> {
                     self.end_next();
                     self.replacement_failed(failure);
                 } else {
-                    self.forgive(Some(before));
-                    self.end_active();
-                    match self.link.next.take() {
-                        Some(next) => self.link.active = Some(next),
-                        None => self.lost(failure),
-                    }
+                    self.active_lost(Some(before), connection::Input::Terminate, failure);
                 }
             }
             connection::Outcome::ListenerLost => {
@@ -635,9 +622,8 @@ impl Turn<'_> {
                 Kind::Ssh if self.link.is_active(id) => self.renew(),
                 Kind::Ssh => {}
                 Kind::Command => {
-                    self.forgive(Some(before));
-                    self.end_active();
-                    self.lost(stopped_for_good(&policy));
+                    let failure = stopped_for_good(&policy);
+                    self.active_lost(Some(before), connection::Input::Terminate, failure);
                 }
             },
             connection::Outcome::Survived(failure) => {
@@ -672,6 +658,20 @@ impl Turn<'_> {
             if tunnel.forward.listening() == listening {
                 tunnel.last_failure = Some(serves_nobody(suspended.pid, &policy));
             }
+        }
+    }
+
+    /// The active connection is of no use any more. What was to replace it does.
+    fn active_lost(&mut self, before: Option<connection::State>, order: connection::Input, failure: Failure) {
+        if let Some(connection::State::Ready { since }) = before
+            && self.now.since(since) >= self.link.policy().reset_after
+        {
+            self.link.failures = 0;
+        }
+        self.drop_active(order);
+        match self.link.next.take() {
+            Some(next) => self.link.active = Some(next),
+            None => self.lost(failure),
         }
     }
 
@@ -721,15 +721,6 @@ impl Turn<'_> {
             if tunnel.wanted == Wanted::Up {
                 tunnel.last_failure = Some(failure.clone());
             }
-        }
-    }
-
-    /// A connection that was ready for `reset_after` ends a row of failures.
-    fn forgive(&mut self, before: Option<connection::State>) {
-        if let Some(connection::State::Ready { since }) = before
-            && self.now.since(since) >= self.link.policy().reset_after
-        {
-            self.link.failures = 0;
         }
     }
 

@@ -1,4 +1,5 @@
-//! The two machines as tables: every state and every input has a row. A change of a cell is seen in the snapshots.
+//! The two machines as tables: what every state does on every input, as the next state, what the link is told, and actions. A
+//! change of a cell is seen in the snapshots.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -22,8 +23,32 @@ fn variant(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect()
 }
 
-fn orders(actions: &[Action]) -> String {
-    actions.iter().map(|action| format!(" + {}", variant(action))).collect()
+/// What one state does on every input.
+struct Row {
+    text: String,
+    ignored: Vec<String>,
+}
+
+impl Row {
+    fn new(state: &str) -> Self {
+        Self { text: format!("{state}\n"), ignored: Vec::new() }
+    }
+
+    fn add(&mut self, input: String, next: Option<String>, outcome: &impl std::fmt::Debug, actions: &[Action]) {
+        let outcome = Some(variant(outcome)).filter(|outcome| outcome != "Nothing");
+        let actions = actions.iter().map(variant);
+        let parts: Vec<_> = next.into_iter().chain(outcome).chain(actions).collect();
+        if parts.is_empty() {
+            self.ignored.push(input);
+        } else {
+            writeln!(self.text, "  {input:14} -> {}", parts.join(" + ")).unwrap();
+        }
+    }
+
+    fn finish(mut self) -> String {
+        writeln!(self.text, "  ignores {}", self.ignored.join(", ")).unwrap();
+        self.text
+    }
 }
 
 #[test]
@@ -60,6 +85,7 @@ fn connection_table() {
     ];
     let mut table = String::new();
     for (name, state, suspended) in states {
+        let mut row = Row::new(name);
         for input in &inputs {
             let mut connection = Connection { id: ConnectionId::default(), state, suspended };
             let mut actions = Vec::new();
@@ -69,11 +95,12 @@ fn connection_table() {
                 Input::Event(event) => variant(event),
                 order => variant(order),
             };
-            let next = variant(&connection.state);
             let stopped = if connection.suspended.is_some() { ", stopped" } else { "" };
-            let (outcome, actions) = (variant(&outcome), orders(&actions));
-            writeln!(table, "{name:18} {input:15} -> {next}{stopped} ({outcome}){actions}").unwrap();
+            let next = format!("{}{stopped}", variant(&connection.state));
+            let changes = (connection.state, connection.suspended) != (state, suspended);
+            row.add(input, changes.then_some(next), &outcome, &actions);
         }
+        table.push_str(&row.finish());
     }
     insta::assert_snapshot!(table);
 }
@@ -126,6 +153,7 @@ fn forward_table() {
     for on_conflict in [OnConflict::Wait, OnConflict::Kill] {
         writeln!(table, "on_conflict: {on_conflict:?}").unwrap();
         for (name, state) in &states {
+            let mut row = Row::new(name);
             for input in &inputs {
                 let mut forward = Forward::new(Slot(1), policy(Kind::Ssh, on_conflict));
                 forward.state = state.clone();
@@ -144,9 +172,9 @@ fn forward_table() {
                     State::AwaitingPort { eviction, .. } => format!("AwaitingPort, {}", variant(eviction)),
                     state => variant(state),
                 };
-                let (outcome, actions) = (variant(&outcome), orders(&actions));
-                writeln!(table, "{name:22} {input:14} -> {next} ({outcome}){actions}").unwrap();
+                row.add(input, (forward.state != *state).then_some(next), &outcome, &actions);
             }
+            table.push_str(&row.finish());
         }
     }
     insta::assert_snapshot!(table);

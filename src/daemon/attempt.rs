@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::desired::{Forward, SshTunnel};
-use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
+use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
 use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
@@ -240,42 +240,40 @@ impl Attempt {
 
     /// Resolves once one of the listeners is gone.
     async fn listener_lost(&self) {
-        self.until_lost(async || {
-            let present = match self.ports.listeners(&self.endpoints) {
-                Ok(present) => present,
-                // What cannot be asked about is not lost.
-                Err(error) => {
-                    self.teller.warn(&error.to_string());
-                    return true;
-                }
-            };
-            let opened = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-            opened.iter().all(|listener| present.contains(listener))
-        })
-        .await;
+        let mut subscription = self.watch_listeners().await;
+        while self.still_listens() {
+            subscription.changed().await;
+        }
     }
 
-    /// Resolves once `listens` is not so any more. The kernel tells when to ask.
-    pub(super) async fn until_lost(&self, listens: impl AsyncFn() -> bool) {
+    fn still_listens(&self) -> bool {
+        match self.ports.listeners(&self.endpoints) {
+            Ok(present) => {
+                let opened = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+                opened.iter().all(|listener| present.contains(listener))
+            }
+            // What cannot be asked about is not lost.
+            Err(error) => {
+                self.teller.warn(&error.to_string());
+                true
+            }
+        }
+    }
+
+    /// Subscribes to the ends of listeners on the port.
+    pub(super) async fn watch_listeners(&self) -> Subscription {
         let mut told = String::new();
         loop {
-            match self.ports.watch_listeners(&self.endpoints) {
-                Ok(mut subscription) => {
-                    while listens().await {
-                        subscription.changed().await;
-                    }
-                    return;
-                }
-                // It is a limit that is reached, and that is not reached for ever.
-                Err(error) => {
-                    let message = port_failure(&error).message;
-                    if message != told {
-                        self.teller.warn(&message);
-                        told = message;
-                    }
-                    sleep(NO_DESCRIPTOR_WAIT).await;
-                }
+            let error = match self.ports.watch_listeners(&self.endpoints) {
+                Ok(subscription) => return subscription,
+                Err(error) => port_failure(&error).message,
+            };
+            // It is a limit that is reached, and that is not reached for ever.
+            if error != told {
+                self.teller.warn(&error);
+                told = error;
             }
+            sleep(NO_DESCRIPTOR_WAIT).await;
         }
     }
 

@@ -11,9 +11,9 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::attempt::{Attempt, OUTPUT_GRACE, Said, port_failure};
+use super::attempt::{Attempt, OUTPUT_GRACE, Said};
 use crate::config::desired::CommandTunnel;
-use crate::port::{Listener, PortError, holder};
+use crate::port::{Listener, holder};
 use crate::process::{Child, Tree, read_lines};
 use crate::text;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
@@ -101,7 +101,10 @@ impl Attempt {
                 }
             }
             self.report(ConnectionEvent::Ready);
-            self.until_lost(async || self.look(tree).await).await;
+            let mut subscription = self.watch_listeners().await;
+            while self.look(tree).await {
+                subscription.changed().await;
+            }
             sleep(END_FOLLOWS).await;
             if !self.look(tree).await {
                 self.report(ConnectionEvent::ListenerLost);
