@@ -6,9 +6,9 @@ use std::net::TcpListener;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portward::core::StateName;
 use portward::daemon::handle::Took;
 use portward::daemon::snapshot::TunnelStatus;
-use portward::core::StateName;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;

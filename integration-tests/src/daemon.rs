@@ -6,9 +6,9 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use portward::core::{FailureKind, StateName};
 use portward::daemon::snapshot::TunnelStatus;
 use portward::port::Holder;
-use portward::core::{FailureKind, StateName};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, fetch, kill, serve_page};
 use nix::sys::signal::Signal;
-use portward::daemon::snapshot::TunnelStatus;
 use portward::core::{FailureKind, StateName};
+use portward::daemon::snapshot::TunnelStatus;
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;

@@ -7,9 +7,9 @@ use std::fs;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, fetch_from, serve_page, socks};
+use portward::core::{FailureKind, StateName};
 use portward::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use portward::ssh::ConnectionErrorKind;
-use portward::core::{FailureKind, StateName};
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;

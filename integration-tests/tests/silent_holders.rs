@@ -9,8 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, ip, lines_of, within_deadline};
-use portward::port::{Occupant, OccupantKind};
 use portward::core::StateName;
+use portward::port::{Occupant, OccupantKind};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::process::{Child, Command};
 

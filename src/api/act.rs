@@ -13,10 +13,10 @@ use super::lookup::LookupError;
 use super::refusal::Refusal;
 use super::timeout::Timeout;
 use super::wording::explain;
+use crate::core::{Failure, StateName};
 use crate::daemon::handle::{Outcome, Took, Verb};
 use crate::daemon::snapshot::TunnelStatus;
 use crate::port::Holder;
-use crate::core::{Failure, StateName};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

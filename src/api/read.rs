@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::context::{Context, Tunnel, answer};
 use super::json::Json;
 use super::refusal::Refusal;
-use crate::daemon::snapshot::TunnelStatus;
 use crate::core::StateName;
+use crate::daemon::snapshot::TunnelStatus;
 use std::time::Duration;
 
 /// An element of `GET /list`.

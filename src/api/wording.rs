@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
+use crate::core::{FailureKind, StateName};
 use crate::daemon::snapshot::{ConnectionErrors, TunnelStatus};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
-use crate::core::{FailureKind, StateName};
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
 pub(crate) fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
@@ -72,10 +72,10 @@ mod tests {
     use super::super::tests::listener;
     use super::super::tests::tunnel;
     use super::*;
+    use crate::core::Failure;
     use crate::daemon::snapshot::FailedConnection;
     use crate::port::{Holder, OccupantKind};
     use crate::ssh::ConnectionErrorKind;
-    use crate::core::Failure;
 
     fn now() -> Timestamp {
         "2026-11-24T10:03:12Z".parse().unwrap()

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
 use crate::api::wording::{explain, remarks};
+use crate::core::StateName;
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 use crate::text;
-use crate::core::StateName;
 
 /// The sign at the beginning of a row; it tells without colour as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

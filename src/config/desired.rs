@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::environment::Environment;
-use crate::port::Endpoint;
 use crate::core::Policy;
+use crate::port::Endpoint;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,10 @@ pub struct Tunnel {
     pub interactive: bool,
     /// What to run. A change of it, and only of it, restarts the tunnel.
     pub work: Work,
-    /// How to run it.
+    /// How long ssh may take to connect (`ssh.connect_timeout`; the whole handshake may take twice as long), or the program until
+    /// it listens (`start_timeout`).
+    pub timeout: Duration,
+    /// How to supervise it.
     pub policy: Policy,
 }
 
@@ -109,8 +112,6 @@ pub struct SshTunnel {
     pub options: BTreeMap<String, String>,
     /// Variables that ssh has beyond portward's own.
     pub env: Environment,
-    /// ssh's ConnectTimeout; the whole handshake may take twice as long.
-    pub connect_timeout: Duration,
 }
 
 /// A forward, with the meaning that ssh gives to `-L`, `-R` and `-D`.
@@ -160,6 +161,4 @@ pub struct CommandTunnel {
     /// Endpoints that must be unbound before the start. A bare port means the wildcard addresses here, because what the
     /// program binds is its own affair; the tunnel is up once one listener that overlaps them is the program's.
     pub listen: Vec<Endpoint>,
-    /// How long the program may take until it listens.
-    pub start_timeout: Duration,
 }

@@ -79,8 +79,8 @@ mod tests {
                 working_directory: None,
                 env: Environment::default(),
                 listen: Vec::new(),
-                start_timeout: Duration::from_secs(30),
             }),
+            timeout: Duration::from_secs(30),
             policy: Policy {
                 kind: Kind::Command,
                 min_delay: Duration::ZERO,

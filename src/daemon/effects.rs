@@ -15,11 +15,11 @@ use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
-use crate::config::desired::{SshTunnel, Work};
+use crate::config::desired::{self, SshTunnel, Work};
+use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
 use crate::process::{self, Evictee, Pace, Remains, Signalled, Survivor, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
-use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
 
 /// The outside of all tunnels.
 #[derive(Debug)]
@@ -246,9 +246,7 @@ impl Effects {
         let last = told.clone();
         let own: Vec<Tree> = outside.trees().collect();
         let task =
-            tokio::spawn(
-                async move { wait_for_port(&ports, &teller, request, &known, &last, &own).await },
-            );
+            tokio::spawn(async move { wait_for_port(&ports, &teller, request, &known, &last, &own).await });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(request, wait);
     }
@@ -315,8 +313,13 @@ impl Effects {
         });
     }
 
-    /// Starts the process of `work`.
-    pub(super) fn start(&mut self, outside: &mut Outside, connection: ConnectionId, work: &Work) {
+    /// Starts the process of the tunnel.
+    pub(super) fn start(
+        &mut self,
+        outside: &mut Outside,
+        connection: ConnectionId,
+        desired: &desired::Tunnel,
+    ) {
         outside.left = Remains::default();
         let planned = outside.planned.take();
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
@@ -333,13 +336,14 @@ impl Effects {
             said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
-        let started = match work {
+        let started = match &desired.work {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", outside.slot.0));
                 let launch = Launch::pending();
                 let start = SshStart {
                     launch: launch.clone(),
                     endpoints: endpoints.clone(),
+                    connect_timeout: desired.timeout,
                     plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
                 };
                 tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
@@ -396,12 +400,7 @@ impl Effects {
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(
-        &self,
-        outside: &Outside,
-        request: Request,
-        holders: Vec<Occupant>,
-    ) {
+    pub(super) fn terminate_holders(&self, outside: &Outside, request: Request, holders: Vec<Occupant>) {
         let Some(wait) = outside.waits.get(&request) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
         let (ports, teller) = (self.ports.clone(), outside.teller.clone());

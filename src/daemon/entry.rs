@@ -11,7 +11,9 @@ use super::tally::Failed;
 use super::tell::Identity;
 use crate::clock::{Clock, Moment};
 use crate::config::desired;
-use crate::core::{Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Link, Request, Slot, StateName};
+use crate::core::{
+    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Link, Request, Slot, StateName,
+};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]

@@ -22,11 +22,11 @@ use super::waiter::Waiter;
 use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
+use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, Kind, Slot, StateName};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Listener, Occupant};
 use crate::process;
-use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, Kind, Slot, StateName};
 
 /// What the event loop is made of.
 #[derive(Debug)]
@@ -192,7 +192,7 @@ impl EventLoop {
             }
             Action::StartConnection(connection) => {
                 entry.starts += 1;
-                self.effects.start(&mut entry.outside, connection, &entry.desired.work);
+                self.effects.start(&mut entry.outside, connection, &entry.desired);
             }
             Action::ExplainDelay(connection) => {
                 let waited = entry.desired.policy.ready_timeout;
@@ -324,7 +324,9 @@ impl EventLoop {
                 Kind::Ssh => self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost)),
                 // It may have opened another one, and its watch finds out whose that is.
                 Kind::Command
-                    if present.iter().any(|one| listeners.iter().any(|listener| one.overlaps(&listener.endpoint()))) => {}
+                    if present
+                        .iter()
+                        .any(|one| listeners.iter().any(|listener| one.overlaps(&listener.endpoint()))) => {}
                 Kind::Command => {
                     self.hear(slot, Event::Connection(connection, ConnectionEvent::ListenerLost));
                 }

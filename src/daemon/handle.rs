@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::snapshot::{Snapshot, TunnelStatus};
-use crate::observe::recent::RecentLogs;
 use crate::core::Failure;
+use crate::observe::recent::RecentLogs;
 
 /// What may be asked of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

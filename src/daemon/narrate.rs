@@ -11,11 +11,11 @@ use super::tally::Failed;
 use super::tell::{Teller, tell};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, SshTunnel, Work};
+use crate::core::{Failure, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::process::Remains;
 use crate::text;
-use crate::core::{Failure, StateName};
 
 /// Bytes of a command line that are logged.
 const COMMAND_LENGTH: usize = 1024;

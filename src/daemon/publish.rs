@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::event_loop::EventLoop;
 use super::handle::Change;
 use super::snapshot::Snapshot;
-use crate::observe::systemd;
 use crate::core::{Slot, StateName};
+use crate::observe::systemd;
 
 /// What was told last, as far as it is needed to tell what is new.
 #[derive(Debug, Default)]

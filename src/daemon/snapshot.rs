@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::{Failure, StateName};
 use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
-use crate::core::{Failure, StateName};
 
 /// All tunnels and the state of the configuration at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]

@@ -94,7 +94,6 @@ mod tests {
             identity_file: None,
             options: [].into(),
             env: crate::config::environment::Environment::default(),
-            connect_timeout: Duration::from_secs(1),
         }
     }
 

@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep_until};
 use super::shares::{Burst, Heard, Shares};
 use super::tally::Failed;
 use crate::config::desired;
+use crate::core::{Event, Slot};
 use crate::observe::log::OUTPUT;
 use crate::process::LONGEST_LINE;
 use crate::text;
-use crate::core::{Event, Slot};
 
 /// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -39,8 +39,6 @@ pub(super) fn user() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::desired::{Environment, Forward};
 
@@ -54,7 +52,6 @@ mod tests {
             identity_file: Some("/keys/it's".into()),
             options: [("Port".to_owned(), "2222".to_owned())].into(),
             env: Environment::default(),
-            connect_timeout: Duration::from_secs(1),
         };
         assert_eq!(
             accepting_line(&tunnel),

@@ -12,9 +12,9 @@ use super::jump;
 use super::master::question;
 use super::settings::Settings;
 use crate::config::desired::SshTunnel;
+use crate::core::{Failure, FailureKind};
 use crate::port::Endpoint;
 use crate::process;
-use crate::core::{Failure, FailureKind};
 
 /// Deadline for `ssh -G` and what it runs (`Match exec`), jump hosts included. As a rule it takes 10 ms of CPU time, of which
 /// 9 are those of any start of ssh.

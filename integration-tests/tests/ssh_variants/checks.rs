@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use integration_tests::{Answer, DEADLINE, Daemon, Lab, fetch_from, process_end, request};
-use portward::daemon::snapshot::TunnelStatus;
 use portward::core::{FailureKind, StateName};
+use portward::daemon::snapshot::TunnelStatus;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{HASH, Served, TOOK, listener, three_tunnels};
+use crate::core::{Failure, FailureKind, StateName};
 use crate::daemon::handle::Outcome;
 use crate::daemon::snapshot::{Snapshot, TunnelStatus};
 use crate::port::Holder;
-use crate::core::{Failure, FailureKind, StateName};
 
 #[tokio::test]
 async fn status_has_the_ancestors_fields_and_ours() {

@@ -13,11 +13,11 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{Listeners, serve};
+use crate::core::StateName;
 use crate::daemon::handle::{Change, Command, Handle, Outcome, ReloadReport, Took, Verb};
 use crate::daemon::snapshot::{AncestorStatus, Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
 use crate::port::{Holder, Occupant, OccupantKind, Protocol};
-use crate::core::StateName;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::valid;
 use crate::config::desired::{CommandTunnel, Forward, HostPort, SshTunnel, Tunnel, Work};
 use crate::config::environment::Environment;
-use crate::port::Endpoint;
 use crate::core::{Kind, OnConflict, Policy};
+use crate::port::Endpoint;
 
 fn only(source: &str) -> Tunnel {
     let mut tunnels = valid(source).tunnels;
@@ -110,7 +110,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(ssh.program, Path::new("ssh"));
     assert_eq!((&ssh.config_file, &ssh.identity_file), (&None, &None));
     assert_eq!(ssh.options, BTreeMap::new());
-    assert_eq!(ssh.connect_timeout, Duration::from_secs(10));
+    assert_eq!(tunnel.timeout, Duration::from_secs(10));
     assert_eq!(valid("tunnels: []").api, crate::config::desired::Api::default());
 }
 

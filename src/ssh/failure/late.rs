@@ -6,9 +6,9 @@ use super::cause::has_link;
 use super::words::{self, is_noise};
 use super::{quote, try_by_hand, wrapper};
 use crate::config::desired::SshTunnel;
+use crate::core::{Failure, FailureKind};
 use crate::ssh::by_hand::user;
 use crate::ssh::progress::Progress;
-use crate::core::{Failure, FailureKind};
 
 /// What ssh says when a security key waits for a touch (sshconnect2.c, sk-usbhid.c).
 const TOUCH: &str = "Confirm user presence for key ";

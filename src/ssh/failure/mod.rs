@@ -20,9 +20,9 @@ use self::words::Saying;
 use super::by_hand::{login_line, user};
 use super::forward::MasterError;
 use crate::config::desired::SshTunnel;
+use crate::core::{Failure, FailureKind};
 use crate::shell;
 use crate::text;
-use crate::core::{Failure, FailureKind};
 
 /// The status that ssh itself exits with on an error of its own (ssh(1), EXIT STATUS).
 const SSH_ERROR: i32 = 255;
