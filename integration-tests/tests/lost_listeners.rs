@@ -39,9 +39,15 @@ async fn cancel(lab: &Lab, daemon: &Daemon<'_>, forward: &[&str]) {
 
 /// Waits until the tunnel was seen without a listener and then up again; nobody asks for the status.
 async fn comes_back(daemon: &Daemon<'_>, mark: usize) -> Option<u32> {
-    let lost = daemon.wait_status(mark, "web", "without a listener", |status| status.listeners.is_empty()).await;
+    let lost =
+        daemon.wait_status(mark, "web", "without a listener", |status| status.listeners.is_empty()).await;
     assert_eq!(lost.last_error.map(|failure| failure.kind), Some(FailureKind::Exited));
-    daemon.wait_status(mark, "web", "up again", |status| status.state == StateName::Up && status.last_error.is_none()).await.pid
+    daemon
+        .wait_status(mark, "web", "up again", |status| {
+            status.state == StateName::Up && status.last_error.is_none()
+        })
+        .await
+        .pid
 }
 
 #[tokio::test]
@@ -109,7 +115,11 @@ async fn an_ssh_that_is_killed_is_no_lost_listener() {
         kill(up.pid.unwrap(), Signal::SIGKILL);
         let failed = daemon.wait_status(mark, "web", "failed", |status| status.last_error.is_some()).await;
         assert_eq!(failed.last_error.map(|failure| failure.kind), Some(FailureKind::Killed));
-        daemon.wait_status(mark, "web", "up again", |status| status.state == StateName::Up && status.pid != up.pid).await;
+        daemon
+            .wait_status(mark, "web", "up again", |status| {
+                status.state == StateName::Up && status.pid != up.pid
+            })
+            .await;
     }
 }
 
@@ -165,9 +175,12 @@ async fn a_command_that_does_not_listen_again_is_started_anew() {
     let up = daemon.wait_state("web", StateName::Up).await;
     let mark = daemon.mark();
     kill(up.pid.unwrap(), Signal::SIGUSR1);
-    let lost = daemon.wait_status(mark, "web", "without a listener", |status| status.listeners.is_empty()).await;
+    let lost =
+        daemon.wait_status(mark, "web", "without a listener", |status| status.listeners.is_empty()).await;
     assert_eq!(lost.state, StateName::Connecting);
-    let again = daemon.wait_status(mark, "web", "up again", |status| status.state == StateName::Up && status.pid != up.pid).await;
+    let again = daemon
+        .wait_status(mark, "web", "up again", |status| status.state == StateName::Up && status.pid != up.pid)
+        .await;
     assert_eq!(again.restarts, 1);
     fetch(PORT).await.expect_err("nobody speaks HTTP there");
 }

@@ -68,7 +68,13 @@ async fn cancelled_listeners(lab: &Lab) -> Vec<f64> {
         let control = control.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_none());
         let mark = daemon.mark();
         let mut ssh = lab.command("/usr/bin/ssh");
-        ssh.arg("-S").arg(control.unwrap()).args(["-O", "cancel", "-L", "127.0.0.1:9443:127.0.0.1:8000", "server"]);
+        ssh.arg("-S").arg(control.unwrap()).args([
+            "-O",
+            "cancel",
+            "-L",
+            "127.0.0.1:9443:127.0.0.1:8000",
+            "server",
+        ]);
         let output = within_deadline("ssh -O cancel", ssh.output()).await.unwrap();
         assert!(output.status.success(), "{output:?}");
         let back = daemon.wait_status(mark, "web", "up again", |status| status.state == StateName::Up).await;
