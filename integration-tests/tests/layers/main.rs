@@ -2,9 +2,15 @@
 //!
 //! The sources are read as text. A path in them counts wherever it stands: in a `use`, in an expression, in a macro.
 
+#![allow(clippy::unwrap_used, reason = "what surprises a test ends it")]
+
+mod tokens;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+use tokens::{Named, named, split_tests, tokens};
 
 /// A module's path from the root of the crate: `["port", "verdict"]`.
 type Module = Vec<String>;
@@ -19,17 +25,18 @@ struct Sources {
     exported: BTreeMap<(Module, String), Vec<String>>,
 }
 
+/// Entries of `src` that do not import each other.
+#[derive(Debug, PartialEq)]
+struct Layer {
+    names: Vec<String>,
+    never: Vec<Module>,
+    only: Option<Vec<Module>>,
+}
+
 struct File {
     path: String,
     product: Vec<String>,
     tests: Vec<String>,
-}
-
-/// A path as it is written.
-#[derive(Debug, PartialEq)]
-struct Named {
-    is_exported: bool,
-    segments: Vec<String>,
 }
 
 #[test]
@@ -53,22 +60,41 @@ fn read_below(directory: &Path, prefix: &str, files: &mut Vec<(String, String)>)
         let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
         if entry.file_type().unwrap().is_dir() {
             read_below(&entry.path(), &format!("{name}/"), files);
-        } else if name.ends_with(".rs") {
+        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
             files.push((name, fs::read_to_string(entry.path()).unwrap()));
         }
     }
 }
 
-/// The layers in the section of ARCHITECTURE.md, from top to bottom: the names in back quotes that begin the elements of its list.
-fn order(architecture: &str) -> Vec<Vec<String>> {
-    let (_, section) = architecture.split_once("## Order of imports\n").expect("a section of this name");
+/// The layers in the section of ARCHITECTURE.md, from top to bottom.
+fn order(architecture: &str) -> Vec<Layer> {
+    let (_, section) = architecture.split_once("## Order of imports\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
-    let elements = section.lines().filter_map(|line| line.strip_prefix("- "));
-    let names = |element: &str| {
-        let head = element.split(':').next().unwrap();
-        head.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-    };
-    elements.map(names).collect()
+    section.lines().filter_map(|line| line.strip_prefix("- ")).map(Layer::read).collect()
+}
+
+impl Layer {
+    /// From an element of the list: its names in back quotes, a colon, a text, and what it never, or only, imports.
+    fn read(element: &str) -> Self {
+        let quoted =
+            |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+        let paths = |word: &str| {
+            let (_, list) = element.split_once(word)?;
+            let path = |name: &String| name.split('/').map(str::to_owned).collect();
+            Some(quoted(list).iter().map(path).collect())
+        };
+        Self {
+            names: quoted(element.split(':').next().unwrap()),
+            never: paths("; never ").unwrap_or_default(),
+            only: paths("; only "),
+        }
+    }
+
+    /// Whether this layer forbids the import of `definer`, which is below it.
+    fn forbids(&self, definer: &Module) -> bool {
+        let is_one_of = |paths: &[Module]| paths.iter().any(|path| definer.starts_with(path));
+        is_one_of(&self.never) || self.only.as_ref().is_some_and(|only| !is_one_of(only))
+    }
 }
 
 impl Sources {
@@ -158,23 +184,30 @@ impl Sources {
     }
 
     /// Folders and files that no layer names.
-    fn unordered(&self, order: &[Vec<String>]) -> Vec<String> {
-        let known: BTreeSet<&String> = order.iter().flatten().collect();
+    fn unordered(&self, order: &[Layer]) -> Vec<String> {
+        let known: BTreeSet<&String> = order.iter().flat_map(|layer| &layer.names).collect();
         let there: BTreeSet<&String> = self.files.keys().filter_map(|module| module.first()).collect();
         there.difference(&known).map(|name| format!("src/{name} is in no layer")).collect()
     }
 
-    /// Imports that run upwards or sideways, those of tests included.
-    fn upwards(&self, order: &[Vec<String>]) -> Vec<String> {
-        let layer = |name: &String| order.iter().position(|layer| layer.contains(name));
-        let uses = [self.uses(false), self.uses(true)].concat();
-        let runs_upwards = |(module, _, definer): &&(&Module, String, Module)| {
-            definer.first().is_some_and(|to| *to != module[0] && layer(to) <= layer(&module[0]))
-        };
-        let describe = |(module, written, _): &(&Module, String, Module)| {
-            format!("{} uses {written}, which is not below it", self.files[*module].path)
-        };
-        uses.iter().filter(runs_upwards).map(describe).collect()
+    /// Imports that run upwards or sideways, or that a layer forbids; those of tests run downwards as well.
+    fn upwards(&self, order: &[Layer]) -> Vec<String> {
+        let layer = |name: &String| order.iter().position(|layer| layer.names.contains(name));
+        let mut violations = Vec::new();
+        for of_tests in [false, true] {
+            for (module, written, definer) in self.uses(of_tests) {
+                let Some(to) = definer.first().filter(|to| **to != module[0]) else { continue };
+                let (from, to) = (layer(&module[0]), layer(to));
+                let path = &self.files[module].path;
+                let is_test = of_tests || self.tests.contains(module);
+                if to <= from {
+                    violations.push(format!("{path} uses {written}, which is not below it"));
+                } else if !is_test && from.is_some_and(|from| order[from].forbids(&definer)) {
+                    violations.push(format!("{path} uses {written}, which its layer forbids"));
+                }
+            }
+        }
+        violations
     }
 
     /// Circles between the files of a folder, tests excepted.
@@ -212,153 +245,24 @@ impl Sources {
     }
 }
 
-/// Words, `::` and single signs; without comments, texts and letters.
-fn tokens(text: &str) -> Vec<String> {
-    let letters: Vec<char> = text.chars().collect();
-    let at = |index: usize| letters.get(index).copied().unwrap_or('\0');
-    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
-    let mut tokens = Vec::new();
-    let mut index = 0;
-    while index < letters.len() {
-        let begin = index;
-        match (at(index), at(index + 1)) {
-            ('/', '/') => index = (index..letters.len()).find(|i| at(*i) == '\n').unwrap_or(letters.len()),
-            ('/', '*') => {
-                index = (index + 2..letters.len()).find(|i| (at(*i), at(*i + 1)) == ('*', '/')).unwrap() + 2;
-            }
-            ('"', _) => {
-                index += 1;
-                while at(index) != '"' {
-                    index += if at(index) == '\\' { 2 } else { 1 };
-                }
-                index += 1;
-            }
-            ('r', '"' | '#') if at(index + 1) == '"' || matches!(at(index + 2), '"' | '#') => {
-                let hashes = (index + 1..).take_while(|i| at(*i) == '#').count();
-                let ends = |i: &usize| at(*i) == '"' && (1..=hashes).all(|more| at(*i + more) == '#');
-                index = (index + hashes + 2..letters.len()).find(ends).unwrap() + 1 + hashes;
-            }
-            // A letter, unless it is a lifetime.
-            ('\'', '\\') => index = (index + 3..).find(|i| at(*i) == '\'').unwrap() + 1,
-            ('\'', _) if at(index + 2) == '\'' => index += 3,
-            (':', ':') => {
-                index += 2;
-                tokens.push("::".to_owned());
-            }
-            (letter, _) if is_word(letter) => {
-                index = (index..=letters.len()).find(|i| !is_word(at(*i))).unwrap();
-                let word: String = letters[begin..index].iter().collect();
-                // `b"..."` and its kin: the prefix is no word.
-                if !(matches!(word.as_str(), "b" | "c") && at(index) == '"') {
-                    tokens.push(word);
-                }
-            }
-            (letter, _) => {
-                index += 1;
-                if !letter.is_whitespace() {
-                    tokens.push(letter.to_string());
-                }
-            }
-        }
-    }
-    tokens
-}
-
-/// The items that are compiled for tests only, apart from all others.
-fn split_tests(mut product: Vec<String>) -> (Vec<String>, Vec<String>) {
-    const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
-    let mut tests = Vec::new();
-    while let Some(begin) = product.windows(MARK.len()).position(|tokens| tokens == MARK) {
-        let mut depth = 0;
-        let mut end = begin + MARK.len();
-        loop {
-            match product[end].as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
-                _ => {}
-            }
-            end += 1;
-            if depth == 0 && matches!(product[end - 1].as_str(), "}" | ";") {
-                break;
-            }
-        }
-        tests.extend(product.drain(begin..end).skip(MARK.len()));
-    }
-    (product, tests)
-}
-
-/// All paths of more than one segment, in `use` and elsewhere.
-fn named(tokens: &[String]) -> Vec<Named> {
-    let token = |index: usize| tokens.get(index).map_or("", String::as_str);
-    let is_word = |text: &str| text.starts_with(|letter: char| letter.is_alphabetic() || letter == '_');
-    let mut found = Vec::new();
-    let mut index = 0;
-    while index < tokens.len() {
-        let before = if index == 0 { "" } else { token(index - 1) };
-        if token(index) == "use" && token(index + 1) != "<" {
-            let is_exported = before == "pub" || before == ")";
-            index = read_tree(tokens, index + 1, &[], &mut |segments| {
-                found.push(Named { is_exported, segments });
-            });
-        } else if is_word(token(index)) && token(index + 1) == "::" && !matches!(before, "::" | ".") {
-            let mut segments = vec![tokens[index].clone()];
-            while token(index + 1) == "::" && is_word(token(index + 2)) {
-                segments.push(tokens[index + 2].clone());
-                index += 2;
-            }
-            index += 1;
-            found.push(Named { is_exported: false, segments });
-        } else {
-            index += 1;
-        }
-    }
-    found
-}
-
-/// Reads one tree of a `use` from `index` on, and returns where it ends.
-fn read_tree(
-    tokens: &[String],
-    mut index: usize,
-    prefix: &[String],
-    found: &mut impl FnMut(Vec<String>),
-) -> usize {
-    let mut path = prefix.to_vec();
-    loop {
-        match tokens[index].as_str() {
-            "::" => index += 1,
-            "{" => {
-                index += 1;
-                while tokens[index] != "}" {
-                    index = read_tree(tokens, index, &path, found);
-                    index += usize::from(tokens[index] == ",");
-                }
-                return index + 1;
-            }
-            // The name that it is given here is of no interest.
-            "as" => index += 2,
-            "," | "}" | ";" => {
-                found(path);
-                return index;
-            }
-            // `a::{self}` is `a`.
-            "self" if !path.is_empty() => index += 1,
-            word => {
-                path.push(word.to_owned());
-                index += 1;
-            }
-        }
-    }
-}
-
 #[test]
 fn an_import_upwards_or_sideways_is_found_wherever_it_stands() {
-    let layers =
-        order("# A\n\n## Order of imports\n\n- `top`: a\n- `left`, `right`: `b`\n\n## Next\n- `no`\n");
-    assert_eq!(layers, [vec!["top".to_owned()], vec!["left".to_owned(), "right".to_owned()]]);
+    let list = "- `top`: a\n- `left`, `right`: `b`; only `low/x`\n- `low`: c\n";
+    let layers = order(&format!("# A\n\n## Order of imports\n\n{list}\n## Next\n- `no`\n"));
+    let names: Vec<_> = layers.iter().map(|layer| layer.names.join(" ")).collect();
+    assert_eq!(names, ["top", "left right", "low"]);
     let upwards = |path: &str, text: &str| {
-        let files = [("top.rs", ""), ("left/mod.rs", "mod a;"), ("left/a.rs", ""), ("right.rs", "")];
+        let files = [
+            ("top.rs", ""),
+            ("left/mod.rs", "mod a;"),
+            ("right.rs", ""),
+            ("low/mod.rs", "pub use x::X; pub use y::Y;"),
+            ("low/x.rs", ""),
+            ("low/y.rs", ""),
+        ];
         Sources::new(files.into_iter().chain([(path, text)])).upwards(&layers).len()
     };
+    assert_eq!(upwards("left/a.rs", "use crate::low::X;"), 0);
     assert_eq!(upwards("top.rs", "use crate::left::{a, b::{self, c}}; fn f() { crate::right::g(); }"), 0);
     assert_eq!(
         upwards(
@@ -369,6 +273,7 @@ fn an_import_upwards_or_sideways_is_found_wherever_it_stands() {
     );
     for text in [
         "use crate::{right, text};",
+        "use crate::low::{X, Y};",
         "pub use crate::top::X as Y;",
         "fn f<'a>() -> &'a str { crate::top::g('\"') }",
         "macro_rules! m { () => { $crate::right::g() } }",
