@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine};
-use portward::core::StateName;
+use portward::protocol::StateName;
 use portward::text::is_unsafe;
 use tokio::time::Instant;
 

@@ -10,7 +10,7 @@ use integration_tests::{
     within_deadline,
 };
 use nix::sys::signal::Signal;
-use portward::core::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 
 const PORT: u16 = 9443;
 const BOTH: &str = "

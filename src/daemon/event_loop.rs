@@ -12,9 +12,9 @@ use tokio::time::sleep_until;
 use super::attempt::Order;
 use super::effects::Effects;
 use super::entry::Entry;
-use super::handle::{Change, Command, Outcome, Verb};
+use super::handle::{Command, Outcome};
 use super::narrate::{self, Before};
-use super::publish::Published;
+use super::published::Published;
 use super::runtime::Runtime;
 use super::tell::Report;
 use super::timers::{Timer, Timers};
@@ -27,6 +27,7 @@ use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Listener, Occupant};
 use crate::process;
+use crate::protocol::{Change, Verb};
 
 /// What the event loop is made of.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl EventLoop {
         }
         if let Some((connection, _)) = entry.link.listening(slot) {
             let listeners = entry.outside.listeners(connection);
-            entry.listeners = listeners.iter().map(|listener| listener.address.to_string()).collect();
+            entry.listeners = listeners.iter().map(|listener| listener.address).collect();
         }
         narrate::transition(entry, &before, now);
         if entry.removed && entry.state().0 == StateName::Stopped {

@@ -3,9 +3,10 @@
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use super::handle::{Outcome, Verb};
+use super::handle::Outcome;
 use crate::clock::{Clock, Moment};
 use crate::core::{ConnectionId, Failure, FailureKind, StateName};
+use crate::protocol::Verb;
 
 /// One request that is not answered yet.
 #[derive(Debug)]
