@@ -247,9 +247,9 @@ impl Connection {
     /// When the link has to tell it that its deadline has passed.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.state {
-            State::Starting { deadline }
-            | State::Reopening { deadline }
-            | State::Terminated { deadline } => Some(deadline),
+            State::Starting { deadline } | State::Reopening { deadline } | State::Terminated { deadline } => {
+                Some(deadline)
+            }
             State::Killed { deadline } => deadline,
             State::Ready { .. } => self.suspended?.deadline,
             State::Late | State::Ended => None,

@@ -67,7 +67,9 @@ enum Login {
     /// As soon as everything that is being ended is gone.
     AfterEnd,
     /// Not before this moment.
-    Backoff { until: Moment },
+    Backoff {
+        until: Moment,
+    },
     /// Only an edit helps.
     Failed,
 }
@@ -508,7 +510,12 @@ impl Turn<'_> {
             forward::Outcome::Nothing => {}
             forward::Outcome::Opened(on) => {
                 tunnel.last_failure = None;
-                if self.link.active.as_ref().is_some_and(|active| active.id == on && active.suspended.is_some()) {
+                if self
+                    .link
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.id == on && active.suspended.is_some())
+                {
                     self.note_suspension();
                 }
             }

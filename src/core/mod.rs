@@ -28,5 +28,5 @@ pub use failure::{Failure, FailureKind, Retry};
 pub use ids::{ConnectionId, Request, Slot};
 pub use link::Link;
 pub use policy::{Kind, OnConflict, Policy};
-pub use reconcile::{Plan, reconcile};
+pub use reconcile::{Candidate, Plan, reconcile};
 pub use state_name::StateName;

@@ -4,8 +4,8 @@ mod world;
 
 use proptest::prelude::*;
 
-pub(super) use self::world::{occupant, policy};
 use self::world::{Happening, World, conflicts, happenings, stranger};
+pub(super) use self::world::{occupant, policy};
 use super::*;
 
 /// A policy, and how many tunnels share the link: a command serves one.
@@ -217,9 +217,8 @@ fn a_spared_holder_leaves_the_tunnel_waiting_with_the_reason_until_the_holder_ch
     let request = world.link.awaiting_port(ONE).unwrap();
     assert_eq!(world.actions, [Action::TerminateHolders(ONE, request)]);
     let reason = Failure::new(FailureKind::LocalPortHeld, "hidden");
-    let spared = |pid| {
-        Event::Forward(request, ForwardEvent::HoldersSpared(vec![occupant(pid)], reason.clone()))
-    };
+    let spared =
+        |pid| Event::Forward(request, ForwardEvent::HoldersSpared(vec![occupant(pid)], reason.clone()));
     let before = world.link.clone();
     world.hear(spared(Some(12)));
     assert_eq!(world.link, before, "that was about somebody who is gone");

@@ -34,7 +34,13 @@ impl Row {
         Self { text: format!("{state}\n"), ignored: Vec::new() }
     }
 
-    fn add(&mut self, input: String, next: Option<String>, outcome: &impl std::fmt::Debug, actions: &[Action]) {
+    fn add(
+        &mut self,
+        input: String,
+        next: Option<String>,
+        outcome: &impl std::fmt::Debug,
+        actions: &[Action],
+    ) {
         let outcome = Some(variant(outcome)).filter(|outcome| outcome != "Nothing");
         let actions = actions.iter().map(variant);
         let parts: Vec<_> = next.into_iter().chain(outcome).chain(actions).collect();
@@ -65,11 +71,8 @@ fn connection_table() {
         ConnectionEvent::Continued,
         ConnectionEvent::ListenerLost,
     ];
-    let inputs = events.into_iter().map(Input::Event).chain([
-        Input::Terminate,
-        Input::Kill,
-        Input::DeadlinePassed,
-    ]);
+    let inputs =
+        events.into_iter().map(Input::Event).chain([Input::Terminate, Input::Kill, Input::DeadlinePassed]);
     let inputs: Vec<_> = inputs.collect();
     let suspended = Some(Suspended { pid: 7, deadline: Some(at(15)) });
     let states = [
@@ -132,8 +135,7 @@ fn forward_table() {
         Input::DeadlinePassed,
     ]);
     let inputs: Vec<_> = inputs.collect();
-    let waiting =
-        |eviction| State::AwaitingPort { request, holders: holders.clone(), eviction };
+    let waiting = |eviction| State::AwaitingPort { request, holders: holders.clone(), eviction };
     let deadline = at(20);
     let states = [
         ("Idle", State::Idle),

@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, OUTPUT_GRACE, Said};
 use crate::config::desired::CommandTunnel;
+use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
 use crate::process::{Child, Tree, read_lines};
 use crate::text;
-use crate::core::{ConnectionEvent, Failure, FailureKind};
 
 /// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So while a command starts,
 /// and only then, its port is looked at whenever it says something, and else after waits that grow from this one

@@ -10,16 +10,15 @@ use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
 use super::launch::Launch;
-use super::narrate;
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
-use crate::config::desired::{SshTunnel, Work};
-use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
-use crate::process::{self, Evictee, Pace, Remains, Signalled, Survivor, Tree};
-use crate::ssh::{self, ControlDirectory, ControlError, Plan};
+use crate::config::desired::{self, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
+use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
+use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
+use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 
 /// The outside of all tunnels.
 #[derive(Debug)]
@@ -177,7 +176,7 @@ impl Outside {
             let who = match tree.survivors() {
                 // The news of its end is on its way.
                 Ok(survivors) if survivors.is_empty() => return,
-                Ok(survivors) => named(&survivors),
+                Ok(survivors) => process::named(&survivors),
                 Err(error) => format!("what is left of the process ({error})"),
             };
             let message = format!(
@@ -246,9 +245,7 @@ impl Effects {
         let last = told.clone();
         let own: Vec<Tree> = outside.trees().collect();
         let task =
-            tokio::spawn(
-                async move { wait_for_port(&ports, &teller, request, &known, &last, &own).await },
-            );
+            tokio::spawn(async move { wait_for_port(&ports, &teller, request, &known, &last, &own).await });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         outside.waits.insert(request, wait);
     }
@@ -315,8 +312,13 @@ impl Effects {
         });
     }
 
-    /// Starts the process of `work`.
-    pub(super) fn start(&mut self, outside: &mut Outside, connection: ConnectionId, work: &Work) {
+    /// Starts the process of the tunnel.
+    pub(super) fn start(
+        &mut self,
+        outside: &mut Outside,
+        connection: ConnectionId,
+        desired: &desired::Tunnel,
+    ) {
         outside.left = Remains::default();
         let planned = outside.planned.take();
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
@@ -333,13 +335,14 @@ impl Effects {
             said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
-        let started = match work {
+        let started = match &desired.work {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", outside.slot.0));
                 let launch = Launch::pending();
                 let start = SshStart {
                     launch: launch.clone(),
                     endpoints: endpoints.clone(),
+                    connect_timeout: desired.timeout,
                     plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
                 };
                 tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
@@ -349,7 +352,7 @@ impl Effects {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
                 // What is set once, and here first, is not set yet.
                 let _ = endpoints.set(attempt.endpoints.clone());
-                narrate::starting(&outside.teller, &tunnel.argv.join(" "));
+                outside.teller.starting(&tunnel.argv.join(" "));
                 process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
@@ -396,12 +399,7 @@ impl Effects {
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(
-        &self,
-        outside: &Outside,
-        request: Request,
-        holders: Vec<Occupant>,
-    ) {
+    pub(super) fn terminate_holders(&self, outside: &Outside, request: Request, holders: Vec<Occupant>) {
         let Some(wait) = outside.waits.get(&request) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
         let (ports, teller) = (self.ports.clone(), outside.teller.clone());
@@ -475,9 +473,4 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
-}
-
-/// The processes as one text.
-pub(super) fn named(survivors: &[Survivor]) -> String {
-    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

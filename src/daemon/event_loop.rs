@@ -12,9 +12,9 @@ use tokio::time::sleep_until;
 use super::attempt::Order;
 use super::effects::Effects;
 use super::entry::Entry;
-use super::handle::{Change, Command, Outcome, Verb};
+use super::handle::{Command, Outcome};
 use super::narrate::{self, Before};
-use super::publish::Published;
+use super::published::Published;
 use super::runtime::Runtime;
 use super::tell::Report;
 use super::timers::{Timer, Timers};
@@ -22,11 +22,12 @@ use super::waiter::Waiter;
 use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
+use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, Kind, Slot, StateName};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Listener, Occupant};
 use crate::process;
-use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, Kind, Slot, StateName};
+use crate::protocol::{Change, Verb};
 
 /// What the event loop is made of.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl EventLoop {
         }
         if let Some((connection, _)) = entry.link.listening(slot) {
             let listeners = entry.outside.listeners(connection);
-            entry.listeners = listeners.iter().map(|listener| listener.address.to_string()).collect();
+            entry.listeners = listeners.iter().map(|listener| listener.address).collect();
         }
         narrate::transition(entry, &before, now);
         if entry.removed && entry.state().0 == StateName::Stopped {
@@ -192,7 +193,7 @@ impl EventLoop {
             }
             Action::StartConnection(connection) => {
                 entry.starts += 1;
-                self.effects.start(&mut entry.outside, connection, &entry.desired.work);
+                self.effects.start(&mut entry.outside, connection, &entry.desired);
             }
             Action::ExplainDelay(connection) => {
                 let waited = entry.desired.policy.ready_timeout;
@@ -324,7 +325,9 @@ impl EventLoop {
                 Kind::Ssh => self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost)),
                 // It may have opened another one, and its watch finds out whose that is.
                 Kind::Command
-                    if present.iter().any(|one| listeners.iter().any(|listener| one.overlaps(&listener.endpoint()))) => {}
+                    if present
+                        .iter()
+                        .any(|one| listeners.iter().any(|listener| one.overlaps(&listener.endpoint()))) => {}
                 Kind::Command => {
                     self.hear(slot, Event::Connection(connection, ConnectionEvent::ListenerLost));
                 }

@@ -1,24 +1,25 @@
 //! The start of an ssh: what it would do is asked first, off the event loop.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Order};
 use super::launch::Launch;
-use super::narrate;
 use super::tell::Report;
 use crate::config::desired::{SshTunnel, Work};
+use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::Endpoint;
 use crate::process::{self, SpawnError};
 use crate::ssh::{self, ControlSocket, Plan, SocketMade};
-use crate::core::{ConnectionEvent, Failure, FailureKind};
 
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
     pub(super) launch: Launch,
     /// Set to what it will listen on, once that is known.
     pub(super) endpoints: Arc<OnceLock<Vec<Endpoint>>>,
+    pub(super) connect_timeout: Duration,
     /// What it said it would do, if that is still fresh.
     pub(super) plan: Option<Plan>,
 }
@@ -32,8 +33,8 @@ impl SshStart {
         control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
-        let Self { launch, endpoints, plan } = self;
-        
+        let Self { launch, endpoints, connect_timeout, plan } = self;
+
         let made = async {
             match plan {
                 Some(plan) => plan,
@@ -51,8 +52,8 @@ impl SshStart {
         };
         let started = launch.start(|| {
             let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
-            narrate::starting(&attempt.teller, &what);
-            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan))?;
+            attempt.teller.starting(&what);
+            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan, connect_timeout))?;
             let tree = process.0.tree();
             Ok::<_, SpawnError>((process, tree))
         });

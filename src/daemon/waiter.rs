@@ -3,9 +3,10 @@
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use super::handle::{Outcome, Verb};
+use super::handle::Outcome;
 use crate::clock::{Clock, Moment};
 use crate::core::{ConnectionId, Failure, FailureKind, StateName};
+use crate::protocol::Verb;
 
 /// One request that is not answered yet.
 #[derive(Debug)]
@@ -27,11 +28,17 @@ impl Waiter {
         let reached = match (self.verb, entry.state().0) {
             (Verb::Stop, StateName::Stopped | StateName::NeedsAuth)
             | (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
-            (Verb::Restart, StateName::Up) if entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) => {
+            (Verb::Restart, StateName::Up)
+                if entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) =>
+            {
                 Some(done())
             }
             (Verb::Start | Verb::Restart, StateName::Failed) => Some(not_done(
-                entry.link.last_failure(entry.slot()).cloned().unwrap_or_else(|| superseded("the tunnel failed")),
+                entry
+                    .link
+                    .last_failure(entry.slot())
+                    .cloned()
+                    .unwrap_or_else(|| superseded("the tunnel failed")),
             )),
             (Verb::Start | Verb::Restart, StateName::Stopped) => {
                 Some(not_done(superseded("the tunnel was stopped meanwhile")))

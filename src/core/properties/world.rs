@@ -337,10 +337,7 @@ impl World {
 
     fn die(&mut self, id: ConnectionId) {
         self.processes.remove(&id);
-        self.hear(Event::Connection(
-            id,
-            ConnectionEvent::Ended(Failure::new(FailureKind::Killed, "killed")),
-        ));
+        self.hear(Event::Connection(id, ConnectionEvent::Ended(Failure::new(FailureKind::Killed, "killed"))));
     }
 
     fn answer_port(&mut self, request: Request) {

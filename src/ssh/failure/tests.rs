@@ -1,5 +1,4 @@
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -16,7 +15,6 @@ pub(super) fn tunnel() -> SshTunnel {
         identity_file: None,
         options: [("Port".to_owned(), "2222".to_owned())].into(),
         env: Environment::default(),
-        connect_timeout: Duration::from_secs(10),
     }
 }
 
