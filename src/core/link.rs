@@ -678,14 +678,13 @@ impl Turn<'_> {
         self.drop_active(order);
         match self.link.next.take() {
             Some(next) => self.link.active = Some(next),
-            None => self.lost(failure),
+            None => self.lost(&failure),
         }
     }
 
     /// No connection is left.
-    fn lost(&mut self, failure: Failure) {
+    fn lost(&mut self, failure: &Failure) {
         let policy = self.link.policy();
-        let retry = failure.retry;
         // It is the port that is waited for: the connection is made anew when that is free.
         let only_waits = self.link.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up);
         let only_waits = only_waits.clone().all(|tunnel| !tunnel.forward.holders().is_empty());
@@ -694,13 +693,13 @@ impl Turn<'_> {
                 self.step_forward(index, forward::Input::Release);
             }
         }
-        self.note_failure(&failure);
+        self.note_failure(failure);
         if only_waits {
             return;
         }
         self.link.failures = self.link.failures.saturating_add(1);
         let seed = self.link.tunnels[0].forward.seed;
-        self.link.login = match backoff::delay(retry, self.link.failures, &policy, seed) {
+        self.link.login = match backoff::delay(failure.retry, self.link.failures, &policy, seed) {
             None => Login::Failed,
             Some(Duration::ZERO) => Login::Open,
             Some(wait) => Login::Backoff { until: self.now.after(wait) },
@@ -711,7 +710,7 @@ impl Turn<'_> {
     fn replacement_failed(&mut self, failure: Failure) {
         if self.link.active.as_ref().is_some_and(|active| active.suspended.is_some()) {
             self.end_active();
-            self.lost(failure);
+            self.lost(&failure);
             return;
         }
         for index in 0..self.link.tunnels.len() {

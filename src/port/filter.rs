@@ -169,7 +169,9 @@ mod tests {
 
     fn watching(watched: Watched, ports: impl IntoIterator<Item = u16>) -> Filter {
         let mut filter = Filter::default();
-        ports.into_iter().for_each(|port| filter.add(port, watched));
+        for port in ports {
+            filter.add(port, watched);
+        }
         filter
     }
 
@@ -177,7 +179,9 @@ mod tests {
     fn of_few_ports_exactly_these_get_through() {
         let (listeners, everything) = (BTreeSet::from([1, 22, 255, 13306]), BTreeSet::from([256, 22, 65535]));
         let mut filter = watching(Watched::Listeners, listeners.iter().copied());
-        everything.iter().for_each(|port| filter.add(*port, Watched::Everything));
+        for port in &everything {
+            filter.add(*port, Watched::Everything);
+        }
         for port in 0..=u16::MAX {
             let all = everything.contains(&port);
             assert_eq!(gets_through(&filter, port), (all || listeners.contains(&port), all), "port {port}");
