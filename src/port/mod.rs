@@ -1,4 +1,4 @@
-//! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
+//! Ports: who holds an endpoint, and when it is released, as reported by the kernel.
 
 pub mod advice;
 mod bound;

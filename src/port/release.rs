@@ -22,7 +22,7 @@ const BETWEEN_READINGS: Duration = Duration::from_micros(2300);
 const TIME_WAIT_OVERTIME: Duration = Duration::from_millis(7500);
 
 impl Ports {
-    /// Resolves once all of `endpoints` are unbound, at once if they are. `on_held` is told the holders whenever they
+    /// Resolves once all of `endpoints` are unbound, at once if they are. `on_held` is called with the holders whenever they
     /// change, as soon as it is known who they are. Woken by the kernel; dropping the future ends the subscription.
     pub async fn unbound(
         &self,
@@ -46,9 +46,9 @@ impl Ports {
                 return Ok(());
             }
             pace.spend(cost, read);
-            // To tell who is in the way may take trial binds, and those that work are events on the port: so that is done
+            // Identifying the holders may take trial binds, and those that work are events on the port: so that is done
             // for new ones only. For the same reason what is known to be held is asked about first. Else we, and another
-            // portward that waits for the same port, would wake each other for ever.
+            // portward that waits for the same port, would wake each other endlessly.
             let identities: Vec<_> = obstacles.iter().map(|obstacle| obstacle.held.identity()).collect();
             if identities != known {
                 telling.about(self.proven(&obstacles));
@@ -95,7 +95,7 @@ impl Ports {
         }
     }
 
-    /// Waits until an endpoint that TIME_WAIT holds may have become free; for ever if there is none. `read` is when it was
+    /// Waits until an endpoint that TIME_WAIT holds may have become free; never resolves if there is none. `read` is when it was
     /// known how much was left.
     async fn time_wait_over(&self, read: Instant, time_waits: Vec<(Duration, Endpoint)>) {
         let Some(&(longest, last)) = time_waits.iter().max() else {

@@ -29,8 +29,8 @@ pub struct Child {
 /// Starts `command` as the leader of a session and a process group of its own, with nothing on its standard input, and its
 /// standard output and error as pipes.
 ///
-/// In a session of its own it has no terminal: neither does ssh stop (SIGTTIN) when it reads its password from one, nor does
-/// Ctrl-C end it before portward does.
+/// In a session of its own it has no terminal: ssh is not stopped (SIGTTIN) when it tries to read a password from one, and Ctrl-C
+/// does not end it before portward does.
 pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), SpawnError> {
     for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
@@ -53,7 +53,7 @@ fn give_home(command: &mut Command) {
 }
 
 fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, ChildStderr)> {
-    // Held until the child is known: nobody may take it for an orphan before.
+    // Held until the child is registered, so that it is not mistaken for an orphan before.
     let mut trees = registry::lock();
     let mark = trees.next_mark();
     command.env(MARK, &mark);
@@ -64,7 +64,7 @@ fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, 
     let (pidfd, stdout, stderr) = match watch(&mut child) {
         Ok(watched) => watched,
         Err(error) => {
-            // Without its pidfd nobody would hear of its end.
+            // Without a pidfd its end would go unnoticed.
             tree.signal_group(Signal::SIGKILL);
             tree.leader_reaped();
             let reaped = child.wait();
@@ -80,7 +80,7 @@ fn watch(child: &mut std::process::Child) -> io::Result<(AsyncFd<OwnedFd>, Child
         return Err(io::Error::other("a pipe is missing"));
     };
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    // The child is not reaped yet, so the number cannot have changed hands.
+    // The child is not reaped yet, so its pid cannot have been given to another process.
     let pidfd = pidfd_open(pid.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
     Ok((watch_pidfd(pidfd)?, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
 }
@@ -109,7 +109,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// Nothing outlives its owner: whoever drops a running child kills it with its group.
+    /// Dropping a running child kills it with its process group.
     fn drop(&mut self) {
         if !self.tree.is_leader_reaped() {
             self.tree.signal_group(Signal::SIGKILL);
