@@ -218,7 +218,7 @@ impl<'l> Line<'l> {
                 };
                 Some(self.slip(
                     value,
-                    "a text goes on behind its closing quote",
+                    "unexpected text after the closing quote",
                     write(&in_single_quotes(text)),
                 ))
             }

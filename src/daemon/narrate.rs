@@ -74,7 +74,7 @@ pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
         waiting(entry, holders);
     }
     if old == new && new == StateName::Up && before.last_failure.is_some() && failure.is_none() {
-        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
+        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process continues");
     }
     if old != new {
         self::entered(entry, new, milliseconds(now.since(entered)));
@@ -90,7 +90,7 @@ fn failure(entry: &Entry, failure: &Failure, state: StateName) {
             state = state.as_str(),
             event = "failure",
             error_kind,
-            "{message}; retrying would not help: mend it, then `portward start {}`",
+            "{message}; retrying would not help: fix it, then `portward start {}`",
             identity.name
         );
     } else {

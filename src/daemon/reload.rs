@@ -35,7 +35,7 @@ impl EventLoop {
             Err(error) => {
                 tracing::error!(
                     event = "reload",
-                    "the configuration is not valid, and what ran before goes on unchanged:\n{error}"
+                    "the configuration is not valid; the tunnels keep running as before:\n{error}"
                 );
                 Err(error)
             }
