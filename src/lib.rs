@@ -12,18 +12,20 @@
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`shell`]: words of the lines that a person pastes into a shell.
 //! - [`text`]: texts of others made safe to show.
-//! - [`home`]: the home directory, for `~/` and for children.
+//! - [`paths`]: default paths: home directory, configuration, runtime directory.
+//! - [`access`]: who can read or change a file.
 //! - [`watch`]: changes of files, by the process's one inotify instance.
 //! - [`clock`]: the only place that reads a clock.
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
-pub mod home;
 pub mod observe;
+pub mod paths;
 pub mod port;
 pub mod process;
 pub mod shell;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use tokio::net::TcpListener;
 
 use super::socket::{Socket, UnixDoorway};
 use super::token::{TokenError, TokenFile};
+use crate::access::{self, Insecure, Rule};
 use crate::config::desired::ApiTcp;
 
 /// Why the API cannot listen.
@@ -132,12 +132,8 @@ pub(crate) fn check_directory(socket: &Path, owner: Uid) -> Result<(), ApiError>
     };
     let metadata =
         fs::metadata(path).map_err(|source| ApiError::Directory { path: path.to_owned(), source })?;
-    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let is_ours = uid == owner.as_raw() || uid == 0;
-    if !is_ours || mode & 0o022 != 0 {
-        return Err(ApiError::SharedDirectory { path: path.to_owned(), uid, mode });
-    }
-    Ok(())
+    access::check(&metadata, Rule::WrittenBy(owner.as_raw()))
+        .map_err(|Insecure { uid, mode, .. }| ApiError::SharedDirectory { path: path.to_owned(), uid, mode })
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
@@ -152,7 +148,7 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 

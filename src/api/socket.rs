@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::listen::{ApiError, check_directory};
 use super::lock::{Lock, LockError};
+use crate::paths;
 
 /// Connections that the kernel queues for us: on a unix socket, connecting fails at once when the queue is full. The kernel takes
 /// the lower of this and net.core.somaxconn, whose default is the same.
@@ -56,11 +57,6 @@ impl Socket {
         &self.path
     }
 
-    /// The lock file beside the socket `path`.
-    pub fn lock_file(path: &Path) -> PathBuf {
-        path.with_extension("lock")
-    }
-
     /// Makes the lock file and the socket again if they are not there, or if something else is in their place; `true` if
     /// the socket had to be made. Connections that are open go on. When a daemon that started meanwhile holds the lock, its
     /// socket is left alone.
@@ -70,7 +66,7 @@ impl Socket {
             return Ok(false);
         }
         check_directory(&self.path, Uid::effective())?;
-        if !bound.lock.is_at(&Self::lock_file(&self.path)) {
+        if !bound.lock.is_at(&paths::lock_file(&self.path)) {
             bound.lock = lock(&self.path)?;
         }
         if identity(&self.path) == bound.file {
@@ -124,7 +120,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 fn lock(socket: &Path) -> Result<Lock, ApiError> {
-    let path = Socket::lock_file(socket);
+    let path = paths::lock_file(socket);
     Lock::take(&path).map_err(|error| match error {
         LockError::Held(pid) => ApiError::AlreadyRunning { pid, socket: socket.to_owned() },
         LockError::Io(source) => ApiError::Lock { path, source },
@@ -225,7 +221,7 @@ mod tests {
     async fn a_lock_that_is_removed_is_taken_again_before_a_second_daemon_has_it() {
         let directory = tempfile::tempdir().unwrap();
         let (path, socket, _doorway) = socket_in(directory.path());
-        fs::remove_file(Socket::lock_file(&path)).unwrap();
+        fs::remove_file(paths::lock_file(&path)).unwrap();
         // The socket still answers.
         assert!(matches!(Socket::bind(&path), Err(ApiError::AlreadyRunning { pid: None, .. })));
         socket.restore().unwrap();
@@ -240,7 +236,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, first, _) = socket_in(directory.path());
         fs::remove_file(&path).unwrap();
-        fs::remove_file(Socket::lock_file(&path)).unwrap();
+        fs::remove_file(paths::lock_file(&path)).unwrap();
         let (_, second, doorway) = socket_in(directory.path());
         assert!(matches!(first.restore(), Err(ApiError::AlreadyRunning { pid: Some(_), .. })));
         first.close();

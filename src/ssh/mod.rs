@@ -3,11 +3,11 @@
 mod by_hand;
 mod connection_errors;
 mod control;
-mod dynamic;
 mod failure;
 mod forward;
 mod jump;
 mod master;
+mod mux;
 mod plan;
 mod progress;
 mod settings;
