@@ -6,16 +6,22 @@
 //! - [`config`]: the YAML file, its errors, and what is wanted when it has none; watching it.
 //! - [`tunnel`]: the pure core. `step(tunnel, event, now, policy)` decides everything and does no IO.
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
+//! - [`ssh`] and [`process`]: one connection of OpenSSH, and the processes that portward starts and ends.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
+//! - [`protocol`]: the wire types, once, for the daemon, the API and all clients.
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
 //! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
+//! - [`run`]: the composition of all this as `portward run`.
 //! - [`observe`]: log lines, the journal, systemd.
+//! - [`socket`] and [`token`]: the daemon's unix socket, and the bearer token of its API.
 //! - [`shell`]: words of the lines that a person pastes into a shell.
 //! - [`text`]: texts of others made safe to show.
 //! - [`paths`]: default paths: home directory, configuration, runtime directory.
 //! - [`access`]: who can read or change a file.
 //! - [`watch`]: changes of files, by the process's one inotify instance.
 //! - [`clock`]: the only place that reads a clock.
+//!
+//! Imports run downwards, in the order that ARCHITECTURE.md gives and a test checks.
 
 pub mod access;
 pub mod api;
@@ -28,8 +34,12 @@ pub mod observe;
 pub mod paths;
 pub mod port;
 pub mod process;
+pub mod protocol;
+pub mod run;
 pub mod shell;
+pub mod socket;
 pub mod ssh;
 pub mod text;
+pub mod token;
 pub mod tunnel;
 pub mod watch;

@@ -40,11 +40,11 @@ pub struct ApiTcp {
 pub struct Tunnel {
     /// Unique name, as written or derived.
     pub name: String,
-    /// The ancestor's identity: md5, 32 hex digits, over the texts as written.
+    /// autossh-tunnel's identity: md5, 32 hex digits, over the texts as written.
     pub hash: String,
-    /// The ancestor's older identity: 8 hex digits.
+    /// autossh-tunnel's older identity: 8 hex digits.
     pub log_id: String,
-    /// The texts as written, which the ancestor's clients are shown.
+    /// The texts as written, which autossh-tunnel's clients are shown.
     pub written: Written,
     /// `enabled: false` keeps the tunnel stopped.
     pub enabled: bool,
@@ -56,7 +56,7 @@ pub struct Tunnel {
     pub policy: Policy,
 }
 
-/// The texts of a tunnel's entry as written, with the ancestor's defaults filled in.
+/// The texts of a tunnel's entry as written, with autossh-tunnel's defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
     /// `remote_host`; empty for a command.

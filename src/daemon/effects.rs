@@ -10,14 +10,13 @@ use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
 use super::launch::Launch;
-use super::narrate;
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
-use crate::process::{self, Evictee, Pace, Remains, Signalled, Survivor, Tree};
+use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
@@ -173,7 +172,7 @@ impl Outside {
             let who = match tree.survivors() {
                 // The news of its end is on its way.
                 Ok(survivors) if survivors.is_empty() => return,
-                Ok(survivors) => named(&survivors),
+                Ok(survivors) => process::named(&survivors),
                 Err(error) => format!("what is left of the process ({error})"),
             };
             let message = format!(
@@ -337,7 +336,7 @@ impl Effects {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
                 // What is set once, and here first, is not set yet.
                 let _ = endpoints.set(attempt.endpoints.clone());
-                narrate::starting(&outside.teller, &tunnel.argv.join(" "));
+                outside.teller.starting(&tunnel.argv.join(" "));
                 process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
@@ -459,9 +458,4 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
-}
-
-/// The processes as one text.
-pub(super) fn named(survivors: &[Survivor]) -> String {
-    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -1,16 +1,14 @@
 //! One tunnel as the event loop keeps it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
-use super::handle::Took;
-use super::narrate;
-use super::snapshot::{AncestorStatus, ConnectionErrors, FailedConnection, TunnelStatus};
-use super::tally::Failed;
-use super::tell::Identity;
+use super::tell::{Failed, Identity};
 use crate::clock::{Clock, Moment};
-use crate::config::desired;
+use crate::config::desired::{self, Forward, SshTunnel, Work};
+use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelStatus, autossh_tunnel};
 use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
 
 /// A tunnel's wish, its state and its outside.
@@ -25,7 +23,7 @@ pub(super) struct Entry {
     /// Gone from the configuration: forgotten as soon as it is stopped.
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
-    pub(super) listeners: Vec<String>,
+    pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
@@ -43,7 +41,7 @@ impl Entry {
         let written = self.desired.written.clone();
         TunnelStatus {
             name: self.desired.name.clone(),
-            status: AncestorStatus::of(state),
+            status: autossh_tunnel::Status::of(state),
             local_port: written.local_port,
             remote_host: written.remote_host,
             remote_port: written.remote_port,
@@ -53,13 +51,13 @@ impl Entry {
             direction: written.direction,
             interactive: self.desired.interactive,
             pid: self.tunnel.process().and_then(|generation| self.outside.pid(generation)),
-            since: clock.timestamp(self.tunnel.entered()).to_string(),
+            since: clock.timestamp(self.tunnel.entered()),
             restarts: self.starts.saturating_sub(1),
             last_error: self.tunnel.last_failure().cloned(),
             holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
             held_by: self.tunnel.holders().to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
-            note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
+            note: listens.then(|| unseen(&self.desired.work)).flatten(),
             connection_errors: self.connection_errors.clone(),
         }
     }
@@ -67,12 +65,29 @@ impl Entry {
     pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
         let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
         let last = FailedConnection {
-            at: clock.timestamp(clock.moment(failed.at)).to_string(),
+            at: clock.timestamp(clock.moment(failed.at)),
             kind: failed.kind,
             message: failed.message.clone(),
         };
         self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
     }
+}
+
+/// What cannot be seen from here of a tunnel that is up.
+fn unseen(work: &Work) -> Option<String> {
+    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
+        work
+    else {
+        return None;
+    };
+    let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    (!is_loopback).then(|| {
+        format!(
+            "{destination} took the request to listen on {bind} port {port}, and does not say where it listens: with \
+             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{port}'` there; \
+             `GatewayPorts clientspecified` in its sshd_config makes it follow"
+        )
+    })
 }
 
 /// When the latest process reached what, for the answer to a restart.

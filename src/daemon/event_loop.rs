@@ -1,6 +1,7 @@
 //! The event loop: the sole owner of all state. Hears, decides by the pure core, acts, publishes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use tokio::time::sleep_until;
 use super::attempt::Order;
 use super::effects::Effects;
 use super::entry::Entry;
-use super::handle::{Change, Command, Outcome, Verb};
+use super::handle::{Command, Outcome};
 use super::narrate;
-use super::publish::Published;
+use super::published::Published;
 use super::runtime::Runtime;
 use super::tell::Report;
 use super::timers::{Timer, Timers};
@@ -26,6 +27,7 @@ use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Listener, Occupant};
 use crate::process;
+use crate::protocol::{Change, Verb};
 use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
 
 /// What the event loop is made of.
@@ -390,6 +392,6 @@ impl State {
     }
 }
 
-fn addresses(entry: &Entry, generation: Generation) -> Vec<String> {
-    entry.outside.listeners(generation).iter().map(|listener| listener.address.to_string()).collect()
+fn addresses(entry: &Entry, generation: Generation) -> Vec<SocketAddr> {
+    entry.outside.listeners(generation).iter().map(|listener| listener.address).collect()
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::effects::Outside;
 use super::entry::{Entry, Phases};
 use super::event_loop::EventLoop;
-use super::handle::{Change, ReloadReport};
 use super::narrate;
 use super::tell::{Identity, Teller};
 use crate::config::{self, Desired, desired};
-use crate::tunnel::{Event, Plan, Slot, Tunnel, reconcile};
+use crate::protocol::{Change, ReloadReport};
+use crate::tunnel::{Candidate, Event, Plan, Slot, Tunnel, reconcile};
 
 impl EventLoop {
     pub(super) fn read_config(&mut self) -> Result<Desired, String> {
@@ -50,14 +50,9 @@ impl EventLoop {
     }
 
     pub(super) fn plan(&self, wanted: &[desired::Tunnel]) -> Plan {
-        let running: Vec<_> = self
-            .state
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.removed)
-            .map(|(slot, entry)| (*slot, &entry.desired))
-            .collect();
-        reconcile(&running, wanted)
+        let entries = self.state.entries.iter().filter(|(_, entry)| !entry.removed);
+        let running: Vec<_> = entries.map(|(slot, entry)| (*slot, candidate(&entry.desired))).collect();
+        reconcile(&running, &wanted.iter().map(candidate).collect::<Vec<_>>())
     }
 
     pub(super) fn report_of(&self, plan: &Plan, wanted: &[desired::Tunnel]) -> ReloadReport {
@@ -165,4 +160,9 @@ impl EventLoop {
         }
         slot
     }
+}
+
+/// A tunnel is left running as long as it is the same in this.
+fn candidate(tunnel: &desired::Tunnel) -> Candidate<'_, (&desired::Work, bool, bool)> {
+    Candidate { name: &tunnel.name, work: (&tunnel.work, tunnel.enabled, tunnel.interactive) }
 }

@@ -6,7 +6,6 @@ use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Order};
 use super::launch::Launch;
-use super::narrate;
 use super::tell::Report;
 use crate::config::desired::{SshTunnel, Work};
 use crate::port::Endpoint;
@@ -51,7 +50,7 @@ impl SshStart {
         };
         let started = launch.start(|| {
             let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
-            narrate::starting(&attempt.teller, &what);
+            attempt.teller.starting(&what);
             let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan))?;
             let tree = process.0.tree();
             Ok::<_, SpawnError>((process, tree))

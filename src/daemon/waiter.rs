@@ -3,8 +3,9 @@
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use super::handle::{Outcome, Verb};
+use super::handle::Outcome;
 use crate::clock::{Clock, Moment};
+use crate::protocol::Verb;
 use crate::tunnel::{Failure, FailureKind, Generation, StateName};
 
 /// One request that is not answered yet.

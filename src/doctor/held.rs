@@ -226,7 +226,7 @@ mod tests {
     use super::super::finding::Level;
     use super::super::judged::tests::judged;
     use super::*;
-    use crate::api::tests::listener;
+    use crate::protocol::tests::listener;
 
     const MEND: Mend = Mend { uid: 1000 };
 

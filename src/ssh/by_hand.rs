@@ -26,8 +26,13 @@ pub fn accepting_line(tunnel: &SshTunnel) -> String {
     format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=no", "-o", "StrictHostKeyChecking=ask"]))
 }
 
+/// The last resort: a line that shows a person what the daemon's ssh sees.
+pub(super) fn try_by_hand(tunnel: &SshTunnel) -> String {
+    format!("try `{}` as user {}", login_line(tunnel), user())
+}
+
 /// A line that logs in as the daemon does, and asks nobody.
-pub(super) fn login_line(tunnel: &SshTunnel) -> String {
+fn login_line(tunnel: &SshTunnel) -> String {
     format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=yes"]))
 }
 

@@ -3,6 +3,7 @@
 mod by_hand;
 mod connection_errors;
 mod control;
+mod evaluate;
 mod failure;
 mod forward;
 mod jump;
@@ -10,6 +11,7 @@ mod master;
 mod mux;
 mod plan;
 mod progress;
+mod query;
 mod settings;
 
 pub use by_hand::{accepting_line, line};

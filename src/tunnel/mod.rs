@@ -27,6 +27,6 @@ pub use action::Action;
 pub use event::Event;
 pub use failure::{Failure, FailureKind, Retry};
 pub use policy::{Kind, OnConflict, Policy};
-pub use reconcile::{Plan, Slot, reconcile};
+pub use reconcile::{Candidate, Plan, Slot, reconcile};
 pub use state::{Generation, StateName, Tunnel};
 pub use step::step;

@@ -1,8 +1,7 @@
 //! The difference between the tunnels that run and those that are wanted.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-
-use crate::config::desired::{self, Work};
+use std::hash::Hash;
 
 /// A tunnel's place in the daemon. It outlives a change of name, and is never given out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,20 +21,29 @@ pub struct Plan {
     pub unchanged: Vec<(Slot, usize)>,
 }
 
-/// Compares what runs with what is wanted. A tunnel is unchanged if what it runs is, whatever it is called and wherever
-/// it stands in the file; it is changed if only its name is the same.
-pub fn reconcile(running: &[(Slot, &desired::Tunnel)], wanted: &[desired::Tunnel]) -> Plan {
+/// A tunnel that runs or is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate<'t, W> {
+    /// Its name.
+    pub name: &'t str,
+    /// What must be the same for a tunnel to be left running.
+    pub work: W,
+}
+
+/// Compares what runs with what is wanted. A tunnel is unchanged if its work is, whatever it is called and wherever it
+/// stands in the file; it is changed if only its name is the same.
+pub fn reconcile<W: Eq + Hash>(running: &[(Slot, Candidate<'_, W>)], wanted: &[Candidate<'_, W>]) -> Plan {
     let mut plan = Plan::default();
     let mut left: BTreeSet<Slot> = running.iter().map(|(slot, _)| *slot).collect();
     // Several tunnels may do the same, each under its own name: the first one in the list goes first.
-    let mut same_work: HashMap<_, VecDeque<Slot>> = HashMap::new();
-    for (slot, tunnel) in running {
-        same_work.entry(work_of(tunnel)).or_default().push_back(*slot);
+    let mut same_work: HashMap<&W, VecDeque<Slot>> = HashMap::new();
+    for (slot, old) in running {
+        same_work.entry(&old.work).or_default().push_back(*slot);
     }
-    let by_name: HashMap<&str, Slot> = running.iter().map(|(slot, old)| (old.name.as_str(), *slot)).collect();
+    let by_name: HashMap<&str, Slot> = running.iter().map(|(slot, old)| (old.name, *slot)).collect();
     let mut open = Vec::new();
-    for (index, tunnel) in wanted.iter().enumerate() {
-        match same_work.get_mut(&work_of(tunnel)).and_then(VecDeque::pop_front) {
+    for (index, new) in wanted.iter().enumerate() {
+        match same_work.get_mut(&new.work).and_then(VecDeque::pop_front) {
             Some(slot) => {
                 left.remove(&slot);
                 plan.unchanged.push((slot, index));
@@ -44,7 +52,7 @@ pub fn reconcile(running: &[(Slot, &desired::Tunnel)], wanted: &[desired::Tunnel
         }
     }
     for index in open {
-        match by_name.get(wanted[index].name.as_str()).filter(|slot| left.remove(slot)) {
+        match by_name.get(wanted[index].name).filter(|slot| left.remove(slot)) {
             Some(slot) => plan.changed.push((*slot, index)),
             None => plan.added.push(index),
         }
@@ -53,53 +61,23 @@ pub fn reconcile(running: &[(Slot, &desired::Tunnel)], wanted: &[desired::Tunnel
     plan
 }
 
-/// What must be the same for a tunnel to be left running.
-fn work_of(tunnel: &desired::Tunnel) -> (&Work, bool, bool) {
-    (&tunnel.work, tunnel.enabled, tunnel.interactive)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::desired::{CommandTunnel, Written};
-    use crate::config::environment::Environment;
-    use crate::tunnel::{Kind, OnConflict, Policy};
 
-    fn tunnel(name: &str, program: &str) -> desired::Tunnel {
-        desired::Tunnel {
-            name: name.to_owned(),
-            hash: format!("hash of {name}"),
-            log_id: String::new(),
-            written: Written::default(),
-            enabled: true,
-            interactive: false,
-            work: Work::Command(CommandTunnel {
-                argv: vec![program.to_owned()],
-                working_directory: None,
-                env: Environment::default(),
-                listen: Vec::new(),
-                start_timeout: Duration::from_secs(30),
-            }),
-            policy: Policy {
-                kind: Kind::Command,
-                min_delay: Duration::ZERO,
-                max_delay: Duration::ZERO,
-                reset_after: Duration::ZERO,
-                ready_timeout: Duration::ZERO,
-                stop_grace: Duration::ZERO,
-                on_conflict: OnConflict::Wait,
-            },
-        }
+    fn tunnel<'t>(name: &'t str, work: &'t str) -> Candidate<'t, &'t str> {
+        Candidate { name, work }
     }
 
     #[test]
     fn a_renamed_tunnel_is_unchanged_and_one_with_other_work_is_changed() {
-        let (database, web, old) = (tunnel("database", "d"), tunnel("web", "w"), tunnel("old", "o"));
-        let running = [(Slot(1), &database), (Slot(2), &web), (Slot(3), &old)];
+        let running = [
+            (Slot(1), tunnel("database", "d")),
+            (Slot(2), tunnel("web", "w")),
+            (Slot(3), tunnel("old", "o")),
+        ];
         let wanted = [tunnel("web", "other"), tunnel("db", "d"), tunnel("new", "n")];
         assert_eq!(
             reconcile(&running, &wanted),
@@ -120,7 +98,7 @@ mod tests {
         ) {
             let running: Vec<_> = running.iter().map(|(name, program)| tunnel(name, program)).collect();
             let wanted: Vec<_> = wanted.iter().map(|(name, program)| tunnel(name, program)).collect();
-            let slots: Vec<_> = (0u64..).map(Slot).zip(&running).collect();
+            let slots: Vec<_> = (0u64..).map(Slot).zip(running.iter().copied()).collect();
             let plan = reconcile(&slots, &wanted);
 
             let mut kept: Vec<_> = plan.changed.iter().chain(&plan.unchanged).map(|(slot, _)| *slot).collect();
@@ -138,7 +116,7 @@ mod tests {
             let running: Vec<_> = names.iter().map(|name| tunnel(name, name)).collect();
             let mut wanted = running.clone();
             wanted.rotate_left(turn % running.len());
-            let slots: Vec<_> = (0u64..).map(Slot).zip(&running).collect();
+            let slots: Vec<_> = (0u64..).map(Slot).zip(running.iter().copied()).collect();
             let plan = reconcile(&slots, &wanted);
             prop_assert_eq!(plan.unchanged.len(), running.len());
         }

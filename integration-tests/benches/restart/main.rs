@@ -9,7 +9,7 @@ mod prober;
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, kill, serve_page, within_deadline};
 use nix::sys::signal::Signal;
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use prober::{PERIOD, Prober};
 use tokio::process::Child;
 

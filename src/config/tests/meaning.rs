@@ -38,8 +38,8 @@ fn host_port(host: &str, port: u16) -> HostPort {
     HostPort { host: host.to_owned(), port }
 }
 
-/// The file of the ancestor's README, as far as its keys go.
-const ANCESTORS_FILE: &str = "
+/// The file of autossh-tunnel's README, as far as its keys go.
+const AUTOSSH_TUNNEL_FILE: &str = "
 tunnels:
   - name: database
     remote_host: user@db-server
@@ -55,8 +55,8 @@ tunnels:
 ";
 
 #[test]
-fn the_ancestors_file_means_what_it_meant() {
-    let desired = valid(ANCESTORS_FILE);
+fn a_file_of_autossh_tunnel_means_what_it_meant() {
+    let desired = valid(AUTOSSH_TUNNEL_FILE);
     let [database, web] = &desired.tunnels[..] else { panic!("{desired:?}") };
     assert_eq!(database.name, "database");
     assert_eq!(

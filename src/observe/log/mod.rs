@@ -26,6 +26,8 @@ use clap::ValueEnum;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 
+pub(crate) use record::OUTPUT;
+
 use self::collector::Collector;
 use self::journal::JournalSink;
 use self::queue::{Queue, Room};
@@ -37,9 +39,6 @@ pub const FILTER_VARIABLE: &str = "PORTWARD_LOG";
 
 /// The socket on which journald accepts native entries.
 pub(crate) const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
-
-/// The `event` of a line that a tunnel's process wrote. All other lines are portward's own.
-pub(crate) const OUTPUT: &str = "output";
 
 /// Capacity of the queue: enough for some seconds of tunnels that write a lot.
 const ROOM: Room = Room { own: 1024 * 1024, tunnel: 256 * 1024, tunnels: 2 * 1024 * 1024 };

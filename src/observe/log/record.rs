@@ -7,8 +7,10 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
-use super::OUTPUT;
 use crate::text;
+
+/// The `event` of a line that a tunnel's process wrote. All other lines are portward's own.
+pub(crate) const OUTPUT: &str = "output";
 
 /// Longer texts are truncated. The longest is the list of errors of a configuration.
 const LONGEST_TEXT: usize = 64 * 1024;

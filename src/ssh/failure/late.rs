@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::cause::has_link;
 use super::words::{self, is_noise};
-use super::{quote, try_by_hand, wrapper};
+use super::{quote, wrapper};
 use crate::config::desired::SshTunnel;
-use crate::ssh::by_hand::user;
+use crate::ssh::by_hand::{try_by_hand, user};
 use crate::ssh::progress::Progress;
 use crate::tunnel::{Failure, FailureKind};
 

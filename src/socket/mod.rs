@@ -1,4 +1,7 @@
-//! The API's unix socket: its file, the lock beside it, and how both are made again when somebody removes them.
+//! The daemon's unix socket: its file, the lock beside it, and how both are made again when somebody removes them.
+
+mod error;
+mod lock;
 
 use std::fs;
 use std::future::pending;
@@ -14,18 +17,20 @@ use socket2::{Domain, SockAddr, Type};
 use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::watch;
 
-use super::listen::{ApiError, check_directory};
-use super::lock::{Lock, LockError};
+pub use error::SocketError;
+
+use self::lock::{Lock, LockError};
+use crate::access::{self, Insecure, Rule};
 use crate::paths;
 
 /// Connections that the kernel queues for us: on a unix socket, connecting fails at once when the queue is full. The kernel takes
 /// the lower of this and net.core.somaxconn, whose default is the same.
 const BACKLOG: i32 = 4096;
 
-/// The socket as it is served: the latest listener, none once the API has ended.
+/// The socket as it is served: the latest listener, none once it is closed.
 type Served = Option<Arc<UnixListener>>;
 
-/// The API's unix socket.
+/// The daemon's unix socket.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
@@ -36,20 +41,20 @@ pub struct Socket {
 /// What makes the socket's path ours.
 #[derive(Debug)]
 struct Bound {
-    /// Device and inode of the socket's file; `None` once the API has ended.
+    /// Device and inode of the socket's file; `None` once it is closed.
     file: Option<(u64, u64)>,
     lock: Lock,
 }
 
 impl Socket {
     /// Binds it, with mode 0600. Must be called within a tokio runtime.
-    pub(super) fn bind(path: &Path) -> Result<(Self, UnixDoorway), ApiError> {
+    pub fn bind(path: &Path) -> Result<(Self, Doorway), SocketError> {
         check_directory(path, Uid::effective())?;
         let lock = lock(path)?;
         let (listener, file) = bind(path)?;
         let (served, current) = watch::channel(Some(Arc::new(listener)));
         let bound = Mutex::new(Bound { file: Some(file), lock });
-        Ok((Self { path: path.to_owned(), served, bound }, UnixDoorway(current)))
+        Ok((Self { path: path.to_owned(), served, bound }, Doorway(current)))
     }
 
     /// Its path.
@@ -60,7 +65,7 @@ impl Socket {
     /// Makes the lock file and the socket again if they are not there, or if something else is in their place; `true` if
     /// the socket had to be made. Connections that are open go on. When a daemon that started meanwhile holds the lock, its
     /// socket is left alone.
-    pub fn restore(&self) -> Result<bool, ApiError> {
+    pub fn restore(&self) -> Result<bool, SocketError> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         if bound.file.is_none() {
             return Ok(false);
@@ -79,7 +84,7 @@ impl Socket {
     }
 
     /// Removes the socket's file, and accepts nobody any more. The lock is held until this goes.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.served.send_replace(None);
         let file = self.bound.lock().unwrap_or_else(PoisonError::into_inner).file.take();
         // Another daemon's socket may be in its place.
@@ -92,11 +97,11 @@ impl Socket {
 
 /// Where clients come in, whichever listener serves the socket at the time.
 #[derive(Debug)]
-pub(super) struct UnixDoorway(watch::Receiver<Served>);
+pub struct Doorway(watch::Receiver<Served>);
 
-impl UnixDoorway {
+impl Doorway {
     /// The next client. Cancel-safe.
-    pub(super) async fn accept(&self) -> io::Result<(UnixStream, unix::SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(UnixStream, unix::SocketAddr)> {
         let mut served = self.0.clone();
         loop {
             let listener = served.borrow_and_update().clone();
@@ -114,22 +119,35 @@ impl UnixDoorway {
     }
 }
 
+/// Whether only `owner` and root may write in the directory of `socket`.
+pub fn check_directory(socket: &Path, owner: Uid) -> Result<(), SocketError> {
+    let path = match socket.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let metadata =
+        fs::metadata(path).map_err(|source| SocketError::Directory { path: path.to_owned(), source })?;
+    access::check(&metadata, Rule::WrittenBy(owner.as_raw())).map_err(|Insecure { uid, mode, .. }| {
+        SocketError::SharedDirectory { path: path.to_owned(), uid, mode }
+    })
+}
+
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
-fn lock(socket: &Path) -> Result<Lock, ApiError> {
+fn lock(socket: &Path) -> Result<Lock, SocketError> {
     let path = paths::lock_file(socket);
     Lock::take(&path).map_err(|error| match error {
-        LockError::Held(pid) => ApiError::AlreadyRunning { pid, socket: socket.to_owned() },
-        LockError::Io(source) => ApiError::Lock { path, source },
+        LockError::Held(pid) => SocketError::AlreadyRunning { pid, socket: socket.to_owned() },
+        LockError::Io(source) => SocketError::Lock { path, source },
     })
 }
 
-fn bind(path: &Path) -> Result<(UnixListener, (u64, u64)), ApiError> {
+fn bind(path: &Path) -> Result<(UnixListener, (u64, u64)), SocketError> {
     remove_stale(path)?;
-    let failed = |source| ApiError::Socket { path: path.to_owned(), source };
+    let failed = |source| SocketError::Socket { path: path.to_owned(), source };
     let listener = bind_unix(path).map_err(failed)?;
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
     Ok((listener, (metadata.dev(), metadata.ino())))
@@ -137,8 +155,8 @@ fn bind(path: &Path) -> Result<(UnixListener, (u64, u64)), ApiError> {
 
 /// Removes the socket of a daemon that is dead. We hold the lock, so no other portward can be alive on it; but whatever else
 /// answers there is left alone.
-fn remove_stale(socket: &Path) -> Result<(), ApiError> {
-    let error = |source| ApiError::Socket { path: socket.to_owned(), source };
+fn remove_stale(socket: &Path) -> Result<(), SocketError> {
+    let error = |source| SocketError::Socket { path: socket.to_owned(), source };
     let metadata = match fs::symlink_metadata(socket) {
         Ok(metadata) => metadata,
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -152,9 +170,9 @@ fn remove_stale(socket: &Path) -> Result<(), ApiError> {
             fs::remove_file(socket).map_err(error)
         }
         // It would block: so many wait for who listens there.
-        Ok(()) => Err(ApiError::AlreadyRunning { pid: None, socket: socket.to_owned() }),
+        Ok(()) => Err(SocketError::AlreadyRunning { pid: None, socket: socket.to_owned() }),
         Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
-            Err(ApiError::AlreadyRunning { pid: None, socket: socket.to_owned() })
+            Err(SocketError::AlreadyRunning { pid: None, socket: socket.to_owned() })
         }
         Err(other) => Err(error(other)),
     }
@@ -180,15 +198,74 @@ mod tests {
 
     use super::*;
 
-    fn socket_in(directory: &Path) -> (PathBuf, Socket, UnixDoorway) {
+    fn socket_in(directory: &Path) -> (PathBuf, Socket, Doorway) {
         let path = directory.join("portward.sock");
         let (socket, doorway) = Socket::bind(&path).unwrap();
         (path, socket, doorway)
     }
 
-    async fn answers(path: &Path, doorway: &UnixDoorway) {
+    async fn answers(path: &Path, doorway: &Doorway) {
         let (_client, accepted) = tokio::join!(UnixStream::connect(path), doorway.accept());
         accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, _socket, _doorway) = socket_in(directory.path());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_second_daemon_is_told_of_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, first, doorway) = socket_in(directory.path());
+        let error = Socket::bind(&path).unwrap_err();
+        let ours = std::process::id();
+        assert!(
+            matches!(error, SocketError::AlreadyRunning { pid: Some(pid), .. } if pid == ours),
+            "{error}"
+        );
+        assert!(path.exists(), "the loser must not take the winner's socket away");
+        drop((first, doorway));
+        Socket::bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_dead_daemon_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("portward.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        Socket::bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_else_is_in_the_way_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("portward.sock");
+        let stranger = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(Socket::bind(&path), Err(SocketError::AlreadyRunning { pid: None, .. })));
+        drop(stranger);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "notes").unwrap();
+        assert!(matches!(Socket::bind(&path), Err(SocketError::Socket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_may_write_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o777, 0o1777, 0o770, 0o702] {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let error = Socket::bind(&directory.path().join("portward.sock")).unwrap_err();
+            assert!(
+                matches!(error, SocketError::SharedDirectory { mode: told, .. } if told == mode),
+                "{error}"
+            );
+        }
+        let missing = directory.path().join("missing/portward.sock");
+        assert!(matches!(Socket::bind(&missing), Err(SocketError::Directory { .. })));
     }
 
     #[tokio::test]
@@ -202,7 +279,7 @@ mod tests {
         answers(&path, &doorway).await;
         socket.close();
         assert!(!path.exists());
-        assert!(!socket.restore().unwrap(), "the API has ended");
+        assert!(!socket.restore().unwrap(), "it is closed");
     }
 
     #[tokio::test]
@@ -223,11 +300,11 @@ mod tests {
         let (path, socket, _doorway) = socket_in(directory.path());
         fs::remove_file(paths::lock_file(&path)).unwrap();
         // The socket still answers.
-        assert!(matches!(Socket::bind(&path), Err(ApiError::AlreadyRunning { pid: None, .. })));
+        assert!(matches!(Socket::bind(&path), Err(SocketError::AlreadyRunning { pid: None, .. })));
         socket.restore().unwrap();
         let ours = std::process::id();
         assert!(
-            matches!(Socket::bind(&path), Err(ApiError::AlreadyRunning { pid: Some(pid), .. }) if pid == ours)
+            matches!(Socket::bind(&path), Err(SocketError::AlreadyRunning { pid: Some(pid), .. }) if pid == ours)
         );
     }
 
@@ -238,7 +315,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::remove_file(paths::lock_file(&path)).unwrap();
         let (_, second, doorway) = socket_in(directory.path());
-        assert!(matches!(first.restore(), Err(ApiError::AlreadyRunning { pid: Some(_), .. })));
+        assert!(matches!(first.restore(), Err(SocketError::AlreadyRunning { pid: Some(_), .. })));
         first.close();
         answers(&path, &doorway).await;
         drop((second, doorway));

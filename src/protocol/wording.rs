@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 
-use crate::daemon::snapshot::{ConnectionErrors, TunnelStatus};
+use super::status::{ConnectionErrors, TunnelStatus};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::tunnel::{FailureKind, StateName};
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
-pub(crate) fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
+pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
     let name = &tunnel.name;
     match (tunnel.state, tunnel.held_by.first(), &tunnel.last_error) {
         (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
@@ -47,18 +47,30 @@ pub(crate) fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
 }
 
 /// What is to be said of a tunnel whatever its state: where a server listens cannot be seen, and clients were turned away.
-/// `elapsed` makes a duration of a time stamp.
-pub(crate) fn remarks(tunnel: &TunnelStatus, elapsed: impl Fn(&str) -> String) -> Vec<String> {
+pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
     let note = tunnel.note.iter().map(|note| format!("is up as far as can be seen from here: {note}."));
     let errors = tunnel.connection_errors.iter().map(|ConnectionErrors { count, last }| {
+        let ago = elapsed(last.at, now);
         let failed = if *count == 1 {
-            format!("has failed one client, {} ago", elapsed(&last.at))
+            format!("has failed one client, {ago} ago")
         } else {
-            format!("has failed {count} connections of clients, the last {} ago", elapsed(&last.at))
+            format!("has failed {count} connections of clients, the last {ago} ago")
         };
         format!("{failed}: {}.", last.message)
     });
     note.chain(errors).collect()
+}
+
+/// How long ago, in its two largest units.
+pub fn elapsed(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        (_, _, _) => format!("{days}d{:02}h", hours % 24),
+    }
 }
 
 fn next_step(occupant: &Occupant) -> String {
@@ -69,10 +81,9 @@ fn next_step(occupant: &Occupant) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::listener;
-    use super::super::tests::tunnel;
+    use super::super::status::FailedConnection;
+    use super::super::tests::{listener, tunnel};
     use super::*;
-    use crate::daemon::snapshot::FailedConnection;
     use crate::port::{Holder, OccupantKind};
     use crate::ssh::ConnectionErrorKind;
     use crate::tunnel::Failure;
@@ -127,20 +138,26 @@ mod tests {
     #[test]
     fn a_tunnel_that_is_up_needs_no_words() {
         assert_eq!(explain(&tunnel("database"), now()), None);
-        assert_eq!(remarks(&tunnel("database"), str::to_owned), Vec::<String>::new());
+        assert_eq!(remarks(&tunnel("database"), now()), Vec::<String>::new());
     }
 
     #[test]
     fn failed_connections_are_told_beside_the_state() {
         let last = FailedConnection {
-            at: "5s".to_owned(),
+            at: now() - jiff::SignedDuration::from_secs(5),
             kind: ConnectionErrorKind::Refused,
             message: "db does not connect to localhost:1".to_owned(),
         };
         let mut up = tunnel("database");
         up.connection_errors = Some(ConnectionErrors { count: 1, last: last.clone() });
-        insta::assert_snapshot!(remarks(&up, str::to_owned)[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
+        insta::assert_snapshot!(remarks(&up, now())[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
         up.connection_errors = Some(ConnectionErrors { count: 12, last });
-        insta::assert_snapshot!(remarks(&up, str::to_owned)[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
+        insta::assert_snapshot!(remarks(&up, now())[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
+    }
+
+    #[test]
+    fn elapsed_time_is_short() {
+        let ago = |seconds: i64| elapsed(now() - jiff::SignedDuration::from_secs(seconds), now());
+        assert_eq!([0, 59, 192, 3661, 360_000, -5].map(ago), ["0s", "59s", "3m12s", "1h01m", "4d04h", "0s"]);
     }
 }

@@ -1,12 +1,12 @@
 //! Which tunnel a request means.
 
+use super::status::TunnelStatus;
 use crate::config::identity::{SHORTEST_PREFIX, is_hash_prefix};
-use crate::daemon::snapshot::TunnelStatus;
 use crate::text;
 
 /// Why an identifier names no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LookupError {
+pub enum LookupError {
     /// Nothing fits.
     #[error(
         "no tunnel is called `{id}`: `portward status` (GET /status) lists their names and hashes; a prefix of a hash \
@@ -29,7 +29,7 @@ pub(crate) enum LookupError {
 /// The tunnel that `id` names: by name, hash, log_id or a unique prefix of the hash.
 ///
 /// A name goes first, because it is what a person has chosen.
-pub(crate) fn find<'a>(tunnels: &'a [TunnelStatus], id: &str) -> Result<&'a TunnelStatus, LookupError> {
+pub fn find<'a>(tunnels: &'a [TunnelStatus], id: &str) -> Result<&'a TunnelStatus, LookupError> {
     if let Some(named) = tunnels.iter().find(|tunnel| tunnel.name == id) {
         return Ok(named);
     }

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// How long to wait before the answer is "not yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timeout(pub(crate) Duration);
+pub struct Timeout(pub Duration);
 
 impl Default for Timeout {
     fn default() -> Self {
@@ -21,7 +21,7 @@ impl Default for Timeout {
 
 /// Why a text is no timeout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TimeoutError {
+pub enum TimeoutError {
     /// It is no duration.
     #[error("`{0}` is not a duration: write it with its unit, as 250ms, 5s or 2m")]
     NotADuration(String),
@@ -43,7 +43,7 @@ impl FromStr for Timeout {
 }
 
 /// A duration of any length, with its unit.
-pub(crate) fn duration(text: &str) -> Result<Duration, TimeoutError> {
+pub fn duration(text: &str) -> Result<Duration, TimeoutError> {
     SpanParser::new().parse_unsigned_duration(text).map_err(|_| TimeoutError::NotADuration(text.to_owned()))
 }
 

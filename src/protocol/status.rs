@@ -1,7 +1,11 @@
-//! What everybody but the event loop sees: a picture of all tunnels, in the words of the API.
+//! `GET /status`, `/health`, and the snapshot of `/events`: the tunnels and the daemon as everybody but the event loop sees them.
 
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::autossh_tunnel::{self, Configured, Listed, ListedStatus};
 use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
 use crate::tunnel::{Failure, StateName};
@@ -25,17 +29,17 @@ pub struct Snapshot {
 pub struct TunnelStatus {
     /// Name, as written or derived.
     pub name: String,
-    /// The ancestor's word.
-    pub status: AncestorStatus,
+    /// autossh-tunnel's word for `state`.
+    pub status: autossh_tunnel::Status,
     /// As written.
     pub local_port: String,
     /// As written; empty for a command.
     pub remote_host: String,
     /// As written; empty for a command and for `dynamic`.
     pub remote_port: String,
-    /// The ancestor's identity of the tunnel: md5, 32 hex digits.
+    /// autossh-tunnel's identity of the tunnel: md5, 32 hex digits.
     pub hash: String,
-    /// The ancestor's older identity: 8 hex digits.
+    /// autossh-tunnel's older identity: 8 hex digits.
     pub log_id: String,
     /// State of the tunnel.
     pub state: StateName,
@@ -45,8 +49,8 @@ pub struct TunnelStatus {
     pub interactive: bool,
     /// The process that carries the tunnel now.
     pub pid: Option<u32>,
-    /// When the state was entered, RFC 3339.
-    pub since: String,
+    /// When the state was entered.
+    pub since: Timestamp,
     /// Times that the tunnel was restarted since the daemon started, planned or not.
     pub restarts: u64,
     /// The last failure, until the tunnel is up again or stopped.
@@ -56,8 +60,8 @@ pub struct TunnelStatus {
     /// All that keeps the port from being bound, in the words of `GET /ports/{port}`.
     #[serde(default)]
     pub held_by: Vec<Occupant>,
-    /// What the tunnel's process listens on, `address:port`, as the kernel shows it.
-    pub listeners: Vec<String>,
+    /// What the tunnel's process listens on, as the kernel shows it.
+    pub listeners: Vec<SocketAddr>,
     /// What portward cannot see of a tunnel that is up, and how to look: where a server listens is the server's to decide.
     pub note: Option<String>,
     /// Single connections that failed while the tunnel itself was up, as ssh says; `None`: none has. Counted since the
@@ -78,39 +82,67 @@ pub struct ConnectionErrors {
 /// One failed connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedConnection {
-    /// When ssh said so, RFC 3339.
-    pub at: String,
+    /// When ssh said so.
+    pub at: Timestamp,
     /// Its class.
     pub kind: ConnectionErrorKind,
     /// What happened, and who must change what.
     pub message: String,
 }
 
-/// The five words of the ancestor's `status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum AncestorStatus {
-    /// The port listens.
-    Running,
-    /// Not wanted.
-    Stopped,
-    /// On its way.
-    Starting,
-    /// Wanted, and not on its way before the next retry.
-    Dead,
-    /// Waits for a person.
-    Interactive,
+/// The answer of `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Always `ok`: a daemon that is not answers 503 or nothing.
+    pub status: HealthWord,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How many tunnels there are.
+    pub tunnels: usize,
+    /// How many of them are up.
+    pub up: usize,
+    /// Path of the configuration file.
+    pub config_path: String,
+    /// Why the file as it stands is not in force; `None` when it is.
+    pub config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
-impl AncestorStatus {
-    /// The ancestor's word for `state`.
-    pub const fn of(state: StateName) -> Self {
-        match state {
-            StateName::Up | StateName::Replacing => Self::Running,
-            StateName::Stopped | StateName::Stopping => Self::Stopped,
-            StateName::AwaitingPort | StateName::Connecting | StateName::Forwarding => Self::Starting,
-            StateName::Backoff | StateName::Failed => Self::Dead,
-            StateName::NeedsAuth => Self::Interactive,
+/// The one word of [`Health::status`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthWord {
+    /// The event loop answers.
+    Ok,
+}
+
+impl From<&TunnelStatus> for Listed {
+    fn from(tunnel: &TunnelStatus) -> Self {
+        Self {
+            name: tunnel.name.clone(),
+            status: if tunnel.interactive { ListedStatus::Interactive } else { ListedStatus::Normal },
+            local_port: tunnel.local_port.clone(),
+            remote_host: tunnel.remote_host.clone(),
+            remote_port: tunnel.remote_port.clone(),
+            hash: tunnel.hash.clone(),
+        }
+    }
+}
+
+impl From<&TunnelStatus> for Configured {
+    fn from(tunnel: &TunnelStatus) -> Self {
+        Self {
+            name: tunnel.name.clone(),
+            remote_host: tunnel.remote_host.clone(),
+            remote_port: tunnel.remote_port.clone(),
+            local_port: tunnel.local_port.clone(),
+            direction: tunnel.direction.clone(),
+            interactive: tunnel.interactive,
+            hash: tunnel.hash.clone(),
         }
     }
 }
