@@ -14,18 +14,25 @@ pub struct SentEvent {
 
 /// Puts events together from the pieces in which they arrive.
 #[derive(Debug, Default)]
-pub struct Decoder(Vec<u8>);
+pub struct Decoder {
+    unread: Vec<u8>,
+    /// Bytes of these in which no event ends: a snapshot of thousands of tunnels comes in many pieces.
+    searched: usize,
+}
 
 impl Decoder {
     /// Takes the next piece of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.unread.extend_from_slice(bytes);
     }
 
     /// The next event, if it is complete.
     pub fn take(&mut self) -> Option<SentEvent> {
-        let end = self.0.windows(END.len()).position(|bytes| bytes == END)?;
-        let text: Vec<u8> = self.0.drain(..end + END.len()).collect();
+        let from = self.searched.saturating_sub(1);
+        self.searched = self.unread.len();
+        let end = from + self.unread[from..].windows(END.len()).position(|bytes| bytes == END)?;
+        self.searched = 0;
+        let text: Vec<u8> = self.unread.drain(..end + END.len()).collect();
         let mut event = SentEvent::default();
         for line in String::from_utf8_lossy(&text).lines() {
             // The daemon writes one line of data for each event, and one blank behind each colon.
@@ -56,8 +63,20 @@ mod tests {
     }
 
     #[test]
+    fn an_event_ends_between_two_pieces_as_well() {
+        let mut decoder = Decoder::default();
+        let mut found = Vec::new();
+        for byte in b"data: a\n\ndata: b\n\n" {
+            decoder.push(&[*byte]);
+            found.extend(decoder.take().map(|event| event.data));
+        }
+        assert_eq!(found, ["a", "b"]);
+    }
+
+    #[test]
     fn an_empty_line_of_a_log_is_empty_data() {
-        let mut decoder = Decoder(b"data: \n\ndata:\n\n".to_vec());
+        let mut decoder = Decoder::default();
+        decoder.push(b"data: \n\ndata:\n\n");
         assert_eq!(decoder.take(), Some(SentEvent::default()));
         assert_eq!(decoder.take(), Some(SentEvent::default()));
     }
