@@ -8,8 +8,8 @@ use owo_colors::{OwoColorize, Style};
 use super::arguments::DoctorArguments;
 use super::failure::Failed;
 use super::output;
-use crate::daemon::paths;
 use crate::doctor::{self, Finding, Level, Report};
+use crate::paths;
 use crate::text;
 
 /// Letters of the longest word of a check, and two more.
@@ -17,7 +17,7 @@ const CHECK_WIDTH: usize = 18;
 
 /// Says what would make a tunnel fail; fails if anything does.
 pub(super) async fn doctor(arguments: DoctorArguments, socket: Option<PathBuf>) -> Result<(), Failed> {
-    let config = arguments.file.unwrap_or_else(paths::default_config);
+    let config = arguments.file.unwrap_or_else(paths::config);
     let report =
         doctor::examine(&config, socket).await.map_err(|error| Failed::NotDone(error.to_string()))?;
     let text = if arguments.json {

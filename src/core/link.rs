@@ -575,7 +575,7 @@ impl Turn<'_> {
             self.replacement_failed(failure);
         } else if self.link.is_active(on) {
             let before = self.link.active.as_ref().map(|active| active.state);
-            self.active_lost(before, connection::Input::Kill, failure);
+            self.active_lost(before, connection::Input::Kill, &failure);
         }
     }
 
@@ -598,7 +598,7 @@ impl Turn<'_> {
                     self.end_next();
                     self.replacement_failed(failure);
                 } else {
-                    self.active_lost(Some(before), connection::Input::Terminate, failure);
+                    self.active_lost(Some(before), connection::Input::Terminate, &failure);
                 }
             }
             connection::Outcome::ListenerLost => {
@@ -630,7 +630,7 @@ impl Turn<'_> {
                 Kind::Ssh => {}
                 Kind::Command => {
                     let failure = stopped_for_good(&policy);
-                    self.active_lost(Some(before), connection::Input::Terminate, failure);
+                    self.active_lost(Some(before), connection::Input::Terminate, &failure);
                 }
             },
             connection::Outcome::Survived(failure) => {
@@ -669,7 +669,12 @@ impl Turn<'_> {
     }
 
     /// The active connection is of no use any more. What was to replace it does.
-    fn active_lost(&mut self, before: Option<connection::State>, order: connection::Input, failure: Failure) {
+    fn active_lost(
+        &mut self,
+        before: Option<connection::State>,
+        order: connection::Input,
+        failure: &Failure,
+    ) {
         if let Some(connection::State::Ready { since }) = before
             && self.now.since(since) >= self.link.policy().reset_after
         {
@@ -678,7 +683,7 @@ impl Turn<'_> {
         self.drop_active(order);
         match self.link.next.take() {
             Some(next) => self.link.active = Some(next),
-            None => self.lost(&failure),
+            None => self.lost(failure),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::process::{ChildStderr, ChildStdout};
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::desired::{Forward, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
-use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 
@@ -44,14 +44,8 @@ pub(super) enum Order {
     CloseForward(Request),
 }
 
-/// What a process of ours listens on, as the kernel showed it when it came up.
-pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
-
-/// What is left of the process after its end.
-pub(super) type Left = Arc<Mutex<Remains>>;
-
 /// What every attempt needs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) connection: ConnectionId,
     pub(super) teller: Teller,
@@ -59,8 +53,8 @@ pub(super) struct Attempt {
     pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
-    pub(super) listening: Listening,
-    pub(super) left: Left,
+    /// What the process listens on, as the kernel showed it last.
+    pub(super) listening: Mutex<Vec<Listener>>,
     /// The last lines of the process.
     pub(super) said: Said,
 }
@@ -136,7 +130,7 @@ impl Attempt {
         if tree.has_members().await {
             self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         }
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = tree.gone().await;
+        self.teller.tell(Report::Remains(tree.gone().await));
         self.report(ConnectionEvent::Ended(failure));
     }
 
@@ -248,10 +242,7 @@ impl Attempt {
 
     fn still_listens(&self) -> bool {
         match self.ports.listeners(&self.endpoints) {
-            Ok(present) => {
-                let opened = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-                opened.iter().all(|listener| present.contains(listener))
-            }
+            Ok(present) => self.listening().iter().all(|listener| present.contains(listener)),
             // What cannot be asked about is not lost.
             Err(error) => {
                 self.teller.warn(&error.to_string());
@@ -301,7 +292,7 @@ impl Attempt {
                 ));
             }
         }
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        self.listens_on(listeners);
         Ok(())
     }
 
@@ -351,6 +342,17 @@ impl Attempt {
         let mut listeners = self.ports.listeners(&self.endpoints)?;
         listeners.retain(|listener| self.endpoints.iter().any(|endpoint| ours(endpoint, listener)));
         Ok(listeners)
+    }
+
+    /// What the process listens on, as far as is known.
+    pub(super) fn listening(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers and reports what the process listens on.
+    pub(super) fn listens_on(&self, listeners: Vec<Listener>) {
+        self.teller.tell(Report::Listening(self.connection, listeners.clone()));
+        *self.listening() = listeners;
     }
 
     pub(super) fn report(&self, event: ConnectionEvent) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitStatus;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{ChildStderr, ChildStdout};
@@ -121,7 +121,7 @@ impl Attempt {
                 return false;
             }
         };
-        let known = self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.listening().clone();
         let mut ours = Vec::new();
         let mut unknown = Vec::new();
         for listener in listeners {
@@ -138,7 +138,9 @@ impl Attempt {
             ours.extend(claimed(tree.clone(), unknown).await);
         }
         let listens = !ours.is_empty();
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        if ours != known {
+            self.listens_on(ours);
+        }
         listens
     }
 }

@@ -1,6 +1,7 @@
 //! Who could change what the daemon reads and trusts.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
@@ -8,7 +9,7 @@ use nix::unistd::Uid;
 use super::finding::{Check, Finding, or_ok};
 use super::judged::Judged;
 use super::mend::{Mend, path};
-use super::permissions::Permissions;
+use crate::access::{self, Fault, Insecure, Rule};
 use crate::socket::{SocketError, check_directory};
 use crate::token::{Token, TokenError};
 
@@ -37,29 +38,30 @@ pub(super) fn is_foreign(config: &Path, judged: &Judged) -> bool {
     trusted(config).iter().any(|path| shared(path, judged, "", Mend::for_us()).is_some())
 }
 
-/// The configuration, its directory, and where a symlink leads.
+/// The configuration, where a symbolic link leads, and all directories on the way to them: who can rename one can replace the file.
 fn trusted(config: &Path) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::from([config.to_owned()]);
     paths.extend(config.canonicalize());
     let directories: Vec<PathBuf> =
-        paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        paths.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
     paths.extend(directories.into_iter().filter(|path| !path.as_os_str().is_empty()));
     paths
 }
 
 fn shared(place: &Path, judged: &Judged, why: &str, mend: Mend) -> Option<Finding> {
     // What is not there, or cannot be looked at, is told elsewhere or is nobody's fault.
-    let permissions = Permissions::of(place).ok()?;
-    let Permissions { uid, mode, .. } = permissions;
+    let metadata = fs::metadata(place).ok()?;
+    let Insecure { uid, mode, fault } = access::check(&metadata, Rule::ChangedBy(judged.uid)).err()?;
     let name = place.display();
-    let (what, line) = if uid != 0 && uid != judged.uid {
-        let line = mend.as_root(&format!("chown {} {}", judged.user(), path(place)));
-        (format!("{name} belongs to uid {uid}, which is neither root nor {}", judged.user()), line)
-    } else if permissions.is_shared() && !(place.is_dir() && permissions.is_sticky()) {
-        let line = mend.as_owner(uid, &format!("chmod go-w {}", path(place)));
-        (format!("{name} has mode {mode:04o}, so others than its owner can write it"), line)
-    } else {
-        return None;
+    let (what, line) = match fault {
+        Fault::Owner => (
+            format!("{name} belongs to uid {uid}, which is neither root nor {}", judged.user()),
+            mend.as_root(&format!("chown {} {}", judged.user(), path(place))),
+        ),
+        Fault::Mode => (
+            format!("{name} has mode {mode:04o}, so others than its owner can write it"),
+            mend.as_owner(uid, &format!("chmod go-w {}", path(place))),
+        ),
     };
     Some(Finding::warning(Check::Directories, what, why, line))
 }
@@ -103,7 +105,6 @@ fn unusable(token: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
@@ -173,6 +174,19 @@ mod tests {
         let findings = told(&config, None);
         assert_eq!(findings.len(), 1, "{findings:?}");
         assert!(findings[0].what.contains("/elsewhere has mode 0777"), "{findings:?}");
+    }
+
+    #[test]
+    fn a_parent_that_others_can_write_is_found() {
+        let (directory, _) = site();
+        let inner = directory.path().join("etc/portward");
+        fs::create_dir_all(&inner).unwrap();
+        let config = inner.join("config.yaml");
+        fs::write(&config, "tunnels: []\n").unwrap();
+        set_mode(&directory.path().join("etc"), 0o777);
+        let findings = told(&config, None);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].what.contains("/etc has mode 0777"), "{findings:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::unistd::User;
 
 use super::machine::Machine;
 use super::systemd::Unit;
-use crate::home;
+use crate::paths;
 
 /// Where systemd's own services look for programs.
 const PATH_OF_SERVICES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -22,7 +22,7 @@ pub(super) fn of_unit(machine: &Machine, unit: &Unit, user: &User) -> Variables 
     let mut variables = Variables::from([("PATH".into(), PATH_OF_SERVICES.into())]);
     if !unit.property("User").is_empty() {
         let (name, shell) = (OsString::from(&user.name), user.shell.clone().into_os_string());
-        variables.insert(home::VARIABLE.into(), user.dir.clone().into_os_string());
+        variables.insert(paths::HOME.into(), user.dir.clone().into_os_string());
         variables.extend([("USER".into(), name.clone()), ("LOGNAME".into(), name), ("SHELL".into(), shell)]);
     }
     variables.extend(words(unit.property("Environment")).iter().filter_map(|word| assignment(word)));
@@ -47,8 +47,8 @@ pub(super) fn of_process(environ: &[u8]) -> Variables {
 
 /// What `~/` in the configuration is with these variables, for the user `uid`.
 pub(super) fn home(variables: &Variables, uid: u32) -> Option<PathBuf> {
-    let set = variables.get(OsStr::new(home::VARIABLE)).map(PathBuf::from).filter(|home| home.is_absolute());
-    set.or_else(|| home::of_user(uid))
+    let set = variables.get(OsStr::new(paths::HOME)).map(PathBuf::from).filter(|home| home.is_absolute());
+    set.or_else(|| paths::home_of(uid))
 }
 
 /// The configuration that `portward run` takes with these arguments and variables, as the user `uid`.
@@ -66,12 +66,7 @@ pub(super) fn config(arguments: &[&str], variables: &Variables, uid: u32) -> Opt
     if let Some(path) = variable("PORTWARD_CONFIG") {
         return Some(PathBuf::from(path));
     }
-    if uid == 0 {
-        return Some(PathBuf::from("/etc/portward/config.yaml"));
-    }
-    let base = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|base| base.is_absolute());
-    let base = base.or_else(|| Some(home(variables, uid)?.join(".config")))?;
-    Some(base.join("portward/config.yaml"))
+    paths::config_of(uid, variable("XDG_CONFIG_HOME").map(OsString::as_os_str), || home(variables, uid))
 }
 
 /// Whether two paths lead to the same file.

@@ -17,7 +17,7 @@ use super::environment::{self, Variables};
 use super::machine::Machine;
 use super::systemd::Unit;
 use crate::config::environment::Environment;
-use crate::home;
+use crate::paths;
 use crate::port::holder;
 use crate::port::holder::cgroup;
 
@@ -172,7 +172,7 @@ impl Judged {
     pub(super) fn config_home(&self) -> Option<PathBuf> {
         match &self.variables {
             Some(variables) => environment::home(variables, self.uid),
-            None => home::directory(),
+            None => paths::home(),
         }
     }
 
@@ -194,7 +194,7 @@ impl Judged {
             (Some(variables), _) => {
                 command.env_clear().envs(variables);
                 if let Some(home) = self.config_home() {
-                    command.env(home::VARIABLE, home);
+                    command.env(paths::HOME, home);
                 }
             }
             (None, Some(search)) => drop(command.env("PATH", search)),
@@ -209,7 +209,7 @@ impl Judged {
             // Without a directory of its own, it may stand where it may not be.
             command.uid(self.uid).gid(user.gid.as_raw()).current_dir("/");
             if self.variables.is_none() {
-                command.env(home::VARIABLE, &user.dir);
+                command.env(paths::HOME, &user.dir);
             }
         }
         command
@@ -334,7 +334,7 @@ pub(super) mod tests {
         let command = daemon.dress(Command::new("ssh"));
         let variables: Vec<_> =
             command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?))).collect();
-        let home = home::of_user(0).unwrap();
+        let home = paths::home_of(0).unwrap();
         assert!(variables.contains(&("HOME", home.to_str().unwrap())), "{variables:?}");
         assert!(variables.contains(&("PATH", "/opt/bin:/bin")), "{variables:?}");
     }

@@ -43,7 +43,7 @@ use self::machine::Machine;
 use self::mend::Mend;
 use self::unit::Units;
 use crate::config::{self, ConfigError, Desired};
-use crate::daemon::paths;
+use crate::paths;
 use crate::port::{PortError, Ports};
 
 /// What doctor has found.
@@ -66,7 +66,7 @@ pub async fn examine(config: &Path, socket: Option<PathBuf>) -> Result<Report, N
     let machine = Machine::this();
     let mend = Mend::for_us();
     let configured = || config::load(config).ok().and_then(|desired| desired.api.socket);
-    let socket = socket.or_else(configured).unwrap_or_else(paths::default_socket);
+    let socket = socket.or_else(configured).unwrap_or_else(paths::socket);
     let units = Units::find(&machine).await;
     let judged = Judged::find(&machine, &socket, units.system.as_ref()).await.ok_or(NoProcess)?;
     let loaded = config::load_for(config, judged.config_home().as_deref());
@@ -88,7 +88,7 @@ pub async fn unusable_identity_files(desired: &Desired, socket: Option<PathBuf>)
         return Vec::new();
     }
     let machine = Machine::this();
-    let socket = socket.or_else(|| desired.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    let socket = socket.or_else(|| desired.api.socket.clone()).unwrap_or_else(paths::socket);
     let units = Units::find(&machine).await;
     let judged = Judged::find(&machine, &socket, units.system.as_ref()).await;
     judged.map_or_else(Vec::new, |judged| keys::unusable_files(desired, &judged))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::finding::{Check, Finding};
 use super::judged::{By, Judged};
 use super::mend::{Mend, path};
+use crate::paths;
 use crate::ssh::ControlDirectory;
 
 /// How far a trial came.
@@ -23,7 +24,7 @@ enum Trial {
 
 /// Judges the place of the control sockets, which is beside the API's `socket`.
 pub(super) fn judge(socket: &Path, judged: &Judged, mend: Mend) -> Vec<Finding> {
-    let control = socket.with_extension("ssh");
+    let control = paths::control_directory(socket);
     let error =
         |what: String, why: &str, line: String| vec![Finding::error(Check::Multiplexing, what, why, line)];
     if let Err(too_long) = ControlDirectory::check_length(&control) {

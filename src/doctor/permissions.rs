@@ -33,17 +33,6 @@ impl Permissions {
         Ok(Self::from(&fs::metadata(path)?))
     }
 
-    /// Whether somebody else than the owner may write. A group with the number of its user is that user's own, as Debian
-    /// and Fedora make them.
-    pub(super) fn is_shared(self) -> bool {
-        self.mode & 0o002 != 0 || self.mode & 0o020 != 0 && self.gid != self.uid
-    }
-
-    /// Whether in a directory everybody may remove their own files only.
-    pub(super) fn is_sticky(self) -> bool {
-        self.mode & 0o1000 != 0
-    }
-
     /// Whether somebody else than the owner may do anything.
     pub(super) fn is_exposed(self) -> bool {
         self.mode & 0o077 != 0
@@ -89,15 +78,6 @@ mod tests {
 
     use super::super::judged::tests::judged;
     use super::*;
-
-    #[test]
-    fn a_group_of_ones_own_is_nobody_else() {
-        let permissions = |gid, mode| Permissions { uid: 1000, gid, mode };
-        assert!(!permissions(1000, 0o664).is_shared());
-        assert!(permissions(100, 0o664).is_shared());
-        assert!(permissions(1000, 0o666).is_shared());
-        assert!(!permissions(100, 0o644).is_shared() && permissions(100, 0o644).is_exposed());
-    }
 
     #[test]
     fn the_first_class_that_fits_decides() {

@@ -16,7 +16,7 @@ use super::registry::{self, MARK};
 use super::spawn_error::SpawnError;
 use super::tree::{Tree, watch_pidfd};
 use crate::config::environment::SERVICE_MANAGER_VARIABLES;
-use crate::home;
+use crate::paths;
 
 /// A child process, the leader of a [`Tree`].
 #[derive(Debug)]
@@ -43,12 +43,12 @@ pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), 
 
 /// A system service without `User=` has no HOME, and ssh's helpers and most other programs look for their files there.
 fn give_home(command: &mut Command) {
-    let is_given = command.get_envs().any(|(name, _)| name == home::VARIABLE);
+    let is_given = command.get_envs().any(|(name, _)| name == paths::HOME);
     if !is_given
-        && home::from_environment().is_none()
-        && let Some(directory) = home::directory()
+        && paths::home_from_environment().is_none()
+        && let Some(directory) = paths::home()
     {
-        command.env(home::VARIABLE, directory);
+        command.env(paths::HOME, directory);
     }
 }
 
