@@ -51,14 +51,21 @@ fn every_test_that_the_facts_name_exists() {
 
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
-    let documents =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/kernel-facts.md"];
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "docs/kernel-facts.md",
+    ];
     for document in documents {
         let text = read(document);
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for target in targets.filter(|target| !target.starts_with("https://")) {
             let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-            let file = repository().join(document).with_file_name(if file.is_empty() { document } else { file });
+            let file =
+                repository().join(document).with_file_name(if file.is_empty() { document } else { file });
             assert!(file.exists(), "{document} links to {target}, which is not there");
             if !heading.is_empty() {
                 let headings = fs::read_to_string(file).unwrap();

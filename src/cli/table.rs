@@ -215,7 +215,7 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         No tunnels: /etc/portward/config.yaml names none.
 
-        /etc/portward/config.yaml is not in force, and what ran before goes on. Mend it, and portward takes it up:
+        /etc/portward/config.yaml was not applied, and the tunnels keep running as before. portward applies it when it is fixed:
         error: unknown key `remote_prot`
          --> config.yaml:3:5
         ");
