@@ -14,23 +14,23 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Holders, and who they are.
-type Told = (Vec<HeldBy>, Vec<Occupant>);
+type Identified = (Vec<HeldBy>, Vec<Occupant>);
 
 /// Identifies holders.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct Identification {
     next: Option<Vec<HeldBy>>,
-    running: Option<JoinHandle<(Told, Duration)>>,
+    running: Option<JoinHandle<(Identified, Duration)>>,
     pace: Pace,
 }
 
-impl Telling {
+impl Identification {
     pub(super) fn new() -> Self {
         Self { next: None, running: None, pace: Pace::new(Terms::PROCESSES) }
     }
 
     /// Identifies these, instead of any others.
-    pub(super) fn about(&mut self, held: Vec<HeldBy>) {
+    pub(super) fn start(&mut self, held: Vec<HeldBy>) {
         self.next = Some(held);
     }
 
@@ -40,17 +40,17 @@ impl Telling {
     }
 
     /// Waits until they are identified; never resolves if there are none. Cancel-safe.
-    pub(super) async fn told(&mut self) -> Told {
+    pub(super) async fn identified(&mut self) -> Identified {
         loop {
             if let Some(running) = &mut self.running {
-                let told = running.await;
+                let identified = running.await;
                 self.running = None;
                 // If the thread panicked, there is no result; the panic has been reported.
-                if let Ok((told, cost)) = told {
+                if let Ok((identified, cost)) = identified {
                     self.pace.spend(cost, Instant::now());
                     // Holders that have changed meanwhile are not reported.
                     if !self.is_due() {
-                        return told;
+                        return identified;
                     }
                 }
             }
@@ -102,7 +102,9 @@ impl Silent {
         };
         let network = occupants.iter().any(may_go_with_a_link).then(NetworkChanges::subscribe);
         let network = network.and_then(|network| {
-            network.inspect_err(|error| tracing::debug!(%error, "changes of the network are not reported")).ok()
+            network
+                .inspect_err(|error| tracing::debug!(%error, "changes of the network are not reported"))
+                .ok()
         });
         let next_look = occupants.iter().any(is_untold).then_some(FIRST_LOOK);
         Self { network, next_look }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::identify::{Identification, Silent};
 use super::pace::{self, Pace, Terms};
-use super::telling::{Silent, Telling};
 use super::time_wait::Jiffies;
 use super::trial::Trial;
 use super::{Endpoint, HeldBy, HoldKind, Occupant, PortError, Ports};
@@ -36,7 +36,7 @@ impl Ports {
         let mut subscription = self.watch(endpoints)?;
         let mut endpoints = endpoints.to_vec();
         let mut known = Vec::new();
-        let mut telling = Telling::new();
+        let mut identification = Identification::new();
         let mut silent = Silent::default();
         let mut pace = Pace::new(Terms::QUERIES);
         loop {
@@ -51,7 +51,7 @@ impl Ports {
             // portward that waits for the same port, would wake each other endlessly.
             let identities: Vec<_> = obstacles.iter().map(|obstacle| obstacle.held.identity()).collect();
             if identities != known {
-                telling.about(self.proven(&obstacles));
+                identification.start(self.proven(&obstacles));
                 silent = Silent::default();
                 known = identities;
             }
@@ -68,9 +68,9 @@ impl Ports {
                     () = subscription.changed() => break,
                     () = &mut time_wait_over => break,
                     () = silent.stirred() => break,
-                    (held, told) = telling.told() => {
-                        silent = Silent::of(&told);
-                        on_held(&held, told);
+                    (held, identified) = identification.identified() => {
+                        silent = Silent::of(&identified);
+                        on_held(&held, identified);
                         // What went before that was listened for is seen by another query.
                         if silent.is_listening() {
                             break;
@@ -84,9 +84,9 @@ impl Ports {
             loop {
                 tokio::select! {
                     () = sleep_until(rest) => break,
-                    (held, told) = telling.told() => {
-                        silent = Silent::of(&told);
-                        on_held(&held, told);
+                    (held, identified) = identification.identified() => {
+                        silent = Silent::of(&identified);
+                        on_held(&held, identified);
                     }
                 }
             }
