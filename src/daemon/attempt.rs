@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
-use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 use crate::tunnel::{Event, Failure, FailureKind, Generation};
@@ -64,7 +63,7 @@ impl Attempt {
     pub(super) async fn run_ssh(
         self,
         tunnel: SshTunnel,
-        process: (Child, ChildStdout, ChildStderr),
+        process: (Child, Pipe, Pipe),
         control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {

@@ -7,14 +7,13 @@ use std::process::ExitStatus;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, OUTPUT_GRACE, Said, port_failure};
 use crate::config::desired::CommandTunnel;
 use crate::port::{Listener, PortError, holder};
-use crate::process::{Child, Tree, read_lines};
+use crate::process::{Child, Pipe, Tree, read_lines};
 use crate::text;
 use crate::tunnel::{Event, Failure, FailureKind};
 
@@ -36,7 +35,7 @@ impl Attempt {
     pub(super) async fn run_command(
         self,
         tunnel: CommandTunnel,
-        (mut child, stdout, stderr): (Child, ChildStdout, ChildStderr),
+        (mut child, stdout, stderr): (Child, Pipe, Pipe),
     ) {
         let said = self.said.clone();
         let spoke = Arc::new(Notify::new());

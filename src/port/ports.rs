@@ -116,7 +116,8 @@ impl Ports {
         self.shared.events.subscribe(endpoints)
     }
 
-    /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound.
+    /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound. If all endpoints have the same
+    /// TCP port and none has a wildcard address, this takes some microseconds, and returns one member of each SO_REUSEPORT group.
     pub fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, PortError> {
         let ports = |protocol| {
             let endpoints = endpoints.iter().filter(move |endpoint| endpoint.protocol == protocol);
@@ -124,16 +125,26 @@ impl Ports {
         };
         let (tcp, udp) = (ports(Protocol::Tcp), ports(Protocol::Udp));
         let mut listeners = Vec::new();
+        // A dump visits every listener, filtered or not: too much work for the question about one tunnel.
+        let is_definite = |endpoint: &Endpoint| {
+            endpoint.protocol == Protocol::Tcp && !endpoint.address.ip().is_unspecified()
+        };
+        let is_looked_up = tcp.len() == 1 && endpoints.iter().all(is_definite);
+        if is_looked_up {
+            for address in endpoints.iter().flat_map(verdict::lookups) {
+                let found = self.diag().listener(address)?.map(|row| verdict::listener(&row, Protocol::Tcp));
+                listeners.extend(found.filter(|found| !listeners.contains(found)));
+            }
+        }
         for family in [Family::V4, Family::V6] {
             let mut diag = self.diag();
-            // The kernel can look for one port; beyond that, one dump of everything that listens is cheaper than many.
-            let rows = match tcp.len() {
-                0 => Vec::new(),
-                1 => diag.listeners(family, tcp.first().copied())?,
-                _ => diag.listeners(family, None)?,
-            };
-            let listening = rows.iter().filter(|row| row.state == SocketState::Listening);
-            listeners.extend(listening.map(|row| verdict::listener(row, Protocol::Tcp)));
+            if !tcp.is_empty() && !is_looked_up {
+                // The kernel can look for one port; beyond that, one dump of everything that listens is cheaper than many.
+                let port = tcp.first().copied().filter(|_| tcp.len() == 1);
+                let rows = diag.listeners(family, port)?;
+                let listening = rows.iter().filter(|row| row.state == SocketState::Listening);
+                listeners.extend(listening.map(|row| verdict::listener(row, Protocol::Tcp)));
+            }
             for port in &udp {
                 let rows = diag.everything(Protocol::Udp, family, *port)?;
                 let bound = rows.iter().filter(|row| row.state == SocketState::Bound);

@@ -8,10 +8,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
-use tokio::process::{ChildStderr, ChildStdout};
 
 use super::exec;
-use super::reaper::reap_orphans;
+use super::lines::Pipe;
+use super::reaper::reap_orphans_soon;
 use super::registry::{self, MARK};
 use super::spawn_error::SpawnError;
 use super::tree::{Tree, watch_pidfd};
@@ -31,7 +31,7 @@ pub struct Child {
 ///
 /// In a session of its own it has no terminal: neither does ssh stop (SIGTTIN) when it reads its password from one, nor does
 /// Ctrl-C end it before portward does.
-pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), SpawnError> {
+pub fn spawn(mut command: Command) -> Result<(Child, Pipe, Pipe), SpawnError> {
     for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
     }
@@ -52,14 +52,13 @@ fn give_home(command: &mut Command) {
     }
 }
 
-fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, ChildStderr)> {
+fn start(command: &mut Command, path: &Path) -> io::Result<(Child, Pipe, Pipe)> {
     // Held until the child is known: nobody may take it for an orphan before.
     let mut trees = registry::lock();
-    let mark = trees.next_mark();
-    command.env(MARK, &mark);
+    command.env(MARK, trees.next_mark());
     exec::prepare(command, path)?;
     let mut child = command.spawn()?;
-    let tree = Tree::new(trees.add(child.id(), mark));
+    let tree = Tree::new(trees.add(child.id()));
     drop(trees);
     let (pidfd, stdout, stderr) = match watch(&mut child) {
         Ok(watched) => watched,
@@ -75,14 +74,14 @@ fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, 
     Ok((Child { process: child, pidfd, tree }, stdout, stderr))
 }
 
-fn watch(child: &mut std::process::Child) -> io::Result<(AsyncFd<OwnedFd>, ChildStdout, ChildStderr)> {
+fn watch(child: &mut std::process::Child) -> io::Result<(AsyncFd<OwnedFd>, Pipe, Pipe)> {
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("a pipe is missing"));
     };
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     // The child is not reaped yet, so the number cannot have changed hands.
     let pidfd = pidfd_open(pid.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
-    Ok((watch_pidfd(pidfd)?, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
+    Ok((watch_pidfd(pidfd)?, Pipe::from_owned_fd(stdout.into())?, Pipe::from_owned_fd(stderr.into())?))
 }
 
 impl Child {
@@ -103,7 +102,7 @@ impl Child {
             self.tree.leader_reaped();
         }
         let status = self.process.wait();
-        reap_orphans();
+        reap_orphans_soon();
         status
     }
 }
@@ -115,7 +114,7 @@ impl Drop for Child {
             self.tree.signal_group(Signal::SIGKILL);
             self.tree.leader_reaped();
             let _ = self.process.wait();
-            reap_orphans();
+            reap_orphans_soon();
         }
         self.tree.forget();
     }
@@ -132,7 +131,7 @@ mod tests {
         command
     }
 
-    async fn lines_of(pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<String> {
+    async fn lines_of(pipe: Pipe) -> Vec<String> {
         let mut lines = Vec::new();
         read_lines(pipe, &Pace::default(), |line| lines.push(line)).await;
         lines
