@@ -7,7 +7,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use integration_tests::{API_PORT, API_TOKEN, Answer, Daemon, Lab, Squatter, request_over_tcp, within_deadline};
+use integration_tests::{
+    API_PORT, API_TOKEN, Answer, Daemon, Lab, Squatter, request_over_tcp, within_deadline,
+};
 use portward::tunnel::StateName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};

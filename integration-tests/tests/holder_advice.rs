@@ -2,9 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use integration_tests::{
-    Daemon, Lab, Squat, Sshd, Use, listener_called, run, said_by, within_deadline,
-};
+use integration_tests::{Daemon, Lab, Squat, Sshd, Use, listener_called, run, said_by, within_deadline};
 use portward::daemon::snapshot::TunnelStatus;
 use portward::doctor::{Check, Finding, Level};
 use portward::port::{Kinship, OccupantKind};

@@ -13,6 +13,7 @@ mod registry;
 mod spawn_error;
 mod stat;
 mod tree;
+mod vfork;
 
 pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, spawn};
