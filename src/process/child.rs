@@ -173,22 +173,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_has_a_session_of_its_own_and_the_old_limit_of_open_files() {
-        crate::process::limits::raise_open_files();
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(1000), ..limit }).unwrap();
+        limits::raise_open_files();
         let (mut child, stdout, _stderr) = spawn(shell("cut -d' ' -f6 /proc/$$/stat; ulimit -Sn")).unwrap();
-        let lines = lines_of(stdout).await;
-        let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        assert_eq!(lines[0], child.pid().to_string());
-        assert!(soft.current == soft.maximum && !lines[1].is_empty(), "{lines:?} {soft:?}");
+        assert_eq!(lines_of(stdout).await, [child.pid().to_string(), "1000".to_owned()]);
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
         child.ended().await.unwrap();
     }
 
     #[tokio::test]
     async fn a_dropped_child_is_killed_with_its_group() {
-        let (child, stdout, _stderr) = spawn(shell("sleep 1000 & echo started; sleep 1000")).unwrap();
-        let lines = tokio::spawn(lines_of(stdout));
+        let (child, stdout, _stderr) = spawn(shell("sleep 1000 & echo started; wait")).unwrap();
+        stdout.readable().await.unwrap();
         drop(child);
         // The pipe's end comes with the last process that holds it.
-        lines.await.unwrap();
+        let lines = tokio::time::timeout(std::time::Duration::from_secs(30), lines_of(stdout)).await;
+        assert_eq!(lines.expect("the group runs on"), ["started"]);
     }
 
     #[tokio::test]

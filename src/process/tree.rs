@@ -33,7 +33,7 @@ const SIGNAL_ROUNDS: usize = 16;
 const LOOK_ROUNDS: usize = 16;
 
 /// How many threads read /proc at a time.
-const READERS: usize = 16;
+const READERS: usize = 4;
 
 /// How long to wait before looking again when the kernel gives portward no descriptor to look with.
 const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
