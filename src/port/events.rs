@@ -323,7 +323,7 @@ impl State {
                 }
             }
             None if self.open.as_ref().is_some_and(|open| open.stale * STALE_PART >= self.by_port.len()) => {
-                self.narrow()
+                self.narrow();
             }
             None => {}
         }
