@@ -43,7 +43,7 @@ pub use api::{API_PORT, API_TOKEN, Answer, request, request_over_tcp};
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};
-pub use daemon::{Daemon, Ended};
+pub use daemon::{Daemon, Ended, listens_on};
 pub use gate::Gate;
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, assert_no_busy_port, lines_of, starts};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use integration_tests::{
     API_PORT, API_TOKEN, Answer, Daemon, Lab, Squatter, request_over_tcp, within_deadline,
 };
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;

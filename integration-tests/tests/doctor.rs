@@ -8,7 +8,7 @@ use std::path::Path;
 
 use integration_tests::{Daemon, Lab, NOBODY, Squat, Squatter, Sshd, process_end, run, within_deadline};
 use portward::doctor::{Check, Finding, Level};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use tokio::process::Command;
 
 const PORT: u16 = 9443;

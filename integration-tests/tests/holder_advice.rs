@@ -3,10 +3,9 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, Use, listener_called, run, said_by, within_deadline};
-use portward::daemon::snapshot::TunnelStatus;
 use portward::doctor::{Check, Finding, Level};
 use portward::port::{Kinship, OccupantKind};
-use portward::tunnel::StateName;
+use portward::protocol::{StateName, TunnelStatus};
 
 const WEB: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443'}

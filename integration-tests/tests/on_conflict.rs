@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use integration_tests::{
     Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, python, within_deadline,
 };
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 

@@ -13,9 +13,7 @@ mod events;
 mod guests;
 mod json;
 mod listen;
-mod lock;
 mod logs;
-pub(crate) mod lookup;
 mod peer;
 mod ports;
 mod read;
@@ -23,17 +21,10 @@ mod refusal;
 mod reload;
 mod router;
 mod serve;
-mod socket;
 mod stream;
 #[cfg(test)]
-pub(crate) mod tests;
-pub(crate) mod timeout;
+mod tests;
 mod token;
-pub(crate) mod wording;
 
-pub(crate) use listen::check_directory;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;
-pub use socket::Socket;
-pub use token::TokenError;
-pub(crate) use token::check_token;

@@ -24,9 +24,9 @@ use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
 use super::guests::{Guests, Visit};
 use super::listen::Listeners;
-use super::socket::UnixDoorway;
 use super::{peer, router};
 use crate::daemon::handle::Handle;
+use crate::socket::Doorway;
 
 /// Connections at a time on the unix socket, and on TCP. They are counted apart, so that strangers on TCP cannot lock out the
 /// command line. Streams and requests that wait have their own, lower bounds ([`Context`]): there is always room for short requests.
@@ -89,7 +89,7 @@ struct Caller<S> {
 }
 
 struct UnixDoor {
-    listener: UnixDoorway,
+    listener: Doorway,
     open: Router,
     closed: Router,
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::finding::Finding;
 use crate::config::desired::Desired;
+use crate::core::OnConflict;
 use crate::port::{Endpoint, Ports, Protocol};
-use crate::tunnel::OnConflict;
 
 /// An endpoint that the configuration wants.
 #[derive(Debug, Clone, PartialEq, Eq)]

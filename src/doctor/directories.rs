@@ -9,7 +9,8 @@ use super::finding::{Check, Finding, or_ok};
 use super::judged::Judged;
 use super::mend::{Mend, path};
 use super::permissions::Permissions;
-use crate::api::{self, ApiError, TokenError};
+use crate::socket::{SocketError, check_directory};
+use crate::token::{Token, TokenError};
 
 /// Judges the configuration, the directory of the API's `socket`, the API's token and the user's `.ssh`.
 pub(super) fn judge(
@@ -65,8 +66,8 @@ fn shared(place: &Path, judged: &Judged, why: &str, mend: Mend) -> Option<Findin
 
 /// The daemon does not start where others could put a socket in place of its own.
 fn runtime(socket: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
-    match api::check_directory(socket, Uid::from_raw(judged.uid)) {
-        Err(error @ ApiError::SharedDirectory { .. }) => {
+    match check_directory(socket, Uid::from_raw(judged.uid)) {
+        Err(error @ SocketError::SharedDirectory { .. }) => {
             let directory = path(socket.parent()?);
             let own = mend.as_root(&format!("chown {} {directory}", judged.user()));
             let close = mend.as_root(&format!("chmod 700 {directory}"));
@@ -79,7 +80,7 @@ fn runtime(socket: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
 }
 
 fn unusable(token: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
-    let error = api::check_token(token).err()?;
+    let error = Token::read(token).err()?;
     let word = path(token);
     let new = format!("sh -c 'umask 077 && openssl rand -hex 32 > {word}'");
     let line = match &error {

@@ -7,10 +7,10 @@ use super::claims::Claim;
 use super::finding::{Check, Finding};
 use super::judged::{By, Judged};
 use super::mend::Mend;
+use crate::core::OnConflict;
 use crate::port::advice::{advice, predicate};
 use crate::port::{HeldBy, Holder, Occupant, OccupantKind, PortError, Ports, Protocol, holder, who};
 use crate::process::{self, Bar, Suspect};
-use crate::tunnel::OnConflict;
 
 /// What the kernel said of one claim.
 #[derive(Debug)]
@@ -226,7 +226,7 @@ mod tests {
     use super::super::finding::Level;
     use super::super::judged::tests::judged;
     use super::*;
-    use crate::api::tests::listener;
+    use crate::protocol::tests::listener;
 
     const MEND: Mend = Mend { uid: 1000 };
 

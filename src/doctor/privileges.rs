@@ -7,7 +7,7 @@ use super::finding::{Check, Finding, or_ok};
 use super::judged::Judged;
 use super::machine::Machine;
 use super::mend::Mend;
-use crate::tunnel::OnConflict;
+use crate::core::OnConflict;
 
 /// The first port that anybody may bind, unless the kernel says otherwise.
 const FIRST_UNPRIVILEGED: u16 = 1024;

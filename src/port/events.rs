@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::filter::Filter;
+use super::filter::{Filter, Watched};
 use super::wire::{self, Message};
 use super::{Endpoint, PortError, Protocol};
 
@@ -109,6 +109,7 @@ impl Drop for Open {
 
 #[derive(Debug)]
 struct Subscriber {
+    watched: Watched,
     ports: BTreeSet<u16>,
     protocols: BTreeSet<Protocol>,
     /// Whether it hears of nothing for a while, and so costs nobody anything.
@@ -127,9 +128,14 @@ pub struct Subscription {
 
 impl Events {
     /// Subscribes to the ports of `endpoints`. Panics outside a tokio runtime.
-    pub(super) fn subscribe(self: &Arc<Self>, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        endpoints: &[Endpoint],
+        watched: Watched,
+    ) -> Result<Subscription, PortError> {
         let changed = Arc::new(Notify::new());
         let subscriber = Subscriber {
+            watched,
             ports: endpoints.iter().map(Endpoint::port).collect(),
             protocols: endpoints.iter().map(|endpoint| endpoint.protocol).collect(),
             is_muted: false,
@@ -138,7 +144,7 @@ impl Events {
         let mut state = self.lock();
         let ports = subscriber.ports.clone();
         let id = state.add(subscriber);
-        match state.listen(self, &ports) {
+        match state.listen(self, &ports, watched) {
             Ok(()) => Ok(Subscription { id, changed, events: self.clone() }),
             Err(source) => {
                 state.remove(id);
@@ -193,8 +199,10 @@ impl State {
         for port in &subscriber.ports {
             let Some(ids) = self.by_port.get_mut(port) else { continue };
             // Unless it is muted.
-            if ids.remove(&id) && ids.is_empty() {
-                self.by_port.remove(port);
+            if ids.remove(&id) {
+                if ids.is_empty() {
+                    self.by_port.remove(port);
+                }
                 self.open.iter_mut().for_each(|open| open.stale += 1);
             }
         }
@@ -221,9 +229,9 @@ impl State {
         let Some(mut subscriber) = self.subscribers.remove(&id) else { return };
         subscriber.is_muted = false;
         self.link(id, &subscriber);
-        let ports = subscriber.ports.clone();
+        let (ports, watched) = (subscriber.ports.clone(), subscriber.watched);
         self.subscribers.insert(id, subscriber);
-        if let Err(error) = self.listen(events, &ports) {
+        if let Err(error) = self.listen(events, &ports, watched) {
             tracing::warn!(%error, "destroy events that are waited for may not be received");
         }
     }
@@ -233,22 +241,28 @@ impl State {
         if let Some(open) = &mut self.open
             && open.stale > 0
         {
-            open.filter = self.by_port.keys().copied().collect();
+            open.filter = Filter::default();
+            for (port, ids) in &self.by_port {
+                let watched = ids.iter().filter_map(|id| Some(self.subscribers.get(id)?.watched));
+                if let Some(watched) = watched.max() {
+                    open.filter.add(*port, watched);
+                }
+            }
             open.stale = 0;
             open.attach_filter();
         }
     }
 
     /// Opens the socket if need be, lets `ports` through its filter, and joins the groups.
-    fn listen(&mut self, events: &Arc<Events>, ports: &BTreeSet<u16>) -> io::Result<()> {
+    fn listen(&mut self, events: &Arc<Events>, ports: &BTreeSet<u16>, watched: Watched) -> io::Result<()> {
         let open = match &mut self.open {
             Some(open) => open,
             closed @ None => closed.insert(Open::new(events)?),
         };
         // Before joining, or foreign events would slip in between.
-        if ports.iter().any(|port| !open.filter.lets_through(*port)) {
+        if ports.iter().any(|port| !open.filter.lets_through(*port, watched)) {
             for port in ports {
-                open.filter.add(*port);
+                open.filter.add(*port, watched);
             }
             open.attach_filter();
         }
@@ -298,34 +312,37 @@ impl State {
             self.wake_all();
             return Ok(());
         }
-        let mut ports = BTreeSet::new();
+        let mut destroyed = BTreeSet::new();
         for envelope in wire::messages(&self.buffer) {
             match envelope.map(|envelope| envelope.message) {
                 Ok(Message::Row(row)) => {
                     self.received += 1;
-                    ports.insert(row.local.port());
+                    destroyed.insert((row.local.port(), row.remote.port() != 0));
                 }
                 Ok(_) => {}
                 Err(malformed) => tracing::debug!(error = %malformed, "destroy event"),
             }
         }
-        for port in ports {
-            self.wake(port);
+        for (port, is_connected) in destroyed {
+            self.wake(port, is_connected);
         }
         Ok(())
     }
 
-    fn wake(&mut self, port: u16) {
-        match self.by_port.get(&port) {
-            Some(ids) => {
-                for subscriber in ids.iter().filter_map(|id| self.subscribers.get(id)) {
-                    subscriber.changed.notify_one();
-                }
-            }
-            None if self.open.as_ref().is_some_and(|open| open.stale * STALE_PART >= self.by_port.len()) => {
-                self.narrow();
-            }
-            None => {}
+    /// Wakes those who watch such sockets on the port.
+    fn wake(&mut self, port: u16, is_connected: bool) {
+        let ids = self.by_port.get(&port).into_iter().flatten();
+        let concerned = ids
+            .filter_map(|id| self.subscribers.get(id))
+            .filter(|subscriber| !is_connected || subscriber.watched == Watched::Everything);
+        let mut is_watched = false;
+        for subscriber in concerned {
+            subscriber.changed.notify_one();
+            is_watched = true;
+        }
+        let stale = self.open.as_ref().map_or(0, |open| open.stale);
+        if !is_watched && stale * STALE_PART >= self.by_port.len() {
+            self.narrow();
         }
     }
 
