@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use integration_tests::{Daemon, Lab, NOBODY, Squat, Squatter, Sshd, process_end, within_deadline};
+use integration_tests::{Daemon, Lab, NOBODY, Squat, Squatter, Sshd, process_end, run, within_deadline};
 use portward::doctor::{Check, Finding, Level};
 use portward::protocol::StateName;
 use tokio::process::Command;
@@ -20,15 +20,6 @@ const WEB: &str = "
 /// `portward doctor` of the lab's configuration, as the lab's daemon would run.
 fn doctor(lab: &Lab, arguments: &[&str]) -> Command {
     lab.portward(&[&["doctor"], arguments].concat())
-}
-
-/// Runs a command, checks its exit code and returns what it printed.
-async fn run(command: &mut Command, code: i32) -> String {
-    let output = within_deadline("portward doctor", command.output()).await.unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let complaints = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {text}{complaints}");
-    text
 }
 
 async fn findings(command: &mut Command, code: i32) -> Vec<Finding> {

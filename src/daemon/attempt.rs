@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
-use crate::process::{Child, LONGEST_LINE, Main, Pace, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 
@@ -64,7 +63,7 @@ impl Attempt {
     pub(super) async fn run_ssh(
         self,
         tunnel: SshTunnel,
-        process: (Child, ChildStdout, ChildStderr),
+        process: (Child, Pipe, Pipe),
         control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
@@ -241,8 +240,10 @@ impl Attempt {
     }
 
     fn still_listens(&self) -> bool {
-        match self.ports.listeners(&self.endpoints) {
-            Ok(present) => self.listening().iter().all(|listener| present.contains(listener)),
+        let has_all =
+            |present: &[Listener]| self.listening().iter().all(|listener| present.contains(listener));
+        match self.listeners(has_all) {
+            Ok(present) => has_all(&present),
             // What cannot be asked about is not lost.
             Err(error) => {
                 self.reporter.warn(&error.to_string());
@@ -275,11 +276,16 @@ impl Attempt {
         if self.endpoints.is_empty() {
             return Ok(());
         }
-        let listeners = self
-            .listeners(|endpoint, listener| {
-                endpoint.address == listener.address && holder::pid_owns(pid, listener.inode)
-            })
-            .map_err(|error| port_failure(&error))?;
+        let is_ours = |listener: &Listener| {
+            let is_wanted = self.endpoints.iter().any(|endpoint| endpoint.address == listener.address);
+            is_wanted && holder::pid_owns(pid, listener.inode)
+        };
+        let has_all = |found: &[Listener]| {
+            let ours = found.iter().filter(|listener| is_ours(listener));
+            ours.count() == self.endpoints.len()
+        };
+        let mut listeners = self.listeners(has_all).map_err(|error| port_failure(&error))?;
+        listeners.retain(is_ours);
         for endpoint in &self.endpoints {
             if !listeners.iter().any(|listener| listener.address == endpoint.address) {
                 // It would say the same when asked again.
@@ -334,14 +340,13 @@ impl Attempt {
         }
     }
 
-    /// The listeners for which `ours` holds with one of our endpoints.
-    pub(super) fn listeners(
-        &self,
-        ours: impl Fn(&Endpoint, &Listener) -> bool,
-    ) -> Result<Vec<Listener>, PortError> {
-        let mut listeners = self.ports.listeners(&self.endpoints)?;
-        listeners.retain(|listener| self.endpoints.iter().any(|endpoint| ours(endpoint, listener)));
-        Ok(listeners)
+    /// The listeners on our endpoints: all of them, or as many as a look-up finds if those are `enough`. A dump visits every
+    /// listener of the machine; a look-up takes microseconds, and finds one of several sockets that share an address.
+    pub(super) fn listeners(&self, enough: impl Fn(&[Listener]) -> bool) -> Result<Vec<Listener>, PortError> {
+        match self.ports.look_up(&self.endpoints)? {
+            Some(found) if enough(&found) => Ok(found),
+            Some(_) | None => self.ports.listeners(&self.endpoints),
+        }
     }
 
     /// What the process listens on, as far as is known.

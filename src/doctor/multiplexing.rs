@@ -105,7 +105,7 @@ fn try_in(directory: &Path) -> Trial {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use rustix::thread::CapabilitySet;
+    use rustix::thread::{CapabilitySet, CapabilitySets};
 
     use super::super::finding::Level;
     use super::super::judged::tests::judged;
@@ -150,8 +150,18 @@ mod tests {
     }
 
     #[test]
-    fn where_no_socket_can_be_made_is_told_by_why() {
-        // Nobody may make files there, not even root.
-        assert!(matches!(try_in(Path::new("/proc/self")), Trial::Failed { .. } | Trial::NotAllowed));
+    fn a_file_system_without_sockets_is_told_from_a_directory_that_may_not_be_written() {
+        assert!(matches!(try_in(Path::new("/proc/self")), Trial::Failed { doing: "hold a unix socket", .. }));
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        // Of this thread alone: root could write everywhere.
+        let without_capabilities = || {
+            let none = CapabilitySet::empty();
+            let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            try_in(directory.path())
+        };
+        let trial = std::thread::scope(|scope| scope.spawn(without_capabilities).join().unwrap());
+        assert!(matches!(trial, Trial::NotAllowed), "{trial:?}");
     }
 }
