@@ -14,7 +14,7 @@ use std::process::Command;
 use nix::libc;
 use rustix::fs::{Access, access};
 
-/// Where execvp(3) looks without PATH.
+/// Where execvp(3) searches if there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The PATH that the program of `command` is searched in: the one that the program gets.

@@ -22,7 +22,7 @@ static MARK_OF_OURS: LazyLock<String> = LazyLock::new(|| {
     format!("{ours}-{}-", start_of(ours))
 });
 
-/// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
+/// Longer chains of parents than this are a loop, caused by a pid that was reused meanwhile.
 const MAX_ANCESTORS: usize = 1024;
 
 /// The trees of this process. The kernel keeps one list of children for a process, and so there is one of these.
@@ -138,7 +138,7 @@ impl Trees {
         }
     }
 
-    /// Nobody looks after the tree any more.
+    /// The tree is not supervised any more.
     pub(super) fn remove(&mut self, inner: &Inner) {
         self.leader_reaped(inner);
         self.all.remove(&inner.number);
