@@ -8,7 +8,8 @@
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
-//! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
+//! - [`doctor`]: checks for problems that would make a tunnel fail, each with the fix.
+//! - [`protocol`]: the wire types, which the API and its clients share.
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`shell`]: words of the lines that a person pastes into a shell.
 //! - [`text`]: texts of others made safe to show.
@@ -26,6 +27,7 @@ pub mod home;
 pub mod observe;
 pub mod port;
 pub mod process;
+pub mod protocol;
 pub mod shell;
 pub mod ssh;
 pub mod text;

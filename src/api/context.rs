@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
+use super::doctor::Examine;
 use super::lookup;
 use super::refusal::Refusal;
 use crate::daemon::handle::{Handle, ShuttingDown};
@@ -34,15 +35,25 @@ pub(super) struct Context {
     pub(super) ending: Ending,
     streams: Arc<Semaphore>,
     waits: Arc<Semaphore>,
+    /// Runs the checks of `portward doctor`.
+    pub(super) examine: Examine,
+    examinations: Arc<Semaphore>,
 }
 
 impl Context {
-    pub(super) fn new(handle: Handle, ending: Ending) -> Self {
+    pub(super) fn new(
+        handle: Handle,
+        ending: Ending,
+        examine: Examine,
+        examinations: Arc<Semaphore>,
+    ) -> Self {
         Self {
             handle,
             ending,
             streams: Arc::new(Semaphore::new(STREAMS)),
             waits: Arc::new(Semaphore::new(WAITS)),
+            examine,
+            examinations,
         }
     }
 
@@ -67,6 +78,12 @@ impl Context {
 }
 
 impl Context {
+    /// Waits until no other examination runs; none begins as long as what is returned lives.
+    pub(super) async fn begin_examination(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.examinations).acquire_owned().await.ok()
+    }
+
     /// All tunnels as the event loop knows them.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Refusal> {
         answer(Duration::ZERO, self.handle.snapshot()).await

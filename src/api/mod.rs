@@ -9,6 +9,7 @@ mod act;
 mod body;
 mod context;
 mod deadline;
+mod doctor;
 mod events;
 mod guests;
 mod json;
@@ -31,6 +32,7 @@ pub(crate) mod timeout;
 mod token;
 pub(crate) mod wording;
 
+pub use doctor::Examine;
 pub(crate) use listen::check_directory;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,12 +17,13 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
 use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
+use super::doctor::Examine;
 use super::guests::{Guests, Visit};
 use super::listen::Listeners;
 use super::socket::UnixDoorway;
@@ -50,12 +52,18 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// A TCP client that does not answer the kernel's probes from this long after its last word on is gone.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Serves the API until `shutdown`. Streams end then too; the socket's file is removed.
-pub async fn serve(listeners: Listeners, handle: Handle, shutdown: impl Future<Output = ()>) {
+/// Serves the API until `shutdown`; `examine` answers `GET /doctor`. Streams end then too; the socket's file is removed.
+pub async fn serve(
+    listeners: Listeners,
+    handle: Handle,
+    examine: Examine,
+    shutdown: impl Future<Output = ()>,
+) {
     let Listeners { unix, tcp, socket_file, lock: _lock } = listeners;
     let (end, ending) = watch::channel(false);
     let ending = Ending(ending);
-    let context = || Context::new(handle.clone(), ending.clone());
+    let examinations = Arc::new(Semaphore::new(1));
+    let context = || Context::new(handle.clone(), ending.clone(), examine.clone(), Arc::clone(&examinations));
 
     let unix = UnixDoor { listener: unix, open: router::router(context()), closed: router::closed_router() };
     let unix = accept(unix, ending.clone());

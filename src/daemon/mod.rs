@@ -35,6 +35,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::api::{self, ApiError, Listeners};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, ConfigWatch};
+use crate::doctor;
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
 use crate::port::{PortError, Ports};
@@ -131,7 +132,14 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let changes = broadcast::Sender::new(CHANGES_KEPT);
     let handle = Handle::new(commands_in, changes.clone(), logs.clone());
     let (end_api, api_ends) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listeners, handle, async {
+    let examine = {
+        let (config, socket) = (options.config.clone(), socket.clone());
+        api::Examine::new(move |query| {
+            let (config, socket) = (config.clone(), socket.clone());
+            doctor::examine(doctor::Order { config, socket, reader: query.uid, by: doctor::By::Daemon })
+        })
+    };
+    let serving = tokio::spawn(api::serve(listeners, handle, examine, async {
         // A dropped sender is the end as well.
         let _ = api_ends.await;
     }));

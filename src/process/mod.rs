@@ -16,6 +16,7 @@ mod tree;
 pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, spawn};
 pub use evict::{Bar, Evictee, Signalled, Spared, Suspect, bar, evictees, signal};
+pub(crate) use exec::resolve;
 pub use lines::{LONGEST_LINE, Pace, read_lines};
 pub use reaper::look_after_children;
 pub use registry::{MARK, Main, become_subreaper, is_of_a_tree};

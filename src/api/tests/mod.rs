@@ -12,11 +12,12 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::{Listeners, serve};
+use super::{Examine, Listeners, serve};
 use crate::daemon::handle::{Change, Command, Handle, Outcome, ReloadReport, Took, Verb};
 use crate::daemon::snapshot::{AncestorStatus, Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
 use crate::port::{Holder, Occupant, OccupantKind, Protocol};
+use crate::protocol::doctor::{DoctorQuery, Finding, Report, Subject};
 use crate::tunnel::StateName;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
@@ -77,6 +78,12 @@ fn three_tunnels() -> Snapshot {
     }
 }
 
+/// What the daemon of these tests finds when it examines itself: the query.
+fn examined(query: DoctorQuery) -> Report {
+    let subject = Subject::Daemon { pid: std::process::id(), user: "root".to_owned() };
+    Report { subject, findings: vec![Finding::ok(format!("{query:?}"))] }
+}
+
 /// The API, served from a directory of its own, and the ends of the handle that an event loop would hold.
 struct Served {
     directory: tempfile::TempDir,
@@ -120,7 +127,8 @@ impl Served {
         let directory = tempfile::tempdir().unwrap();
         let listeners = Listeners::bind(&directory.path().join("portward.sock"), None).unwrap();
         let (shutdown, ended) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listeners, handle, async { drop(ended.await) }));
+        let serving =
+            tokio::spawn(serve(listeners, handle, Examine::new(examined), async { drop(ended.await) }));
         Self { directory, snapshot, changes, logs, shutdown: Some(shutdown), serving }
     }
 
