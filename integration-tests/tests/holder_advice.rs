@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, Use, lines_of, within_deadline};
 use portward::daemon::snapshot::TunnelStatus;
-use portward::doctor::{Check, Finding, Level};
 use portward::port::{Kinship, OccupantKind};
+use portward::protocol::doctor::{Finding, Level};
 use portward::tunnel::StateName;
 use tokio::process::Child;
 
@@ -38,7 +38,7 @@ async fn said_by(lab: &Lab, arguments: &[&str]) -> (String, Option<i32>) {
 async fn held_ports(lab: &Lab) -> (Finding, Option<i32>) {
     let output = within_deadline("doctor", lab.portward(&["doctor", "--json"]).output()).await.unwrap();
     let findings: Vec<Finding> = serde_json::from_slice(&output.stdout).unwrap();
-    let finding = findings.into_iter().find(|finding| finding.check == Check::HeldPorts).unwrap();
+    let finding = findings.into_iter().find(|finding| finding.check == "held_ports").unwrap();
     (finding, output.status.code())
 }
 
@@ -56,7 +56,7 @@ async fn everybody_says(lab: &Lab, daemon: &Daemon<'_>, right: &str, wrong: &[&s
     let (wait, _) = said_by(lab, &["wait", "9443", "--timeout", "10ms"]).await;
     let (finding, code) = held_ports(lab).await;
     assert_eq!((finding.level, code), (Level::Error, Some(1)), "{finding:#?}");
-    let doctor = finding.mend.unwrap();
+    let doctor = finding.fix.unwrap();
     for (place, said) in [
         ("log", line),
         ("status", status),

@@ -38,8 +38,6 @@ fn findings(desired: &Desired, config: &Path, fix: Fix) -> Vec<Finding> {
         command.envs(env.iter());
         let file = resolve(&command);
         let is_path = file.components().count() > 1;
-        // A relative path starts at the working directory.
-        let file = working_directory.as_deref().unwrap_or(Path::new("")).join(file);
         let is_found = is_path && file.is_file() && access(&file, Access::EXEC_OK).is_ok();
         if !is_found {
             let search =
@@ -65,14 +63,13 @@ mod tests {
   - {name: d, command: [no-such-program], local_port: 8004}
   - {name: e, command: [sh], local_port: 8005, env: {PATH: /nonexistent}}
   - {name: f, command: [sh], local_port: 8006, working_directory: /nonexistent}
-  - {name: g, command: [./sh], local_port: 8007, working_directory: /bin}
-  - {name: h, command: [./sh], local_port: 8008, working_directory: /etc}
+  - {name: g, command: [/etc/passwd], local_port: 8007}
 ";
         let config = Path::new("/etc/portward/config.yaml");
         let desired = crate::config::parse(text, config).unwrap();
         let findings = findings(&desired, config, Fix { uid: 0 });
         let tunnels: Vec<_> = findings.iter().map(|finding| finding.tunnels.concat()).collect();
-        assert_eq!(tunnels, ["d", "e", "f", "h"]);
+        assert_eq!(tunnels, ["d", "e", "f", "g"]);
         assert!(findings[0].why.as_ref().unwrap().ends_with("PATH of portward's environment"));
         assert!(findings[1].why.as_ref().unwrap().ends_with("PATH of the tunnel's `env:`"));
         assert!(findings[2].what.contains("working directory /nonexistent of tunnel `f`"), "{findings:?}");
