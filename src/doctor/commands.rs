@@ -5,18 +5,13 @@ use std::process::Command;
 
 use rustix::fs::{Access, access};
 
-use super::Examination;
 use super::fix::{Fix, path};
 use crate::config::desired::{CommandTunnel, Desired, Work};
 use crate::process::resolve;
 use crate::protocol::doctor::Finding;
 
-/// Whether the programs exist.
-pub(super) fn commands(examination: &Examination) -> Option<Vec<Finding>> {
-    Some(findings(examination.desired()?, &examination.config, examination.fix))
-}
-
-fn findings(desired: &Desired, config: &Path, fix: Fix) -> Vec<Finding> {
+/// The programs and working directories that do not exist.
+pub(super) fn findings(desired: &Desired, config: &Path, fix: Fix) -> Vec<Finding> {
     let mut findings = Vec::new();
     for tunnel in desired.tunnels.iter().filter(|tunnel| tunnel.enabled) {
         let Work::Command(CommandTunnel { argv, working_directory, env, .. }) = &tunnel.work else {

@@ -5,19 +5,11 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::Examination;
 use super::fix::{Fix, path};
 use super::permissions::Permissions;
 use super::process::Process;
 use crate::api::{self, ApiError, TokenError};
 use crate::protocol::doctor::Finding;
-
-/// Whether only their owner can write the configuration, the directory of the API's socket, its token, and the user's `.ssh`.
-pub(super) fn directories(examination: &Examination) -> Option<Vec<Finding>> {
-    let Examination { config, socket, process, fix, .. } = examination;
-    let token = examination.desired().and_then(|desired| desired.api.tcp.as_ref());
-    Some(findings(config, socket, token.map(|tcp| tcp.token_file.as_path()), process, *fix))
-}
 
 /// Whether a user other than root and the user of `process` can change `config`. Then no program that it names may be run.
 pub(super) fn is_foreign(config: &Path, process: &Process) -> bool {
@@ -25,7 +17,15 @@ pub(super) fn is_foreign(config: &Path, process: &Process) -> bool {
     trusted(config).iter().any(|path| shared(path, process, "", fix).is_some())
 }
 
-fn findings(config: &Path, socket: &Path, token: Option<&Path>, process: &Process, fix: Fix) -> Vec<Finding> {
+/// Which of the configuration, the directory of the API's socket, its token and the user's `.ssh` others can write or, as to the
+/// token, read.
+pub(super) fn findings(
+    config: &Path,
+    socket: &Path,
+    token: Option<&Path>,
+    process: &Process,
+    fix: Fix,
+) -> Vec<Finding> {
     let why = format!("whoever can write there can make the daemon run any command as {}", process.user());
     let mut findings: Vec<Finding> =
         trusted(config).iter().filter_map(|path| shared(path, process, &why, fix)).collect();
@@ -67,11 +67,9 @@ fn shared(place: &Path, process: &Process, why: &str, fix: Fix) -> Option<Findin
 
 /// The daemon does not start where others could replace its socket.
 fn runtime(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
-    let error = match api::check_directory(socket, Uid::from_raw(process.uid)) {
-        Err(error @ ApiError::SharedDirectory { .. }) => error,
-        // The daemon creates a directory that does not exist.
-        Err(_) | Ok(()) => return None,
-    };
+    let checked = api::check_directory(socket, Uid::from_raw(process.uid));
+    // The daemon creates a directory that does not exist.
+    let Err(error @ ApiError::SharedDirectory { .. }) = checked else { return None };
     let directory = path(socket.parent()?);
     let own = fix.as_root(&format!("chown {} {directory}", process.user()));
     let close = fix.as_root(&format!("chmod 700 {directory}"));

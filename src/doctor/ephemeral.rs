@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::Examination;
 use super::claims::{Claim, Group};
 use super::fix::Fix;
 use super::machine::Machine;
@@ -12,13 +11,8 @@ use crate::protocol::doctor::Finding;
 /// The file that reserves the ports at boot.
 const FILE: &str = "/etc/sysctl.d/90-portward.conf";
 
-/// Whether local ports are in the ephemeral range.
-pub(super) fn ephemeral_ports(examination: &Examination) -> Option<Vec<Finding>> {
-    examination.desired()?;
-    Some(finding(&examination.machine, &examination.claims, examination.fix).into_iter().collect())
-}
-
-fn finding(machine: &Machine, claims: &[Claim], fix: Fix) -> Option<Finding> {
+/// The local ports in the ephemeral range.
+pub(super) fn finding(machine: &Machine, claims: &[Claim], fix: Fix) -> Option<Finding> {
     let (range, reserved) = ephemeral(machine)?;
     let group = Group::of(claims, |claim| {
         range.contains(&claim.endpoint.port()) && !reserved.contains(&claim.endpoint.port())

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::Errno;
 
-use super::Examination;
 use super::fix::Fix;
 use super::machine::Machine;
+use super::process::Process;
 use crate::protocol::doctor::Finding;
 
 /// File systems whose files can change on another machine or in a lower layer: the kernel reports only changes that are made
@@ -28,17 +28,18 @@ const INSTANCES: Resource =
 const WATCHES: Resource =
     Resource { name: "watch", settings: ["fs.inotify.max_user_watches", "user.max_inotify_watches"] };
 
-/// Whether changes of the configuration are noticed.
-pub(super) fn file_events(examination: &Examination) -> Option<Vec<Finding>> {
-    let Examination { machine, process, config, fix, .. } = examination;
+/// Why changes of `config` are not noticed by the daemon, or by one that would run as this process does.
+pub(super) fn findings(
+    machine: &Machine,
+    config: &Path,
+    process: &Process,
+    is_daemon: bool,
+    fix: Fix,
+) -> Vec<Finding> {
     let reload = fix.as_user(process.uid, &process.user(), "portward reload");
-    let mut findings = Vec::new();
-    if let Some(resource) = exhausted() {
-        let then = if examination.is_daemon() { format!(" && {reload}") } else { String::new() };
-        findings.extend(raise(machine, resource, &process.user(), *fix, &then));
-    }
-    findings.extend(changed_elsewhere(machine, config, &reload));
-    Some(findings)
+    let then = if is_daemon { format!(" && {reload}") } else { String::new() };
+    let exhausted = exhausted().and_then(|resource| raise(machine, resource, &process.user(), fix, &then));
+    exhausted.into_iter().chain(changed_elsewhere(machine, config, &reload)).collect()
 }
 
 /// What inotify refuses to this process. The instance that the daemon has is all that it needs.

@@ -4,7 +4,6 @@ use std::slice;
 
 use jiff::Timestamp;
 
-use super::Examination;
 use super::claims::Claim;
 use super::fix::Fix;
 use crate::port::advice::{advice, predicate};
@@ -30,31 +29,18 @@ struct Held {
     spared: Option<String>,
 }
 
-/// Whether this machine has the addresses.
-pub(super) fn addresses(examination: &Examination) -> Option<Vec<Finding>> {
-    let missing = examination.held()?.iter().filter_map(|Answer { claim, result }| {
-        matches!(result, Err(PortError::AddressNotAvailable(_))).then(|| {
-            let what = format!(
-                "{} listens on {}, but no interface has that address",
-                claim.claimant(),
-                claim.endpoint
-            );
-            let why = "a socket can be bound only to an address of this machine";
-            let fix = "ip -brief address  # lists the addresses: use one of them in `local_port`, or `*:PORT` for all";
-            about(claim, Finding::error(what, why, fix))
-        })
+/// The addresses that this machine does not have.
+pub(super) fn addresses(answers: &[Answer]) -> Vec<Finding> {
+    let is_missing = |answer: &&Answer| matches!(answer.result, Err(PortError::AddressNotAvailable(_)));
+    let missing = answers.iter().filter(is_missing).map(|Answer { claim, .. }| {
+        let what =
+            format!("{} listens on {}, but no interface has that address", claim.claimant(), claim.endpoint);
+        let why = "a socket can be bound only to an address of this machine";
+        let fix =
+            "ip -brief address  # lists the addresses: use one of them in `local_port`, or `*:PORT` for all";
+        about(claim, Finding::error(what, why, fix))
     });
-    Some(missing.collect())
-}
-
-/// Whether others hold the ports.
-pub(super) fn held_ports(examination: &Examination) -> Option<Vec<Finding>> {
-    Some(findings(examination.held()?, false, examination.fix))
-}
-
-/// Whether closed connections keep the ports.
-pub(super) fn time_wait(examination: &Examination) -> Option<Vec<Finding>> {
-    Some(findings(examination.held()?, true, examination.fix))
+    missing.collect()
 }
 
 /// Asks the kernel about every claim. Sockets of the process `daemon` and its descendants are left out.
@@ -83,7 +69,8 @@ fn describe(held: &HeldBy, daemon: Option<u32>) -> Option<Held> {
     Some(Held { occupant, cookie: held.cookie, spared })
 }
 
-fn findings(answers: &[Answer], is_time_wait: bool, fix: Fix) -> Vec<Finding> {
+/// The sockets that hold ports: those in TIME_WAIT, or all others.
+pub(super) fn findings(answers: &[Answer], is_time_wait: bool, fix: Fix) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut seen: Vec<(&Option<String>, u64)> = Vec::new();
     for Answer { claim, result } in answers {

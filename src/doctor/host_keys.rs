@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Examination;
 use super::ask::Asker;
 use super::fix::Fix;
 use super::process::Process;
@@ -24,19 +23,18 @@ struct Wanted {
     files: Vec<PathBuf>,
 }
 
-/// Whether the host keys are known.
-pub(super) fn host_keys(examination: &Examination) -> Option<Vec<Finding>> {
-    let Examination { process, asker, fix, .. } = examination;
+/// The servers whose host key is not known.
+pub(super) fn findings(tunnels: &[Tunnel], process: &Process, asker: Asker, fix: Fix) -> Vec<Finding> {
     let home = process.home();
     let mut servers: BTreeMap<Wanted, Vec<&Tunnel>> = BTreeMap::new();
-    for tunnel in &examination.ssh()?.tunnels {
+    for tunnel in tunnels {
         let wanted = tunnel.settings.as_ref().ok().and_then(|settings| wanted(settings, home.as_deref()));
         if let Some(wanted) = wanted {
             servers.entry(wanted).or_default().push(tunnel);
         }
     }
-    servers.retain(|wanted, _| is_known(wanted, *asker) == Some(false));
-    Some(servers.iter().filter_map(|(wanted, tunnels)| unknown(wanted, tunnels, process, *fix)).collect())
+    servers.retain(|wanted, _| is_known(wanted, asker) == Some(false));
+    servers.iter().filter_map(|(wanted, tunnels)| unknown(wanted, tunnels, process, fix)).collect()
 }
 
 /// Where the key must be; `None` if ssh accepts a new key, or looks in a place that is not known here.

@@ -9,8 +9,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::Examination;
-use super::claims::protocols;
+use super::claims::{Claim, protocols};
 use super::fix::Fix;
 use crate::port::{Endpoint, PortError, Ports, Protocol, Question};
 use crate::protocol::doctor::Finding;
@@ -18,24 +17,19 @@ use crate::protocol::doctor::Finding;
 /// The event comes 11 microseconds after the close at the median.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the kernel reports who holds a port.
-pub(super) fn sock_diag(examination: &Examination) -> Option<Vec<Finding>> {
-    let fix = examination.fix;
-    let ports = match &examination.ports {
-        Ok(ports) => ports,
-        Err(error) => return Some(vec![not_reported(Protocol::Tcp, error, fix)]),
-    };
-    Some(refused(ports, &protocols(&examination.claims), fix))
+/// The protocols whose sockets the kernel does not report.
+pub(super) fn sock_diag(ports: &Result<Ports, PortError>, claims: &[Claim], fix: Fix) -> Vec<Finding> {
+    match ports {
+        Ok(ports) => refused(ports, &protocols(claims), fix),
+        Err(error) => vec![not_reported(Protocol::Tcp, error, fix)],
+    }
 }
 
-/// Whether the kernel reports that a port was released.
-pub(super) fn destroy_events(examination: &Examination) -> Option<Vec<Finding>> {
-    let ports = examination.ports.as_ref().ok()?;
-    let event = Handle::current().block_on(event(ports)).map_err(|error| error.to_string());
-    Some(no_event(event, examination.fix).into_iter().collect())
+/// Why the kernel does not report that a port was released.
+pub(super) fn destroy_events(ports: &Ports, fix: Fix) -> Option<Finding> {
+    no_event(Handle::current().block_on(event(ports)).map_err(|error| error.to_string()), fix)
 }
 
-/// A finding for each protocol whose sockets the kernel does not report.
 fn refused(ports: &Ports, protocols: &BTreeSet<Protocol>, fix: Fix) -> Vec<Finding> {
     let question = |protocol| Question { ports: vec![1..=1], protocol, connections: true };
     let refused = |protocol: &Protocol| {

@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Examination;
 use super::ask::{Answer, Asker};
 use super::fix::{Fix, path};
 use super::permissions::Permissions;
@@ -47,14 +46,12 @@ struct Useless {
     destination: String,
 }
 
-/// Whether ssh accepts its configuration and can use its keys.
-pub(super) fn keys(examination: &Examination) -> Option<Vec<Finding>> {
-    let Examination { process, asker, fix, .. } = examination;
-    let tunnels = &examination.ssh()?.tunnels;
+/// The configurations that ssh refuses, and the keys that it cannot use.
+pub(super) fn findings(tunnels: &[Tunnel], process: &Process, asker: Asker, fix: Fix) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut useless: BTreeMap<PathBuf, Useless> = BTreeMap::new();
     let home = process.home();
-    let locked = locked(tunnels, home.as_deref(), *asker);
+    let locked = locked(tunnels, home.as_deref(), asker);
     for tunnel in tunnels {
         match &tunnel.settings {
             Ok(settings) if settings.is_on("pubkeyauthentication") => {
@@ -64,15 +61,15 @@ pub(super) fn keys(examination: &Examination) -> Option<Vec<Finding>> {
                 match identities(settings, home.as_deref(), process, &locked) {
                     Some(keys) => note(named.into_iter().chain(keys), tunnel, &mut useless),
                     None if named.is_some() => note(named, tunnel, &mut useless),
-                    None => findings.push(no_key(tunnel, process, *fix)),
+                    None => findings.push(no_key(tunnel, process, fix)),
                 }
             }
-            Err(Unsettled::Refused(reason)) => findings.push(refused(tunnel, reason, process, *fix)),
+            Err(Unsettled::Refused(reason)) => findings.push(refused(tunnel, reason, process, fix)),
             Ok(_) | Err(Unsettled::OutOfTime) => {}
         }
     }
-    findings.extend(useless.into_iter().map(|(key, useless)| finding(&key, useless, process, *fix)));
-    Some(findings)
+    findings.extend(useless.into_iter().map(|(key, useless)| finding(&key, useless, process, fix)));
+    findings
 }
 
 /// A line for each `identity_file` of enabled tunnels that does not exist, or that this process cannot read.
@@ -227,7 +224,7 @@ fn finding(key: &Path, useless: Useless, process: &Process, fix: Fix) -> Finding
         ),
     };
     let (level, consequence) = match level {
-        Level::Error if is_named => (Level::Error, "identity_file names it"),
+        Level::Error if is_named => (Level::Error, "identity_file names this one"),
         Level::Error => (Level::Error, "there is no other key: the server refuses the login"),
         Level::Warning | Level::Ok => (Level::Warning, "the server may refuse the login with the other keys"),
     };

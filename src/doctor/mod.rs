@@ -39,6 +39,7 @@ use self::claims::Claim;
 use self::fix::Fix;
 use self::machine::Machine;
 use self::process::Process;
+use self::unit::Units;
 use crate::config::{self, ConfigError, Desired};
 use crate::port::{PortError, Ports};
 use crate::protocol::doctor::{Finding, Report, Subject, TIME_LIMIT};
@@ -67,24 +68,57 @@ const fn check(
 
 /// All checks, in the order in which they run.
 pub const CHECKS: &[Check] = &[
-    check("daemon", "the running daemon answers", daemon),
-    check("configuration", "the configuration exists and is valid", configuration),
-    check("file_events", "changes of the configuration are noticed", file_events::file_events),
-    check("sock_diag", "the kernel reports who holds a port", kernel::sock_diag),
-    check("destroy_events", "the kernel reports that a port was released", kernel::destroy_events),
-    check("privileges", "`on_conflict: kill` can end every holder", privileges::privileges),
-    check("ssh", "the ssh programs are a recent OpenSSH, with suitable settings", ssh::ssh),
-    check("commands", "the programs of `command` tunnels exist", commands::commands),
-    check("multiplexing", "ssh can create its control sockets", multiplexing::multiplexing),
-    check("keys", "ssh accepts its configuration and can use its keys", keys::keys),
-    check("host_keys", "the host keys of the servers are known", host_keys::host_keys),
-    check("directories", "nobody else can change what the daemon reads", directories::directories),
-    check("addresses", "this machine has the addresses to listen on", held::addresses),
-    check("ephemeral_ports", "no local port is given to outgoing connections", ephemeral::ephemeral_ports),
-    check("privileged_ports", "the local ports below 1024 can be bound", privileges::privileged_ports),
-    check("held_ports", "no other process holds a local port", held::held_ports),
-    check("time_wait", "no closed connection keeps a local port", held::time_wait),
-    check("unit", "systemd starts portward, and hides no file that a tunnel needs", unit::unit),
+    check("daemon", "the running daemon answers", |x| Some(x.daemon())),
+    check("configuration", "the configuration exists and is valid", |x| Some(x.configuration())),
+    check("file_events", "changes of the configuration are noticed", |x| {
+        Some(file_events::findings(&x.machine, &x.config, &x.process, x.is_daemon(), x.fix))
+    }),
+    check("sock_diag", "the kernel reports who holds a port", |x| {
+        Some(kernel::sock_diag(&x.ports, x.claims().unwrap_or_default(), x.fix))
+    }),
+    check("destroy_events", "the kernel reports that a port was released", |x| {
+        Some(Vec::from_iter(kernel::destroy_events(x.ports.as_ref().ok()?, x.fix)))
+    }),
+    check("privileges", "`on_conflict: kill` can end every holder", |x| {
+        Some(Vec::from_iter(privileges::cannot_kill(&x.process, x.claims()?, x.fix)))
+    }),
+    check("ssh", "the ssh programs are a recent OpenSSH, with suitable settings", |x| {
+        x.desired()?;
+        Some(ssh::findings(x.ssh(), &x.config, x.fix))
+    }),
+    check("commands", "the programs of `command` tunnels exist", |x| {
+        Some(commands::findings(x.desired()?, &x.config, x.fix))
+    }),
+    check("multiplexing", "ssh can create its control sockets", |x| {
+        Some(Vec::from_iter(multiplexing::finding(&x.socket, &x.process, x.fix)))
+    }),
+    check("keys", "ssh accepts its configuration and can use its keys", |x| {
+        Some(keys::findings(&x.ssh()?.tunnels, &x.process, x.asker, x.fix))
+    }),
+    check("host_keys", "the host keys of the servers are known", |x| {
+        Some(host_keys::findings(&x.ssh()?.tunnels, &x.process, x.asker, x.fix))
+    }),
+    check("directories", "nobody else can change what the daemon reads", |x| {
+        let token = x.desired().and_then(|desired| Some(desired.api.tcp.as_ref()?.token_file.as_path()));
+        Some(directories::findings(&x.config, &x.socket, token, &x.process, x.fix))
+    }),
+    check("addresses", "this machine has the addresses to listen on", |x| Some(held::addresses(x.held()?))),
+    check("ephemeral_ports", "no local port is given to outgoing connections", |x| {
+        Some(Vec::from_iter(ephemeral::finding(&x.machine, x.claims()?, x.fix)))
+    }),
+    check("privileged_ports", "the local ports below 1024 can be bound", |x| {
+        Some(Vec::from_iter(privileges::cannot_bind(&x.machine, &x.process, x.claims()?, x.fix)))
+    }),
+    check("held_ports", "no other process holds a local port", |x| {
+        Some(held::findings(x.held()?, false, x.fix))
+    }),
+    check("time_wait", "no closed connection keeps a local port", |x| {
+        Some(held::findings(x.held()?, true, x.fix))
+    }),
+    check("unit", "systemd starts portward, and hides no file that a tunnel needs", |x| {
+        let units = Units::find(&x.machine, x.asker);
+        Some(unit::findings(&x.machine, &units, x.desired(), &x.process, x.daemon, x.fix))
+    }),
 ];
 
 /// An examination to be made.
@@ -141,8 +175,8 @@ struct Examination {
     socket: PathBuf,
     loaded: Result<Desired, ConfigError>,
     ports: Result<Ports, PortError>,
-    /// Those of the configuration; none if it is not valid.
-    claims: Vec<Claim>,
+    /// Those of the configuration, if it is valid.
+    claims: Option<Vec<Claim>>,
     by: By,
     /// The pid of the daemon, if one is running.
     daemon: Option<u32>,
@@ -154,14 +188,16 @@ impl Examination {
     fn new(Order { config, socket, reader, by }: Order) -> Self {
         let machine = Machine::this();
         let (deadline, daemon) = match &by {
-            By::Daemon => (Some(Instant::now() + (TIME_LIMIT - RESERVE)), Some(std::process::id())),
+            By::Daemon => {
+                (Some(Instant::now() + TIME_LIMIT.saturating_sub(RESERVE)), Some(std::process::id()))
+            }
             By::Command { daemon, .. } => (None, *daemon),
         };
         let process = Process::this(&machine, matches!(by, By::Daemon));
         let (loaded, ports) = (config::load(&config), Ports::new());
         let claims = match (&loaded, &ports) {
-            (Ok(desired), Ok(ports)) => claims::of(desired, ports),
-            (Err(_), _) | (_, Err(_)) => Vec::new(),
+            (Ok(desired), Ok(ports)) => Some(claims::of(desired, ports)),
+            (Err(_), _) | (_, Err(_)) => None,
         };
         Self {
             machine,
@@ -197,40 +233,45 @@ impl Examination {
         self.loaded.as_ref().ok()
     }
 
-    /// The answers of the ssh programs; `None` without a configuration, or if they must not be run.
+    fn claims(&self) -> Option<&[Claim]> {
+        self.claims.as_deref()
+    }
+
+    /// The answers of the ssh programs. `None` without a configuration, and if they must not be run: whoever can write the
+    /// configuration, which names the programs, could have them run as root.
     fn ssh(&self) -> Option<&ssh::Answers> {
         let desired = self.desired()?;
-        self.ssh.get_or_init(|| ssh::ask(self, desired)).as_ref()
+        let is_dangerous = || self.process.uid == 0 && directories::is_foreign(&self.config, &self.process);
+        self.ssh.get_or_init(|| (!is_dangerous()).then(|| ssh::ask(desired, self.asker))).as_ref()
     }
 
-    /// Who holds the ports of the configuration; `None` without one, or if the kernel cannot be asked.
+    /// Who holds the ports of the configuration.
     fn held(&self) -> Option<&[held::Answer]> {
-        self.desired()?;
-        let ports = self.ports.as_ref().ok()?;
-        Some(self.held.get_or_init(|| held::ask(ports, &self.claims, self.daemon)))
+        let (ports, claims) = (self.ports.as_ref().ok()?, self.claims()?);
+        Some(self.held.get_or_init(|| held::ask(ports, claims, self.daemon)))
     }
-}
 
-fn daemon(examination: &Examination) -> Option<Vec<Finding>> {
-    match &examination.by {
-        By::Daemon => Some(Vec::new()),
-        By::Command { finding, .. } => Some(vec![finding.clone()]),
+    fn daemon(&self) -> Vec<Finding> {
+        match &self.by {
+            By::Daemon => Vec::new(),
+            By::Command { finding, .. } => vec![finding.clone()],
+        }
     }
-}
 
-fn configuration(examination: &Examination) -> Option<Vec<Finding>> {
-    let path = &examination.config;
-    Some(vec![match &examination.loaded {
-        Ok(desired) => Finding::ok(match desired.tunnels.len() {
-            1 => format!("{} is valid: 1 tunnel", path.display()),
-            count => format!("{} is valid: {count} tunnels", path.display()),
-        }),
-        Err(error) => Finding::error(
-            error.to_string(),
-            "the daemon does not start without a valid configuration; one that is running keeps the previous one",
-            format!("portward check {}", fix::path(path)),
-        ),
-    }])
+    fn configuration(&self) -> Vec<Finding> {
+        let path = &self.config;
+        vec![match &self.loaded {
+            Ok(desired) => Finding::ok(match desired.tunnels.len() {
+                1 => format!("{} is valid: 1 tunnel", path.display()),
+                count => format!("{} is valid: {count} tunnels", path.display()),
+            }),
+            Err(error) => Finding::error(
+                error.to_string(),
+                "the daemon does not start without a valid configuration; if it is running, it keeps the previous one",
+                format!("portward check {}", fix::path(path)),
+            ),
+        }]
+    }
 }
 
 #[cfg(test)]

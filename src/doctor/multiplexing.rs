@@ -5,18 +5,13 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use super::Examination;
 use super::fix::{Fix, path};
 use super::process::Process;
 use crate::protocol::doctor::Finding;
 use crate::ssh::ControlDirectory;
 
-/// Whether ssh can create its control sockets, in a directory beside the API's socket.
-pub(super) fn multiplexing(examination: &Examination) -> Option<Vec<Finding>> {
-    Some(finding(&examination.socket, &examination.process, examination.fix).into_iter().collect())
-}
-
-fn finding(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
+/// What prevents ssh from creating its control sockets, in a directory beside the API's `socket`.
+pub(super) fn finding(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
     let control = socket.with_extension("ssh");
     if let Err(too_long) = ControlDirectory::check_length(&control) {
         let why = "the ssh of every tunnel creates a socket there, and the path of a unix socket has at most 107 bytes";

@@ -2,7 +2,6 @@
 
 use rustix::thread::CapabilitySet;
 
-use super::Examination;
 use super::claims::{Claim, Group};
 use super::fix::Fix;
 use super::machine::Machine;
@@ -13,20 +12,8 @@ use crate::tunnel::OnConflict;
 /// The first port that every user may bind, unless the kernel says otherwise.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
-/// Whether `on_conflict: kill` can end every holder.
-pub(super) fn privileges(examination: &Examination) -> Option<Vec<Finding>> {
-    examination.desired()?;
-    Some(cannot_kill(&examination.process, &examination.claims, examination.fix).into_iter().collect())
-}
-
-/// Whether the ports below 1024 can be bound.
-pub(super) fn privileged_ports(examination: &Examination) -> Option<Vec<Finding>> {
-    examination.desired()?;
-    let Examination { machine, process, claims, fix, .. } = examination;
-    Some(cannot_bind(machine, process, claims, *fix).into_iter().collect())
-}
-
-fn cannot_kill(process: &Process, claims: &[Claim], fix: Fix) -> Option<Finding> {
+/// What prevents `on_conflict: kill` from ending every holder.
+pub(super) fn cannot_kill(process: &Process, claims: &[Claim], fix: Fix) -> Option<Finding> {
     let group = Group::of(claims, |claim| claim.on_conflict == OnConflict::Kill)?;
     let line = match &process.unit {
         _ if process.has(CapabilitySet::SYS_PTRACE | CapabilitySet::KILL) => return None,
@@ -44,7 +31,13 @@ fn cannot_kill(process: &Process, claims: &[Claim], fix: Fix) -> Option<Finding>
     )))
 }
 
-fn cannot_bind(machine: &Machine, process: &Process, claims: &[Claim], fix: Fix) -> Option<Finding> {
+/// What prevents ports below 1024 from being bound.
+pub(super) fn cannot_bind(
+    machine: &Machine,
+    process: &Process,
+    claims: &[Claim],
+    fix: Fix,
+) -> Option<Finding> {
     let first = machine.sysctl("net/ipv4/ip_unprivileged_port_start").and_then(|text| text.parse().ok());
     let first = first.unwrap_or(FIRST_UNPRIVILEGED);
     let low = Group::of(claims, |claim| claim.endpoint.port() < first)?;

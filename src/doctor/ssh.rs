@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Examination;
-use super::ask::{AskError, Asker};
-use super::directories::is_foreign;
+use super::ask::{Answer, AskError, Asker};
 use super::fix::{Fix, path};
-use crate::config::desired::{Desired, Forward, SshTunnel, Work};
+use crate::config::desired::{self, Desired, Forward, SshTunnel, Work};
 use crate::protocol::doctor::Finding;
 use crate::ssh::{Plan, Settings, question};
 
@@ -47,32 +45,26 @@ pub(super) enum Unsettled {
     OutOfTime,
 }
 
-/// Asks the ssh programs of the enabled tunnels. `None` if that must not be done: the configuration names the programs, and
-/// whoever can write it could have them run as root.
-pub(super) fn ask(examination: &Examination, desired: &Desired) -> Option<Answers> {
-    let Examination { config, process, asker, .. } = examination;
-    if process.uid == 0 && is_foreign(config, process) {
-        return None;
-    }
-    let versions = versions(desired, *asker);
-    let tunnels = settings(desired, &versions, *asker);
-    Some(Answers { versions, tunnels })
+/// Asks the ssh programs of the enabled tunnels.
+pub(super) fn ask(desired: &Desired, asker: Asker) -> Answers {
+    let versions = versions(desired, asker);
+    let tunnels = settings(desired, &versions, asker);
+    Answers { versions, tunnels }
 }
 
-/// Whether the programs are OpenSSH, and their settings are those that a tunnel can work with.
-pub(super) fn ssh(examination: &Examination) -> Option<Vec<Finding>> {
-    examination.desired()?;
-    let Examination { config, fix, .. } = examination;
-    let Some(Answers { versions, tunnels }) = examination.ssh() else {
-        return Some(vec![Finding::warning(
+/// The programs that are not OpenSSH, and the settings that a tunnel cannot work with. Without `answers`, why the programs were
+/// not run.
+pub(super) fn findings(answers: Option<&Answers>, config: &Path, fix: Fix) -> Vec<Finding> {
+    let Some(Answers { versions, tunnels }) = answers else {
+        return vec![Finding::warning(
             format!("no ssh was run: users other than root can write {} or its directory", config.display()),
             "the configuration names programs, and they would be run as root",
             format!("portward check {}  # and run the fix of `directories`", path(config)),
-        )]);
+        )];
     };
     let mut findings: Vec<Finding> =
-        versions.iter().filter_map(|version| unusable(version, config, *fix)).collect();
-    findings.extend(tunnels.iter().flat_map(|tunnel| unsuitable(tunnel, config, *fix)));
+        versions.iter().filter_map(|version| unusable(version, config, fix)).collect();
+    findings.extend(tunnels.iter().flat_map(|tunnel| unsuitable(tunnel, config, fix)));
     let is_late = |tunnel: &&Tunnel| tunnel.settings == Err(Unsettled::OutOfTime);
     let late: Vec<String> = tunnels.iter().filter(is_late).map(|tunnel| tunnel.name.clone()).collect();
     if !late.is_empty() {
@@ -82,10 +74,10 @@ pub(super) fn ssh(examination: &Examination) -> Option<Vec<Finding>> {
         findings
             .push(Finding::warning(what, why, "portward doctor  # when the machine is less busy").of(late));
     }
-    Some(findings)
+    findings
 }
 
-fn enabled(desired: &Desired) -> impl Iterator<Item = (&crate::config::desired::Tunnel, &SshTunnel)> {
+fn enabled(desired: &Desired) -> impl Iterator<Item = (&desired::Tunnel, &SshTunnel)> {
     desired.tunnels.iter().filter(|tunnel| tunnel.enabled).filter_map(|tunnel| match &tunnel.work {
         Work::Ssh(ssh) => Some((tunnel, ssh)),
         Work::Command(_) => None,
@@ -115,11 +107,9 @@ fn settings(desired: &Desired, versions: &[Version], asker: Asker) -> Vec<Tunnel
         .filter(|(tunnel, ssh)| !tunnel.interactive && programs.contains(ssh.program.as_path()))
         .collect();
     let answers = asker.ask_all(tunnels.iter().map(|(_, ssh)| question(ssh)).collect());
-    let with = |((tunnel, ssh), answer): (&(&crate::config::desired::Tunnel, &SshTunnel), _)| {
+    let with = |((tunnel, ssh), answer): (&(&desired::Tunnel, &SshTunnel), _)| {
         let settings = match answer {
-            Ok(super::ask::Answer { status, output, .. }) if status.success() => {
-                Ok(Settings::from_lines(output))
-            }
+            Ok(Answer { status, output, .. }) if status.success() => Ok(Settings::from_lines(output)),
             Ok(answer) => Err(Unsettled::Refused(answer.complaints.join("; "))),
             Err(AskError::OutOfTime) => Err(Unsettled::OutOfTime),
             Err(error) => Err(Unsettled::Refused(error.to_string())),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Examination;
 use super::ask::Asker;
 use super::fix::{Fix, path, word};
 use super::machine::Machine;
@@ -69,26 +68,30 @@ impl Units {
     }
 }
 
-/// Whether systemd starts portward, and shows it the files that the tunnels need.
-pub(super) fn unit(examination: &Examination) -> Option<Vec<Finding>> {
-    let Examination { machine, process, fix, .. } = examination;
-    let units = Units::find(machine, examination.asker);
-    let mut findings = Vec::new();
+/// Why systemd does not start portward, and which files it hides from the daemon. `desired` is the configuration, `daemon` the
+/// pid of the daemon if one is running.
+pub(super) fn findings(
+    machine: &Machine,
+    units: &Units,
+    desired: Option<&Desired>,
+    process: &Process,
+    daemon: Option<u32>,
+    fix: Fix,
+) -> Vec<Finding> {
+    let mut findings = service(machine, units, daemon.is_some(), fix);
     let runs_in = units.of_system().find(|unit| process.unit.as_ref() == Some(&unit.name));
-    if let (Some(unit), Some(desired)) = (runs_in, examination.desired()) {
-        findings.extend(hidden(unit, &needed(desired, process), Path::exists, *fix));
+    if let (Some(unit), Some(desired)) = (runs_in, desired) {
+        findings.extend(hidden(unit, &needed(desired, process), Path::exists, fix));
     }
-    findings.extend(service(machine, &units, examination.daemon.is_some(), *fix));
     if findings.is_empty() {
-        let text = match units.ours() {
+        findings.push(Finding::ok(match units.ours() {
             Some(unit) => {
                 format!("{} is installed and enabled ({})", unit.name, unit.property("ActiveState"))
             }
             None => "systemd is not running: portward must be started by other means at boot".to_owned(),
-        };
-        findings.push(Finding::ok(text));
+        }));
     }
-    Some(findings)
+    findings
 }
 
 fn service(machine: &Machine, units: &Units, is_daemon_running: bool, fix: Fix) -> Vec<Finding> {
