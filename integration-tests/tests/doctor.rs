@@ -5,6 +5,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use integration_tests::{
     Daemon, Lab, NOBODY, Squat, Squatter, Sshd, kill, process_end, stop_signal, within_deadline,
@@ -421,4 +423,25 @@ async fn an_examination_that_hangs_leaves_the_daemon_alone() {
     assert!(only(&found, "ssh").what.contains("did not end within"), "{found:?}");
     assert_eq!(only(&found, "daemon").level, Level::Ok, "it examined itself");
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_examines_itself_ends_without_delay() {
+    let lab = Lab::new();
+    let gate = lab.path("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("[ \"$1\" = -V ] && echo > {}; exec sleep 1000\n", gate.display());
+    lab.install_script("slow-ssh", &script);
+    let program = lab.path("bin/slow-ssh");
+    let tunnel = format!("ssh: {{program: {}}}, name: web", program.display());
+    let daemon = Daemon::start(&lab, &WEB.replace("name: web", &tunnel)).await;
+    let socket = daemon.socket().to_owned();
+    let mut examining = doctor(&lab, &[]).stdout(Stdio::null()).spawn().unwrap();
+    let opened = tokio::task::spawn_blocking(move || fs::read(gate));
+    within_deadline("the examination", opened).await.unwrap().unwrap();
+    let began = Instant::now();
+    daemon.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    within_deadline("portward doctor", examining.wait()).await.unwrap();
+    assert!(!socket.exists());
 }
