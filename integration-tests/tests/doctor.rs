@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration_tests::{
     Daemon, Lab, NOBODY, Squat, Squatter, Sshd, kill, process_end, stop_signal, within_deadline,
@@ -16,6 +16,7 @@ use portward::doctor::CHECKS;
 use portward::protocol::doctor::{Finding, Level};
 use portward::tunnel::StateName;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 const PORT: u16 = 9443;
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
