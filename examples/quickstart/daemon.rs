@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use hyper::{Method, StatusCode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use portward::protocol::{ActQuery, Acted, Timeout, Verb};
 use tokio::net::{UnixDatagram, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
@@ -76,8 +76,9 @@ impl Daemon {
         }
     }
 
-    /// `POST path`; anything but 200 is an error.
-    pub(crate) async fn post(&self, path: &str) -> Result<Value> {
+    /// Asks for `verb` of the tunnel `name`; anything but 200 is an error.
+    pub(crate) async fn act(&self, verb: Verb, name: &str) -> Result<Acted> {
+        let path = &format!("/{verb}/{name}?{}", ActQuery { timeout: Timeout(PATIENCE / 2) });
         let (status, body) = http::exchange(self.connect().await?, Method::POST, path).await?;
         if status != StatusCode::OK {
             return Err(format!("POST {path} answers {status}: {}", String::from_utf8_lossy(&body)).into());

@@ -6,11 +6,7 @@ use std::net::TcpListener;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use portward::daemon::handle::Took;
-use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::StateName;
-use serde::Deserialize;
-use serde_json::Value;
+use portward::protocol::{Acted, StateName, Took, TunnelStatus, Verb};
 use tokio::process::Command;
 use tokio::time::{Duration, Instant, timeout};
 
@@ -88,7 +84,7 @@ impl Show<'_> {
         self.report.begin("tunnel");
         let tunnel = self.up(WEB, |_| true).await?;
         let pid = pid_of(&tunnel)?;
-        let listeners = tunnel.listeners.join(" and ");
+        let listeners = listeners(&tunnel);
         self.report.done(began.elapsed(), format_args!("up on {listeners}, by ssh {pid}"));
 
         self.report.begin("page");
@@ -104,7 +100,7 @@ impl Show<'_> {
         self.report.begin("restart");
         let load = Load::start(self.stage.web_port);
         let began = Instant::now();
-        let answer = self.daemon.post(&format!("/restart/{WEB}?timeout=5s")).await?;
+        let answer = self.daemon.act(Verb::Restart, WEB).await?;
         let took = began.elapsed();
         let tally = load.finish().await?;
         let new = pid_of(&self.up(WEB, |tunnel| pid_is_not(tunnel, old)).await?)?;
@@ -141,7 +137,7 @@ impl Show<'_> {
         if still != first || tally.failed > 0 {
             return Err(format!("the first tunnel had ssh {first}, now {still}: {tally}").into());
         }
-        let listeners = second.listeners.join(" and ");
+        let listeners = listeners(&second);
         self.report.done(took, format_args!("config saved, second tunnel up on {listeners}"));
         Report::detail(format_args!("the first one kept ssh {first}; {tally}"));
         Ok(())
@@ -164,12 +160,11 @@ impl Show<'_> {
     /// Somebody else on the port is named and waited for; no ssh is started before the port is free.
     async fn squat_on_the_port(&mut self, old: Pid) -> Result<()> {
         self.report.begin("squat");
-        self.daemon.post(&format!("/stop/{WEB}")).await?;
+        self.daemon.act(Verb::Stop, WEB).await?;
         let squatter = TcpListener::bind(("127.0.0.1", self.stage.web_port))?;
         let ourselves = std::process::id();
         let began = Instant::now();
-        let path = format!("/start/{WEB}?timeout=5s");
-        let start = self.daemon.post(&path);
+        let start = self.daemon.act(Verb::Start, WEB);
         let watch = async {
             let what = "awaiting_port, with this process as the holder";
             let is_so = |tunnel: &TunnelStatus| {
@@ -249,9 +244,13 @@ fn pid_of(tunnel: &TunnelStatus) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(pid)?))
 }
 
+fn listeners(tunnel: &TunnelStatus) -> String {
+    tunnel.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
 /// How long connect, release and forward took, as the answer to a restart tells.
-fn phases(answer: &Value) -> Result<[Duration; 3]> {
-    let Took { connect_ms, release_ms, forward_ms, .. } = Took::deserialize(&answer["took"])?;
+fn phases(answer: &Acted) -> Result<[Duration; 3]> {
+    let Took { connect_ms, release_ms, forward_ms, .. } = answer.took.ok_or("the answer tells no phases")?;
     Ok([connect_ms, release_ms, forward_ms]
         .map(|milliseconds| Duration::from_secs_f64(milliseconds / 1000.0)))
 }

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use integration_tests::{Daemon, Lab};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 
 const NUMBERS: [u16; 4] = [500, 1000, 2000, 4000];
 /// Below the ephemeral range there is room for all of them.

@@ -15,9 +15,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Held, Lab, Squat, Sshd, Use, isolated, within_deadline};
-use portward::daemon::snapshot::TunnelStatus;
 use portward::port::{Endpoint, Ports, Protocol};
-use portward::tunnel::StateName;
+use portward::protocol::{StateName, TunnelStatus};
 use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::Notify;

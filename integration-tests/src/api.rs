@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use portward::daemon::snapshot::{Snapshot, TunnelStatus};
+use portward::protocol::{Change, Decoder, SentEvent, TunnelStatus};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::record::Record;
@@ -52,22 +52,46 @@ pub async fn request(socket: &Path, method: &str, path: &str, body: &str) -> Ans
 pub(crate) async fn follow_events(socket: &Path, statuses: Record<TunnelStatus>) {
     let mut stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
     stream.write_all(b"GET /events HTTP/1.0\r\nHost: portward\r\n\r\n").await.unwrap();
-    let mut lines = BufReader::new(stream).lines();
-    loop {
-        let line = lines.next_line().await.unwrap().expect("/events begins with a snapshot");
-        let Some(data) = line.strip_prefix("data:") else { continue };
-        let snapshot: Snapshot =
-            serde_json::from_str(data).unwrap_or_else(|error| panic!("not a snapshot ({error}): {data}"));
-        snapshot.tunnels.into_iter().for_each(|status| statuses.push(status));
-        break;
-    }
+    let mut events = Events { stream, decoder: Decoder::default() };
+    // The first one comes with the head of the answer in front of it.
+    let first = events.next().await.expect("/events begins with a snapshot");
+    record(&first, &statuses);
     tokio::spawn(async move {
-        while let Ok(Some(line)) = lines.next_line().await {
-            let Some(data) = line.strip_prefix("data:") else { continue };
-            // Other changes (a tunnel is gone, the configuration was read) are no statuses.
-            if let Ok(status) = serde_json::from_str(data) {
-                statuses.push(status);
-            }
+        while let Some(event) = events.next().await {
+            record(&event, &statuses);
         }
     });
+}
+
+/// Other changes (a tunnel is gone, the configuration was read) are no statuses.
+fn record(event: &SentEvent, statuses: &Record<TunnelStatus>) {
+    let change = Change::parse(&event.name, &event.data);
+    match change.unwrap_or_else(|error| panic!("{event:?}: {error}")) {
+        Some(Change::Snapshot(snapshot)) => {
+            snapshot.tunnels.into_iter().for_each(|status| statuses.push(status));
+        }
+        Some(Change::Tunnel(status)) => statuses.push(TunnelStatus::clone(&status)),
+        _ => {}
+    }
+}
+
+struct Events {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Events {
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<SentEvent> {
+        loop {
+            if let Some(event) = self.decoder.take() {
+                return Some(event);
+            }
+            let mut piece = Vec::with_capacity(4096);
+            match self.stream.read_buf(&mut piece).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => self.decoder.push(&piece),
+            }
+        }
+    }
 }

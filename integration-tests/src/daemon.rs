@@ -6,9 +6,8 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use portward::daemon::snapshot::TunnelStatus;
 use portward::port::Holder;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -253,6 +252,11 @@ impl<'lab> Daemon<'lab> {
         }
         report
     }
+}
+
+/// What the tunnel listens on, as the API writes it.
+pub fn listens_on(status: &TunnelStatus) -> Vec<String> {
+    status.listeners.iter().map(ToString::to_string).collect()
 }
 
 impl Drop for Daemon<'_> {

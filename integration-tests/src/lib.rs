@@ -39,7 +39,7 @@ pub use api::{Answer, request};
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};
-pub use daemon::{Daemon, Ended};
+pub use daemon::{Daemon, Ended, listens_on};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, lines_of};
 pub use namespace::{ProcessInfo, kill, process_end, stop_signal};

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use integration_tests::{Answer, Daemon, Lab, Squatter, within_deadline};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;

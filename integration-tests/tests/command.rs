@@ -2,9 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, fetch, kill, serve_page, stop_signal};
+use integration_tests::{
+    Daemon, Lab, ORIGIN_PORT, Squatter, fetch, kill, listens_on, serve_page, stop_signal,
+};
 use nix::sys::signal::Signal;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 
 const PORT: u16 = 9443;
 const SOCAT: &str = "
@@ -49,7 +51,7 @@ async fn a_command_is_up_when_it_listens_and_is_restarted_when_it_dies() {
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     let daemon = Daemon::start(&lab, SOCAT).await;
     let up = daemon.wait_state("relay", StateName::Up).await;
-    assert_eq!(up.listeners, ["127.0.0.1:9443"]);
+    assert_eq!(listens_on(&up), ["127.0.0.1:9443"]);
     fetch(PORT).await.expect("the page comes through the command");
 
     let mark = daemon.mark();
@@ -77,7 +79,7 @@ async fn a_command_that_runs_is_not_up_before_it_listens() {
     let gate = integration_tests::within_deadline("the command at its gate", opened).await.unwrap().unwrap();
     let waiting = daemon.status("relay").await;
     assert_eq!(waiting.state, StateName::Connecting);
-    assert_eq!(waiting.listeners, Vec::<String>::new());
+    assert_eq!(waiting.listeners, []);
     drop(gate);
     daemon.wait_state("relay", StateName::Up).await;
 }
@@ -145,6 +147,6 @@ async fn a_foreign_listener_that_comes_first_never_counts_as_up() {
         .wait_status(mark, "relay", "awaiting the port", |status| status.state == StateName::AwaitingPort)
         .await;
     assert!(daemon.statuses(0, "relay").iter().all(|status| status.state != StateName::Up));
-    assert_eq!(waiting.listeners, Vec::<String>::new());
+    assert_eq!(waiting.listeners, []);
     squatter.leave().await;
 }

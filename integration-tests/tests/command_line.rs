@@ -6,8 +6,7 @@ use std::fs;
 use std::process::{Output, Stdio};
 
 use integration_tests::{Daemon, Lab, Squatter, Sshd, lines_of};
-use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::StateName;
+use portward::protocol::{StateName, TunnelStatus};
 
 const TWO: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9443}

@@ -4,9 +4,9 @@
 
 use std::net::UdpSocket;
 
-use integration_tests::{Daemon, Lab, kill};
+use integration_tests::{Daemon, Lab, kill, listens_on};
 use nix::sys::signal::Signal;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 
 const ADDRESS: &str = "127.0.0.1:5353";
 /// Answers each datagram with itself.
@@ -46,7 +46,7 @@ async fn a_udp_command_waits_for_its_port_and_is_up_once_it_is_bound() {
 
     drop(squatter);
     let up = daemon.wait_state("echo", StateName::Up).await;
-    assert_eq!(up.listeners, [ADDRESS]);
+    assert_eq!(listens_on(&up), [ADDRESS]);
     echoes();
 }
 

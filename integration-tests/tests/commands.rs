@@ -6,8 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
-use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 
 /// Writes its directory and some variables to the file `told` of its directory, and listens.
 const TELLING: &str = "

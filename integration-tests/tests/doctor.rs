@@ -13,8 +13,8 @@ use integration_tests::{
 };
 use nix::sys::signal::Signal;
 use portward::doctor::CHECKS;
+use portward::protocol::StateName;
 use portward::protocol::doctor::{Finding, Level};
-use portward::tunnel::StateName;
 use tokio::process::Command;
 use tokio::time::Instant;
 

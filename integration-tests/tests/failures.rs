@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, fetch, kill, serve_page};
 use nix::sys::signal::Signal;
-use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;
@@ -75,7 +74,7 @@ async fn a_server_that_is_away_for_three_seconds_is_refused() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let away = daemon.status("web").await;
     assert_ne!(away.state, StateName::Up);
-    assert_eq!(away.listeners, Vec::<String>::new());
+    assert_eq!(away.listeners, []);
     sshd.start_again().await;
     up_anew(&daemon, mark, &before).await;
 }

@@ -8,8 +8,8 @@ use std::fs;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine};
+use portward::protocol::StateName;
 use portward::text::is_unsafe;
-use portward::tunnel::StateName;
 use tokio::time::Instant;
 
 /// Listens on `port` and runs `said` before, `after` afterwards; then it waits.

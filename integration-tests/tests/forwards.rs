@@ -3,9 +3,10 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, serve_echo, serve_page, socks,
+    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, listens_on, serve_echo, serve_page,
+    socks,
 };
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;
@@ -31,7 +32,7 @@ async fn a_remote_forward_carries_data_before_and_after_a_restart() {
 ";
     let daemon = Daemon::start(&lab, tunnels).await;
     let up = daemon.wait_state("published", StateName::Up).await;
-    assert_eq!(up.status, portward::daemon::snapshot::AncestorStatus::Running);
+    assert_eq!(up.status, portward::protocol::autossh_tunnel::Status::Running);
     for _ in 0..3 {
         fetch(PORT).await.expect("the page comes through the remote forward");
         restart(&daemon, "published").await;
@@ -76,9 +77,9 @@ async fn a_bare_port_listens_on_both_loopbacks_and_an_address_on_itself_only() {
 ";
     let daemon = Daemon::start(&lab, tunnels).await;
     let both = daemon.wait_state("both", StateName::Up).await;
-    assert_eq!(both.listeners, ["127.0.0.1:9443", "[::1]:9443"]);
+    assert_eq!(listens_on(&both), ["127.0.0.1:9443", "[::1]:9443"]);
     let one = daemon.wait_state("one", StateName::Up).await;
-    assert_eq!(one.listeners, ["127.0.0.2:9443"]);
+    assert_eq!(listens_on(&one), ["127.0.0.2:9443"]);
     TcpListener::bind("127.0.0.3:9443").await.expect("nobody listens on an address that was not asked for");
     fetch(PORT).await.unwrap();
 }

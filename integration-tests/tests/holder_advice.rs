@@ -5,10 +5,9 @@
 use std::process::Stdio;
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, Use, lines_of, within_deadline};
-use portward::daemon::snapshot::TunnelStatus;
 use portward::port::{Kinship, OccupantKind};
 use portward::protocol::doctor::{Finding, Level};
-use portward::tunnel::StateName;
+use portward::protocol::{StateName, TunnelStatus};
 use tokio::process::Child;
 
 const WEB: &str = "

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, Squatter, Sshd, Trace};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 
 /// tokio's idle helper threads end by themselves after 10 s: that is the last thing that an idle daemon does.
 const HELPER_THREADS_END: Duration = Duration::from_secs(11);

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
 use integration_tests::{Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, within_deadline};
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;

@@ -12,7 +12,7 @@ use integration_tests::{
     within_deadline,
 };
 use nix::sys::signal::Signal;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 use tokio::io::AsyncWriteExt as _;
 
 const PORT: u16 = 9443;

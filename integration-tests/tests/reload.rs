@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use integration_tests::{Daemon, ECHO_PORT, Lab, LogLine, NumberedStream, Sshd, process_end, serve_echo};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 
 /// The tunnel that every test leaves as it is; a stream runs through it all the while.
 const KEPT: &str = "

@@ -8,7 +8,7 @@ use integration_tests::{
     Daemon, ECHO_PORT, Fetcher, Lab, LogLine, NumberedStream, ORIGIN_PORT, Sshd, serve_echo, serve_page,
     stop_signal, within_deadline,
 };
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 
 const PORT: u16 = 9443;
 const WEB: &str = "

@@ -7,9 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, fetch_from, serve_page, socks};
-use portward::daemon::snapshot::{ConnectionErrors, TunnelStatus};
-use portward::ssh::ConnectionErrorKind;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{ConnectionErrorKind, ConnectionErrors, FailureKind, StateName, TunnelStatus};
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;
@@ -217,7 +215,7 @@ async fn where_a_server_listens_for_a_remote_forward_is_not_claimed() {
         assert!(note.contains("GatewayPorts") && note.contains("ss -ltn"), "{note}");
     }
     let half = daemon.wait_state("half", StateName::Up).await;
-    assert_eq!((half.note, half.listeners), (None, Vec::<String>::new()));
+    assert_eq!((half.note, half.listeners), (None, Vec::new()));
     let text = status_text(&daemon).await;
     assert!(text.contains("open is up as far as can be seen from here: server took the request"), "{text}");
     let up = daemon.wait_log(0, "up", |line| line.has("tunnel", "half") && line.has("state", "up")).await;

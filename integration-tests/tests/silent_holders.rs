@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, ip, lines_of, within_deadline};
 use portward::port::{Occupant, OccupantKind};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::process::{Child, Command};
 
@@ -45,7 +45,7 @@ async fn said_by(mut command: Command) -> (Option<i32>, String) {
 
 /// What keeps the tunnel waiting, once that is known.
 async fn held_by(daemon: &Daemon<'_>, name: &str) -> Occupant {
-    let known = |status: &portward::daemon::snapshot::TunnelStatus| {
+    let known = |status: &portward::protocol::TunnelStatus| {
         status.state == StateName::AwaitingPort && !status.held_by.is_empty()
     };
     daemon.wait_status(0, name, "waiting for what is known", known).await.held_by.swap_remove(0)

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use integration_tests::{Daemon, Lab, kill, lines_of, within_deadline};
 use nix::sys::signal::Signal;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 
 /// More than the limits of these tests allow.
 const TUNNELS: u16 = 50;

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use integration_tests::{Daemon, Lab, ORIGIN_PORT, SSHD_PORT, Squatter, Sshd, fetch, serve_page};
+use integration_tests::{Daemon, Lab, ORIGIN_PORT, SSHD_PORT, Squatter, Sshd, fetch, listens_on, serve_page};
 use portward::config::{self, desired::Work};
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName};
 
 const PORT: u16 = 9443;
 
@@ -98,7 +98,7 @@ async fn whatever_else_a_host_block_says_the_tunnel_is_up_and_leaves_nothing() {
     for (index, block) in blocks.iter().enumerate() {
         let status = daemon.wait_state(&format!("t{index}"), StateName::Up).await;
         let port = 9500 + u16::try_from(index).unwrap();
-        assert_eq!(status.listeners, [format!("127.0.0.1:{port}"), format!("[::1]:{port}")], "{block}");
+        assert_eq!(listens_on(&status), [format!("127.0.0.1:{port}"), format!("[::1]:{port}")], "{block}");
         fetch(port).await.unwrap_or_else(|error| panic!("{block}: {error}\n{}", daemon.report()));
     }
     assert_eq!((lab.ssh_starts().len(), starting(&daemon)), (blocks.len(), blocks.len()));
@@ -196,7 +196,7 @@ async fn a_bare_port_listens_on_the_address_family_that_ssh_listens_on() {
         ("option", &["127.0.0.1:9447"]),
         ("any", &["127.0.0.1:9448", "[::1]:9448"]),
     ] {
-        assert_eq!(daemon.wait_state(name, StateName::Up).await.listeners, listeners, "{name}");
+        assert_eq!(listens_on(&daemon.wait_state(name, StateName::Up).await), listeners, "{name}");
     }
     fetch(PORT).await.unwrap();
     assert_eq!(lab.ssh_starts().len(), 6);
@@ -213,7 +213,7 @@ async fn the_port_of_the_family_that_ssh_listens_on_is_waited_for() {
     assert_eq!(daemon.wait_holder("web").await.pid, Some(squatter.pid()));
     assert_eq!(lab.ssh_starts().len(), 0);
     squatter.leave().await;
-    assert_eq!(daemon.wait_state("web", StateName::Up).await.listeners, ["127.0.0.1:9443"]);
+    assert_eq!(listens_on(&daemon.wait_state("web", StateName::Up).await), ["127.0.0.1:9443"]);
     fetch(PORT).await.unwrap();
 }
 
@@ -248,10 +248,10 @@ async fn an_edit_of_ssh_config_counts_for_the_next_ssh() {
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     let daemon = Daemon::start(&lab, &web("edited", "9443")).await;
     let up = daemon.wait_state("web", StateName::Up).await;
-    assert_eq!(up.listeners, ["127.0.0.1:9443", "[::1]:9443"]);
+    assert_eq!(listens_on(&up), ["127.0.0.1:9443", "[::1]:9443"]);
     add_hosts(&lab, "Host edited\n  AddressFamily inet\n  ForkAfterAuthentication yes\n");
     assert_eq!(daemon.post("/restart/web?timeout=20s").await.status, 200, "{}", daemon.report());
-    assert_eq!(daemon.status("web").await.listeners, ["127.0.0.1:9443"]);
+    assert_eq!(listens_on(&daemon.status("web").await), ["127.0.0.1:9443"]);
     fetch(PORT).await.unwrap();
     // The old connection stays when the new one could not listen.
     add_hosts(&lab, "Host edited\n  NoSuchOption yes\n");

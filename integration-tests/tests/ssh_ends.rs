@@ -6,8 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
-use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::net::UnixListener;
 
 const PORT: u16 = 9443;

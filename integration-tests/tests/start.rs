@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use integration_tests::{Daemon, Lab, Squatter, Sshd, stop_signal};
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;

@@ -12,9 +12,8 @@ use integration_tests::{
     within_deadline,
 };
 use nix::sys::signal::Signal;
-use portward::daemon::snapshot::Snapshot;
 use portward::protocol::doctor::{Finding, Level};
-use portward::tunnel::StateName;
+use portward::protocol::{Snapshot, StateName};
 
 const PORT: u16 = 9443;
 const WEB: &str = "

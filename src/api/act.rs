@@ -5,85 +5,32 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, Router};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Parameters, Tunnel, answer};
 use super::json::Json;
-use super::lookup::LookupError;
 use super::refusal::Refusal;
-use super::timeout::Timeout;
-use super::wording::explain;
-use crate::daemon::handle::{Outcome, Took, Verb};
-use crate::daemon::snapshot::TunnelStatus;
-use crate::port::Holder;
-use crate::tunnel::{Failure, StateName};
+use crate::daemon::handle::Outcome;
+use crate::protocol::wording::explain;
+use crate::protocol::{
+    ActQuery, Acted, AllActed, Conclusion, LookupError, Timeout, Took, TunnelStatus, Verb,
+};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct ActParameters {
-    timeout: Timeout,
-}
-
-/// What became of one tunnel. The ancestor's `/start` answers with `status` and `output`, the seed's `/restart` with `success`
-/// and `message`: every answer holds both.
-#[derive(Debug, Serialize)]
-struct Acted {
-    status: Word,
-    success: bool,
-    name: String,
-    tunnel_hash: String,
-    log_id: String,
-    message: String,
-    output: String,
-    state: StateName,
-    took: Option<Took>,
-    holder: Option<Holder>,
-    last_error: Option<Failure>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// What became of all tunnels.
-#[derive(Debug, Serialize)]
-struct AllActed {
-    status: Word,
-    success: bool,
-    message: String,
-    /// One line for each tunnel.
-    output: String,
-    tunnels: Vec<Acted>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// How it ended; the greatest of several is the answer for all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
-    Success,
-    Pending,
-    Error,
-}
-
-impl Word {
-    const fn code(self) -> StatusCode {
-        match self {
-            Self::Success => StatusCode::OK,
-            Self::Pending => StatusCode::ACCEPTED,
-            Self::Error => StatusCode::BAD_GATEWAY,
-        }
+const fn code(conclusion: Conclusion) -> StatusCode {
+    match conclusion {
+        Conclusion::Success => StatusCode::OK,
+        Conclusion::Pending => StatusCode::ACCEPTED,
+        Conclusion::Error => StatusCode::BAD_GATEWAY,
     }
 }
 
 /// The six routes.
 pub(super) fn routes() -> Router<Context> {
-    let verbs = [("start", Verb::Start), ("stop", Verb::Stop), ("restart", Verb::Restart)];
-    verbs.into_iter().fold(Router::new(), |router, (path, verb)| {
+    Verb::ALL.into_iter().fold(Router::new(), |router, verb| {
         let one = move |context, tunnel, parameters| act_on_one(verb, context, tunnel, parameters);
         let all = move |context, parameters| act_on_all(verb, context, parameters);
         router
-            .route(&format!("/{path}/{{id}}"), routing::post(one))
-            .route(&format!("/{path}"), routing::post(all))
+            .route(&format!("/{verb}/{{id}}"), routing::post(one))
+            .route(&format!("/{verb}"), routing::post(all))
     })
 }
 
@@ -91,17 +38,17 @@ async fn act_on_one(
     verb: Verb,
     State(context): State<Context>,
     Tunnel(tunnel): Tunnel,
-    Parameters(ActParameters { timeout }): Parameters<ActParameters>,
+    Parameters(ActQuery { timeout }): Parameters<ActQuery>,
 ) -> Result<Response, Refusal> {
     let _place = context.begin_wait()?;
     let acted = act(&context, verb, tunnel, timeout).await?;
-    Ok((acted.status.code(), Json(acted)).into_response())
+    Ok((code(acted.status), Json(acted)).into_response())
 }
 
 async fn act_on_all(
     verb: Verb,
     State(context): State<Context>,
-    Parameters(ActParameters { timeout }): Parameters<ActParameters>,
+    Parameters(ActQuery { timeout }): Parameters<ActQuery>,
 ) -> Result<Response, Refusal> {
     let _place = context.begin_wait()?;
     let snapshot = context.snapshot().await?;
@@ -121,7 +68,7 @@ async fn act_on_all(
         tunnels.push(acted?);
     }
     let all = summarize(verb, tunnels);
-    Ok((all.status.code(), Json(all)).into_response())
+    Ok((code(all.status), Json(all)).into_response())
 }
 
 async fn act(
@@ -138,9 +85,9 @@ async fn act(
 
 fn describe(verb: Verb, outcome: Outcome) -> Acted {
     let (status, word, took, failure) = match outcome {
-        Outcome::Done { status, took } => (status, Word::Success, Some(took), None),
-        Outcome::Unfinished { status } => (status, Word::Pending, None, None),
-        Outcome::NotDone { status, failure } => (status, Word::Error, None, Some(failure)),
+        Outcome::Done { status, took } => (status, Conclusion::Success, Some(took), None),
+        Outcome::Unfinished { status } => (status, Conclusion::Pending, None, None),
+        Outcome::NotDone { status, failure } => (status, Conclusion::Error, None, Some(failure)),
     };
     let name = &status.name;
     let message = match (took, &failure) {
@@ -155,8 +102,8 @@ fn describe(verb: Verb, outcome: Outcome) -> Acted {
     };
     Acted {
         status: word,
-        success: word == Word::Success,
-        error: (word == Word::Error).then(|| message.clone()),
+        success: word == Conclusion::Success,
+        error: (word == Conclusion::Error).then(|| message.clone()),
         output: message.clone(),
         message,
         state: status.state,
@@ -181,7 +128,7 @@ fn done(verb: Verb, name: &str, took: Took) -> String {
 }
 
 fn summarize(verb: Verb, tunnels: Vec<Acted>) -> AllActed {
-    let status = tunnels.iter().map(|tunnel| tunnel.status).max().unwrap_or(Word::Success);
+    let status = tunnels.iter().map(|tunnel| tunnel.status).max().unwrap_or(Conclusion::Success);
     let done = tunnels.iter().filter(|tunnel| tunnel.success).count();
     let message = match tunnels.len() {
         0 => "there is no tunnel that is not interactive".to_owned(),
@@ -189,9 +136,9 @@ fn summarize(verb: Verb, tunnels: Vec<Acted>) -> AllActed {
     };
     let not_done: Vec<&str> =
         tunnels.iter().filter(|tunnel| !tunnel.success).map(|tunnel| tunnel.message.as_str()).collect();
-    let error = (status == Word::Error).then(|| format!("{message}. {}", not_done.join(" ")));
+    let error = (status == Conclusion::Error).then(|| format!("{message}. {}", not_done.join(" ")));
     let output = tunnels.iter().map(|tunnel| tunnel.output.as_str()).collect::<Vec<_>>().join("\n");
-    AllActed { status, success: status == Word::Success, message, output, tunnels, error }
+    AllActed { status, success: status == Conclusion::Success, message, output, tunnels, error }
 }
 
 const fn past(verb: Verb) -> &'static str {

@@ -11,10 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
 use super::doctor::Examine;
-use super::lookup;
 use super::refusal::Refusal;
 use crate::daemon::handle::{Handle, ShuttingDown};
-use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::protocol::{Snapshot, TunnelStatus, find};
 
 /// The event loop answers within its promise plus this, or it is in trouble and the client should hear so.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -127,7 +126,7 @@ impl FromRequestParts<Context> for Tunnel {
             .await
             .map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
         let snapshot = context.snapshot().await?;
-        Ok(Self(lookup::find(&snapshot.tunnels, &id)?.clone()))
+        Ok(Self(find(&snapshot.tunnels, &id)?.clone()))
     }
 }
 

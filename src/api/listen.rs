@@ -1,75 +1,23 @@
 //! Where the API listens: bound before the daemon says that it is ready.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use nix::unistd::Uid;
 use tokio::net::TcpListener;
 
-use super::socket::{Socket, UnixDoorway};
-use super::token::{TokenError, TokenFile};
+use super::token::TokenFile;
 use crate::config::desired::ApiTcp;
+use crate::socket::{Doorway, Socket, SocketError};
+use crate::token::TokenError;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The socket's directory is not there or cannot be looked at.
-    #[error(
-        "cannot use {} for the API's socket: {source}: create it with `mkdir -m 700`, or choose a path with --socket",
-        path.display()
-    )]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Others could put a socket of theirs in place of ours.
-    #[error(
-        "the directory {} belongs to uid {uid} and has mode {mode:04o}, so others could put a socket in place of the API's: \
-         `chmod 700` a directory of your own, or choose another with --socket",
-        path.display()
-    )]
-    SharedDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// Its owner.
-        uid: u32,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The lock file cannot be used.
-    #[error("cannot lock {}: {source}: see that portward's user may write it", path.display())]
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Somebody answers on the socket already.
-    #[error(
-        "another portward{} is running on {}: stop it first, or choose another socket with --socket",
-        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
-        socket.display()
-    )]
-    AlreadyRunning {
-        /// Its process, if it is known.
-        pid: Option<u32>,
-        /// The socket.
-        socket: PathBuf,
-    },
-    /// The socket cannot be bound.
-    #[error("cannot listen on the API's socket {}: {source}: choose another path with --socket", path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The unix socket cannot be served.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The TCP address cannot be bound.
     #[error(
         "cannot listen on {address} (api.listen): {source}: `ss -tlnp` tells who does; choose another port"
@@ -88,7 +36,7 @@ pub enum ApiError {
 /// The API's listeners. The socket's file goes when this goes.
 #[derive(Debug)]
 pub struct Listeners {
-    pub(super) unix: UnixDoorway,
+    pub(super) unix: Doorway,
     pub(super) tcp: Option<(TcpListener, TokenFile)>,
     pub(super) socket_file: SocketFile,
     /// Goes last: the socket's file is ours as long as we hold its lock.
@@ -124,22 +72,6 @@ impl Drop for SocketFile {
     }
 }
 
-/// Whether only `owner` and root may write in the directory of `socket`.
-pub(crate) fn check_directory(socket: &Path, owner: Uid) -> Result<(), ApiError> {
-    let path = match socket.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let metadata =
-        fs::metadata(path).map_err(|source| ApiError::Directory { path: path.to_owned(), source })?;
-    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let is_ours = uid == owner.as_raw() || uid == 0;
-    if !is_ours || mode & 0o022 != 0 {
-        return Err(ApiError::SharedDirectory { path: path.to_owned(), uid, mode });
-    }
-    Ok(())
-}
-
 fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
     // std sets SO_REUSEADDR: connections of an earlier daemon in TIME_WAIT do not matter.
     let bind = || {
@@ -152,68 +84,15 @@ fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
-    fn private_directory() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
     #[tokio::test]
-    async fn the_socket_is_for_its_owner_only_and_goes_with_the_listeners() {
-        let directory = private_directory();
+    async fn the_socket_goes_with_the_listeners() {
+        let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("portward.sock");
         let listeners = Listeners::bind(&path, None).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(path.exists());
         drop(listeners);
         assert!(!path.exists());
-    }
-
-    #[tokio::test]
-    async fn a_second_daemon_is_told_of_the_first() {
-        let directory = private_directory();
-        let path = directory.path().join("portward.sock");
-        let first = Listeners::bind(&path, None).unwrap();
-        let error = Listeners::bind(&path, None).unwrap_err();
-        let ours = std::process::id();
-        assert!(matches!(error, ApiError::AlreadyRunning { pid: Some(pid), .. } if pid == ours), "{error}");
-        assert!(path.exists(), "the loser must not take the winner's socket away");
-        drop(first);
-        Listeners::bind(&path, None).unwrap();
-    }
-
-    #[tokio::test]
-    async fn the_socket_of_a_dead_daemon_is_replaced() {
-        let directory = private_directory();
-        let path = directory.path().join("portward.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        Listeners::bind(&path, None).unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_else_is_in_the_way_is_left_alone() {
-        let directory = private_directory();
-        let path = directory.path().join("portward.sock");
-        let stranger = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(matches!(Listeners::bind(&path, None), Err(ApiError::AlreadyRunning { pid: None, .. })));
-        drop(stranger);
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "notes").unwrap();
-        assert!(matches!(Listeners::bind(&path, None), Err(ApiError::Socket { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
-    }
-
-    #[tokio::test]
-    async fn a_directory_that_others_may_write_is_refused() {
-        let directory = private_directory();
-        for mode in [0o777, 0o1777, 0o770, 0o702] {
-            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
-            let error = Listeners::bind(&directory.path().join("portward.sock"), None).unwrap_err();
-            assert!(matches!(error, ApiError::SharedDirectory { mode: told, .. } if told == mode), "{error}");
-        }
-        let missing = directory.path().join("missing/portward.sock");
-        assert!(matches!(Listeners::bind(&missing, None), Err(ApiError::Directory { .. })));
     }
 }

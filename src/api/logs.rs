@@ -3,54 +3,23 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::context::{Context, Parameters, Tunnel};
 use super::json::Json;
 use super::refusal::Refusal;
 use super::stream::{Outlet, Over, stream};
-use crate::daemon::handle::{Change, Handle};
-
-/// An element of `GET /logs`. There is no such file: the ancestor's clients show its name.
-#[derive(Debug, Serialize)]
-pub(super) struct Summary {
-    hash: String,
-    filename: String,
-    size: String,
-    modified: String,
-}
-
-/// The answer of `GET /logs/{id}`: the ancestor's form and the seed's.
-#[derive(Debug, Serialize)]
-struct Recent {
-    status: &'static str,
-    tunnel_hash: String,
-    log: String,
-    lines: Vec<String>,
-    log_id: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct LogParameters {
-    lines: usize,
-    follow: bool,
-}
-
-impl Default for LogParameters {
-    fn default() -> Self {
-        Self { lines: 100, follow: false }
-    }
-}
+use crate::daemon::handle::Handle;
+use crate::protocol::autossh_tunnel::LogSummary;
+use crate::protocol::{Change, Conclusion, LogQuery, RecentLog};
 
 /// `GET /logs`: the tunnels that have said anything yet.
-pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec<Summary>>, Refusal> {
+pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec<LogSummary>>, Refusal> {
     let snapshot = context.snapshot().await?;
     let zone = TimeZone::system();
     let summary = |hash: &String| {
         let summary = context.handle.logs().summary(hash)?;
-        Some(Summary {
+        Some(LogSummary {
             hash: hash.clone(),
             filename: format!("tunnel-{hash}.log"),
             size: readable_size(summary.bytes),
@@ -64,15 +33,15 @@ pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec
 pub(super) async fn log(
     State(context): State<Context>,
     Tunnel(tunnel): Tunnel,
-    Parameters(LogParameters { lines, follow }): Parameters<LogParameters>,
+    Parameters(LogQuery { lines, follow }): Parameters<LogQuery>,
 ) -> Result<Response, Refusal> {
     if follow {
         let handle = context.handle.clone();
         return Ok(stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet))?.into_response());
     }
     let lines = context.handle.logs().last(&tunnel.hash, lines);
-    let recent = Recent {
-        status: "success",
+    let recent = RecentLog {
+        status: Conclusion::Success,
         tunnel_hash: tunnel.hash,
         log: lines.join("\n"),
         lines,
@@ -107,7 +76,7 @@ async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Res
     }
 }
 
-/// A size as `ls -h` writes it, for the ancestor's clients show it as it is.
+/// A size as `ls -h` writes it: autossh-tunnel's clients show it as it is.
 fn readable_size(bytes: usize) -> String {
     const KIB: usize = 1024;
     if bytes < KIB {

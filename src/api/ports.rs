@@ -2,27 +2,18 @@
 
 use axum::extract::Path;
 use axum::http::StatusCode;
-use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::context::Parameters;
 use super::json::Json;
 use super::refusal::Refusal;
-use crate::port::{Occupant, Ports, Protocol, Question};
-
-/// What may stand behind the question mark.
-#[derive(Debug, Deserialize)]
-pub(super) struct Wanted {
-    #[serde(default)]
-    protocol: Protocol,
-    #[serde(default)]
-    clients: bool,
-}
+use crate::port::{Occupant, Ports, Question};
+use crate::protocol::PortQuery;
 
 /// `GET /ports/{port}?protocol=udp&clients=true`. An empty array says that nobody holds it.
 pub(super) async fn who(
     Path(port): Path<String>,
-    Parameters(Wanted { protocol, clients }): Parameters<Wanted>,
+    Parameters(PortQuery { protocol, clients }): Parameters<PortQuery>,
 ) -> Result<Json<Vec<Occupant>>, Refusal> {
     let Some(port) = port.parse::<u16>().ok().filter(|port| *port != 0) else {
         return Err(Refusal::bad_request(format!("`{port}` is not a port: ports go from 1 to 65535")));

@@ -2,11 +2,10 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use super::json::Json;
-use super::lookup::LookupError;
 use crate::daemon::handle::ShuttingDown;
+use crate::protocol::{LookupError, Refused};
 use crate::text;
 
 /// Longest reason, in bytes: the list of a configuration's errors.
@@ -22,19 +21,12 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
-    body: Body,
-}
-
-#[derive(Debug, Serialize)]
-struct Body {
-    error: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'static str>,
+    body: Refused,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, body: Body { error: text::cut(error.into(), LONGEST), message: None } }
+        Self { status, body: Refused { error: text::cut(error.into(), LONGEST), message: None } }
     }
 
     pub(super) fn bad_request(error: impl Into<String>) -> Self {
@@ -46,10 +38,10 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 
-    /// The ancestor's words for a missing or wrong token.
+    /// autossh-tunnel's words for a missing or wrong token.
     pub(super) fn unauthorized() -> Self {
         let message = "send the content of api.token_file as `Authorization: Bearer TOKEN`";
-        let body = Body { error: "Unauthorized".to_owned(), message: Some(message) };
+        let body = Refused { error: "Unauthorized".to_owned(), message: Some(message.to_owned()) };
         Self { status: StatusCode::UNAUTHORIZED, body }
     }
 }

@@ -26,9 +26,9 @@ use super::deadline::WriteDeadline;
 use super::doctor::Examine;
 use super::guests::{Guests, Visit};
 use super::listen::Listeners;
-use super::socket::UnixDoorway;
 use super::{peer, router};
 use crate::daemon::handle::Handle;
+use crate::socket::Doorway;
 
 /// Connections at a time on the unix socket, and on TCP. They are counted apart, so that strangers on TCP cannot lock out the
 /// command line. Streams and requests that wait have their own, lower bounds ([`Context`]): there is always room for short requests.
@@ -97,7 +97,7 @@ struct Caller<S> {
 }
 
 struct UnixDoor {
-    listener: UnixDoorway,
+    listener: Doorway,
     open: Router,
     closed: Router,
 }

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::context::Context;
 use super::refusal::Refusal;
 use crate::daemon::handle::ShuttingDown;
+use crate::protocol::Change;
 use crate::text;
 
 /// Events on their way to one client; who cannot keep up with more is caught up by a snapshot.
@@ -33,10 +34,10 @@ impl From<ShuttingDown> for Over {
 }
 
 impl Outlet {
-    /// Sends `data` as JSON.
-    pub(super) async fn json<T: serde::Serialize>(&self, name: &str, data: &T) -> Result<(), Over> {
-        let json = serde_json::to_string(data).map_err(|_| Over)?;
-        self.send(Event::default().event(name).data(text::json(&json))).await
+    /// Sends a change, with its data as JSON.
+    pub(super) async fn change(&self, change: &Change) -> Result<(), Over> {
+        let json = change.data().map_err(|_| Over)?;
+        self.send(Event::default().event(change.name()).data(text::json(&json))).await
     }
 
     /// Sends `text` as one line of data.

@@ -1,56 +1,53 @@
 //! `portward start`, `stop` and `restart`.
 
 use hyper::StatusCode;
-use serde::Deserialize;
 
 use super::arguments::ActArguments;
-use super::client::{Answer, Client, ClientError, segment};
-use super::failure::Failed;
+use super::client::{Answer, Client, segment};
+use super::failure::{ClientError, Failed};
 use super::output;
+use crate::protocol::{ActQuery, Acted, AllActed, Verb};
 use crate::text;
 
-/// What of the API's answer is for people.
-#[derive(Debug, Deserialize)]
-struct Acted {
-    /// One line for each tunnel.
-    output: String,
-}
-
 /// Asks for `verb`, for all tunnels named at once; prints the answers in their order.
-pub(super) async fn act(client: &Client, verb: &'static str, arguments: &ActArguments) -> Result<(), Failed> {
+pub(super) async fn act(client: &Client, verb: Verb, arguments: &ActArguments) -> Result<(), Failed> {
     let paths: Vec<String> = if arguments.all {
         vec![format!("/{verb}")]
     } else {
         arguments.tunnels.iter().map(|tunnel| format!("/{verb}/{}", segment(tunnel))).collect()
     };
-    let timeout = arguments.timeout.unwrap_or_default().0;
+    let query = ActQuery { timeout: arguments.timeout.unwrap_or_default() };
     let asked: Vec<_> = paths
         .into_iter()
         .map(|path| {
             let client = client.clone();
-            let path = format!("{path}?timeout={}ms", timeout.as_millis());
-            tokio::spawn(async move { client.post(&path, timeout).await })
+            tokio::spawn(async move { client.post(&format!("{path}?{query}"), query.timeout.0).await })
         })
         .collect();
     let mut all_done = true;
     for asked in asked {
         let answer: Result<Answer, ClientError> =
             asked.await.map_err(|error| Failed::NotDone(error.to_string()))?;
-        all_done &= show(client, &answer?, arguments.json)?;
+        all_done &= show(client, &answer?, arguments)?;
     }
     if all_done { Ok(()) } else { Err(Failed::Said) }
 }
 
 /// Prints one answer; says whether it was done.
-fn show(client: &Client, answer: &Answer, as_json: bool) -> Result<bool, Failed> {
+fn show(client: &Client, answer: &Answer, arguments: &ActArguments) -> Result<bool, Failed> {
     let done = answer.status == StatusCode::OK;
-    if as_json {
+    if arguments.json {
         output::print(&text::json(&answer.body))?;
         return Ok(done);
     }
-    match serde_json::from_str::<Acted>(&answer.body) {
-        Ok(acted) if done => output::print(&text::lines(&acted.output))?,
-        Ok(acted) => output::complain(&text::lines(&acted.output)),
+    let told = if arguments.all {
+        serde_json::from_str(&answer.body).map(|AllActed { output, .. }| output)
+    } else {
+        serde_json::from_str(&answer.body).map(|Acted { output, .. }| output)
+    };
+    match told {
+        Ok(told) if done => output::print(&text::lines(&told))?,
+        Ok(told) => output::complain(&text::lines(&told)),
         Err(_) => {
             // The request itself was refused; the other tunnels' answers are still to be shown.
             let refusal = client.refusal(answer);

@@ -8,8 +8,8 @@ use clap_complete::Shell;
 
 use super::help;
 use super::ranges::PortRange;
-use crate::api::timeout::{Timeout, duration};
 use crate::observe::log::LogMode;
+use crate::protocol::{Timeout, duration};
 
 /// Keeps SSH tunnels up, and never starts one on a busy port
 #[derive(Debug, Parser)]

@@ -1,6 +1,6 @@
 //! Asks the daemon over its unix socket.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,72 +10,19 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time;
 
-use super::failure::Failed;
+use super::failure::{ClientError, Failed};
 use super::sse::EventStream;
+use crate::protocol::{Change, Refused, SentEvent};
 
 /// The daemon answers within what it was told and 5 s; who waits for longer talks to a daemon that stands still.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest answer, in bytes. The status of a thousand tunnels is one megabyte.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
-
-/// Why the daemon could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    /// Nobody listens on the socket.
-    #[error(
-        "no portward answers on {} ({source}): start it with `systemctl start portward` or `portward run`, or name its \
-         socket with --socket",
-        socket.display()
-    )]
-    NoDaemon {
-        /// The socket.
-        socket: PathBuf,
-        /// What connecting to it said.
-        source: io::Error,
-    },
-    /// It is not for us.
-    #[error(
-        "the portward on {} belongs to another user ({source}): use sudo, or name another socket with --socket",
-        socket.display()
-    )]
-    NotOurs {
-        /// The socket.
-        socket: PathBuf,
-        /// What connecting to it said.
-        source: io::Error,
-    },
-    /// The connection broke, or what came over it is no HTTP.
-    #[error(
-        "the portward on {} broke off ({source}): is it shutting down? `systemctl status portward` tells",
-        socket.display()
-    )]
-    Broken {
-        /// The socket.
-        socket: PathBuf,
-        /// What went wrong.
-        source: hyper::Error,
-    },
-    /// It has not answered in time.
-    #[error("the portward on {} does not answer: look at its log, and restart it if that tells nothing", socket.display())]
-    Silent {
-        /// The socket.
-        socket: PathBuf,
-    },
-    /// It has answered something else than this version of the command line knows.
-    #[error("the portward on {} answers {told}: is it of another version? Restart it", socket.display())]
-    Odd {
-        /// The socket.
-        socket: PathBuf,
-        /// What it answered.
-        told: String,
-    },
-}
 
 /// The way to the daemon.
 #[derive(Debug, Clone)]
@@ -90,11 +37,6 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// JSON.
     pub(super) body: String,
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    error: String,
 }
 
 impl Client {
@@ -130,17 +72,20 @@ impl Client {
 
     /// Reads an answer's JSON.
     pub(super) fn parse<T: DeserializeOwned>(&self, json: &str) -> Result<T, ClientError> {
-        serde_json::from_str(json)
-            .map_err(|error| ClientError::Odd { socket: self.socket.clone(), told: error.to_string() })
+        serde_json::from_str(json).map_err(|error| self.odd(error))
+    }
+
+    /// Reads an event of `/events`; `None`: this version does not know it.
+    pub(super) fn parse_change(&self, event: &SentEvent) -> Result<Option<Change>, ClientError> {
+        Change::parse(&event.name, &event.data).map_err(|error| self.odd(error))
     }
 
     /// The error of an answer that refuses.
     pub(super) fn refusal(&self, answer: &Answer) -> Failed {
-        if let Ok(Refused { error }) = serde_json::from_str(&answer.body) {
+        if let Ok(Refused { error, .. }) = serde_json::from_str(&answer.body) {
             return Failed::NotDone(error);
         }
-        let told = format!("{} without a reason", answer.status);
-        Failed::Client(ClientError::Odd { socket: self.socket.clone(), told })
+        Failed::Client(self.odd(format_args!("{} without a reason", answer.status)))
     }
 
     fn granted(&self, answer: Answer) -> Result<Answer, Failed> {
@@ -169,9 +114,7 @@ impl Client {
         tokio::spawn(connection);
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = method;
-        *request.uri_mut() = path
-            .parse()
-            .map_err(|_| ClientError::Odd { socket: self.socket.clone(), told: format!("no {path}") })?;
+        *request.uri_mut() = path.parse().map_err(|_| self.odd(format_args!("no {path}")))?;
         request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("portward"));
         sender.send_request(request).await.map_err(|source| self.broken(source))
     }
@@ -181,7 +124,7 @@ impl Client {
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
         let bytes = body.map_err(|error| match error.downcast::<hyper::Error>() {
             Ok(source) => self.broken(*source),
-            Err(too_long) => ClientError::Odd { socket: self.socket.clone(), told: too_long.to_string() },
+            Err(too_long) => self.odd(too_long),
         })?;
         Ok(Answer { status, body: String::from_utf8_lossy(&bytes.to_bytes()).into_owned() })
     }
@@ -192,6 +135,10 @@ impl Client {
             io::ErrorKind::PermissionDenied => ClientError::NotOurs { socket, source },
             _ => ClientError::NoDaemon { socket, source },
         }
+    }
+
+    fn odd(&self, told: impl Display) -> ClientError {
+        ClientError::Odd { socket: self.socket.clone(), told: told.to_string() }
     }
 
     fn broken(&self, source: hyper::Error) -> ClientError {

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use owo_colors::{OwoColorize, Style};
-use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::arguments::DoctorArguments;
-use super::client::{Client, ClientError};
-use super::failure::Failed;
+use super::client::Client;
+use super::failure::{ClientError, Failed};
 use super::output;
 use crate::daemon::paths;
 use crate::doctor::{self, By, Order};
+use crate::protocol::Health;
 use crate::protocol::doctor::{Finding, Level, Report, TIME_LIMIT};
 use crate::{config, shell, text};
 
@@ -50,13 +50,6 @@ pub(super) async fn doctor(arguments: DoctorArguments, socket: Option<PathBuf>) 
     if is_fatal { Err(Failed::Said) } else { Ok(()) }
 }
 
-/// What `GET /health` answers.
-#[derive(Debug, Deserialize)]
-struct Health {
-    pid: u32,
-    config_path: PathBuf,
-}
-
 /// Asks the daemon to examine itself. If that is not possible, the error says how to examine this process instead.
 async fn ask(socket: &Path, file: Option<&Path>) -> Result<Report, By> {
     let client = Client::new(socket.to_owned());
@@ -70,9 +63,9 @@ async fn ask(socket: &Path, file: Option<&Path>) -> Result<Report, By> {
         Ok(health) => health,
         Err(error) => return Err(unreachable(socket, &error).await),
     };
-    if let Some(file) = file.filter(|file| !doctor::is_same_file(file, &health.config_path)) {
-        let Health { pid, config_path } = health;
-        let reason = format!("the running daemon, pid {pid}, reads {}", config_path.display());
+    if let Some(file) = file.filter(|file| !doctor::is_same_file(file, Path::new(&health.config_path))) {
+        let Health { pid, config_path, .. } = health;
+        let reason = format!("the running daemon, pid {pid}, reads {config_path}");
         let finding = Finding::ok(format!("{reason}, and not {}", file.display()));
         return Err(By::Command { reason, daemon: Some(pid), finding });
     }

@@ -1,12 +1,12 @@
 //! Why a command did not do what it was told, and the exit code for it.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::client::ClientError;
 use super::output;
-use crate::api::lookup::LookupError;
 use crate::port::PortError;
+use crate::protocol::LookupError;
 use crate::text;
 
 /// Why a command did not do what it was told.
@@ -27,6 +27,59 @@ pub(super) enum Failed {
     /// The answer could not be printed.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+/// Why the daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Nobody listens on the socket.
+    #[error(
+        "no portward answers on {} ({source}): start it with `systemctl start portward` or `portward run`, or name its \
+         socket with --socket",
+        socket.display()
+    )]
+    NoDaemon {
+        /// The socket.
+        socket: PathBuf,
+        /// What connecting to it said.
+        source: io::Error,
+    },
+    /// It is not for us.
+    #[error(
+        "the portward on {} belongs to another user ({source}): use sudo, or name another socket with --socket",
+        socket.display()
+    )]
+    NotOurs {
+        /// The socket.
+        socket: PathBuf,
+        /// What connecting to it said.
+        source: io::Error,
+    },
+    /// The connection broke, or what came over it is no HTTP.
+    #[error(
+        "the portward on {} broke off ({source}): is it shutting down? `systemctl status portward` tells",
+        socket.display()
+    )]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: hyper::Error,
+    },
+    /// It has not answered in time.
+    #[error("the portward on {} does not answer: look at its log, and restart it if that tells nothing", socket.display())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// It has answered something else than this version of the command line knows.
+    #[error("the portward on {} answers {told}: is it of another version? Restart it", socket.display())]
+    Odd {
+        /// The socket.
+        socket: PathBuf,
+        /// What it answered.
+        told: String,
+    },
 }
 
 impl From<LookupError> for Failed {

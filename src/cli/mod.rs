@@ -34,6 +34,7 @@ use self::arguments::{Arguments, Command};
 use self::client::Client;
 use self::failure::Failed;
 use crate::daemon::paths;
+use crate::protocol::Verb;
 
 /// `portward`, with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -63,9 +64,9 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Command::Run(arguments) => block_on(run::run(arguments, socket.clone())),
         Command::Check(arguments) => block_on(check::check(arguments)),
         Command::Status(arguments) => block_on(status::status(&client(), &arguments)),
-        Command::Start(arguments) => block_on(act::act(&client(), "start", &arguments)),
-        Command::Stop(arguments) => block_on(act::act(&client(), "stop", &arguments)),
-        Command::Restart(arguments) => block_on(act::act(&client(), "restart", &arguments)),
+        Command::Start(arguments) => block_on(act::act(&client(), Verb::Start, &arguments)),
+        Command::Stop(arguments) => block_on(act::act(&client(), Verb::Stop, &arguments)),
+        Command::Restart(arguments) => block_on(act::act(&client(), Verb::Restart, &arguments)),
         Command::Reload(arguments) => block_on(reload::reload(&client(), &arguments)),
         Command::Logs(arguments) => block_on(logs::logs(&client(), &arguments)),
         Command::Events(arguments) => block_on(events::events(&client(), &arguments)),

@@ -8,16 +8,18 @@ use super::arguments::ReloadArguments;
 use super::client::Client;
 use super::failure::Failed;
 use super::output;
-use crate::daemon::handle::ReloadReport;
+use crate::protocol::{ReloadQuery, ReloadReport, Reloaded};
 use crate::text;
 
 /// Prints what the reload did, or would do.
 pub(super) async fn reload(client: &Client, arguments: &ReloadArguments) -> Result<(), Failed> {
-    let answer = client.post(&format!("/reload?dry_run={}", arguments.dry_run), Duration::ZERO).await?;
+    let query = ReloadQuery { dry_run: arguments.dry_run };
+    let answer = client.post(&format!("/reload?{query}"), Duration::ZERO).await?;
     if answer.status != StatusCode::OK {
         return Err(client.refusal(&answer));
     }
-    Ok(output::print(&render(&client.parse(&answer.body)?))?)
+    let Reloaded { report, .. } = client.parse(&answer.body)?;
+    Ok(output::print(&render(&report))?)
 }
 
 fn render(report: &ReloadReport) -> String {

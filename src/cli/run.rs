@@ -6,12 +6,12 @@ use super::arguments::RunArguments;
 use super::check;
 use super::failure::Failed;
 use crate::daemon::paths;
-use crate::daemon::{self, RunError, RunOptions};
+use crate::run::{self, Options, RunError};
 
 /// Runs the daemon until it is told to end.
 pub(super) async fn run(arguments: RunArguments, socket: Option<PathBuf>) -> Result<(), Failed> {
     let config = arguments.config.unwrap_or_else(paths::default_config);
-    daemon::run(RunOptions { config, socket, log: arguments.log }).await.map_err(|error| match error {
+    run::run(Options { config, socket, log: arguments.log }).await.map_err(|error| match error {
         RunError::Config(error) => check::refused(&error),
         error => Failed::NotDone(error.to_string()),
     })

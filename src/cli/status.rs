@@ -1,25 +1,13 @@
 //! `portward status`.
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::arguments::StatusArguments;
 use super::client::Client;
-use super::events::Told;
 use super::failure::Failed;
 use super::{output, table};
-use crate::api::lookup::{self, LookupError};
-use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::protocol::{Health, LookupError, Snapshot, TunnelStatus, find};
 use crate::text;
-
-/// What `/health` tells beyond `/status`.
-#[derive(Debug, Deserialize)]
-struct Health {
-    config_path: String,
-    config_error: Option<String>,
-    #[serde(default)]
-    warnings: Vec<String>,
-}
 
 /// Prints the tunnels as they are, and with `watch` again after each change.
 pub(super) async fn status(client: &Client, arguments: &StatusArguments) -> Result<(), Failed> {
@@ -31,27 +19,30 @@ pub(super) async fn status(client: &Client, arguments: &StatusArguments) -> Resu
         return Ok(output::print(&text::json(&answer.body))?);
     }
     let tunnels = client.parse(&answer.body)?;
-    let Health { config_path, config_error, warnings } = client.parse(&client.get("/health").await?.body)?;
+    let Health { config_path, config_error, warnings, .. } =
+        client.parse(&client.get("/health").await?.body)?;
     Ok(output::print(&show(&Snapshot { tunnels, config_path, config_error, warnings }, arguments)?)?)
 }
 
 async fn watch(client: &Client, arguments: &StatusArguments) -> Result<(), Failed> {
     let mut stream = client.follow("/events").await?;
-    let mut picture = Snapshot::default();
+    let mut snapshot = Snapshot::default();
     loop {
-        Told::read(client, &stream.next().await?)?.apply(&mut picture);
-        let text = show(&picture, arguments)?;
+        if let Some(change) = client.parse_change(&stream.next().await?)? {
+            change.apply(&mut snapshot);
+        }
+        let text = show(&snapshot, arguments)?;
         if arguments.json { output::print(&text)? } else { output::repaint(&text)? }
     }
 }
 
-fn show(picture: &Snapshot, arguments: &StatusArguments) -> Result<String, Failed> {
-    let tunnels = select(&picture.tunnels, &arguments.tunnels)?;
+fn show(snapshot: &Snapshot, arguments: &StatusArguments) -> Result<String, Failed> {
+    let tunnels = select(&snapshot.tunnels, &arguments.tunnels)?;
     if arguments.json {
         let json = serde_json::to_string(&tunnels).map_err(|error| Failed::NotDone(error.to_string()))?;
         return Ok(text::json(&json));
     }
-    Ok(table::render(picture, &tunnels, Timestamp::now(), output::width()))
+    Ok(table::render(snapshot, &tunnels, Timestamp::now(), output::width()))
 }
 
 /// The tunnels asked for, in the order of the file; all if none were.
@@ -59,7 +50,6 @@ fn select<'a>(tunnels: &'a [TunnelStatus], ids: &[String]) -> Result<Vec<&'a Tun
     if ids.is_empty() {
         return Ok(tunnels.iter().collect());
     }
-    let wanted: Vec<&TunnelStatus> =
-        ids.iter().map(|id| lookup::find(tunnels, id)).collect::<Result<_, _>>()?;
+    let wanted: Vec<&TunnelStatus> = ids.iter().map(|id| find(tunnels, id)).collect::<Result<_, _>>()?;
     Ok(tunnels.iter().filter(|tunnel| wanted.iter().any(|found| found.hash == tunnel.hash)).collect())
 }

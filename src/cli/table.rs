@@ -6,10 +6,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
-use crate::api::wording::{explain, remarks};
-use crate::daemon::snapshot::{Snapshot, TunnelStatus};
+use crate::protocol::wording::{elapsed, explain, remarks};
+use crate::protocol::{Snapshot, StateName, TunnelStatus};
 use crate::text;
-use crate::tunnel::StateName;
 
 /// The sign at the beginning of a row; it tells without colour as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,34 +54,33 @@ impl Sign {
     }
 }
 
-/// A table of `tunnels`, which are among those of `picture`; `width` is the terminal's. Ends without a line end.
+/// A table of `tunnels`, which are among those of `snapshot`; `width` is the terminal's. Ends without a line end.
 pub(super) fn render(
-    picture: &Snapshot,
+    snapshot: &Snapshot,
     tunnels: &[&TunnelStatus],
     now: Timestamp,
     width: Option<u16>,
 ) -> String {
     let mut text = if tunnels.is_empty() {
-        let path = text::line(&picture.config_path);
+        let path = text::line(&snapshot.config_path);
         format!("No tunnels: {path} names none.")
     } else {
         coloured(&table(tunnels, now, width))
     };
     for tunnel in tunnels {
-        let ago = |at: &str| at.parse().map_or_else(|_| at.to_owned(), |at| elapsed(at, now));
-        for sentence in explain(tunnel, now).into_iter().chain(remarks(tunnel, ago)) {
+        for sentence in explain(tunnel, now).into_iter().chain(remarks(tunnel, now)) {
             // Writing to a String cannot fail.
             let _ = write!(text, "\n\n{} {}", text::line(&tunnel.name).bold(), text::line(&sentence));
         }
     }
-    if let Some(error) = &picture.config_error {
-        let path = text::line(&picture.config_path);
+    if let Some(error) = &snapshot.config_error {
+        let path = text::line(&snapshot.config_path);
         let head = format!(
             "{path} is not in force, and what ran before goes on. Mend it, and portward takes it up:"
         );
         let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
     }
-    for warning in &picture.warnings {
+    for warning in &snapshot.warnings {
         let _ = write!(text, "\n\n{} {}", "warning:".bold(), text::line(warning));
     }
     text
@@ -111,16 +109,15 @@ fn table(tunnels: &[&TunnelStatus], now: Timestamp, width: Option<u16>) -> Strin
 
 fn row(tunnel: &TunnelStatus, now: Timestamp) -> [String; 8] {
     let text = |text: &str| text::line(text).into_owned();
-    let since = tunnel.since.parse().map_or_else(|_| tunnel.since.clone(), |since| elapsed(since, now));
-    let local =
-        if tunnel.listeners.is_empty() { tunnel.local_port.clone() } else { tunnel.listeners.join(" ") };
+    let listeners = tunnel.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let local = if listeners.is_empty() { &tunnel.local_port } else { &listeners };
     [
         Sign::of(tunnel.state).letter().to_string(),
         text(&tunnel.name),
         tunnel.state.to_string(),
-        text(&since),
+        elapsed(tunnel.since, now),
         tunnel.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-        text(&local),
+        text(local),
         text(&remote(tunnel)),
         tunnel.restarts.to_string(),
     ]
@@ -132,18 +129,6 @@ fn remote(tunnel: &TunnelStatus) -> String {
         (host, "") => host.to_owned(),
         (host, port) if port.contains(':') => format!("{port} via {host}"),
         (host, port) => format!("{host}:{port}"),
-    }
-}
-
-/// How long ago, in its two largest units.
-fn elapsed(since: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(since).as_secs().max(0);
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
-        (_, _, _) => format!("{days}d{:02}h", hours % 24),
     }
 }
 
@@ -164,8 +149,8 @@ fn coloured(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tests::{listener, tunnel};
-    use crate::port::Holder;
+    use crate::protocol::Holder;
+    use crate::protocol::tests::{listener, tunnel};
 
     fn now() -> Timestamp {
         "2026-11-24T10:03:12Z".parse().unwrap()
@@ -175,7 +160,7 @@ mod tests {
         anstream::adapter::strip_str(text).to_string()
     }
 
-    fn picture() -> Snapshot {
+    fn snapshot() -> Snapshot {
         let waiting = TunnelStatus {
             state: StateName::AwaitingPort,
             pid: None,
@@ -206,19 +191,19 @@ mod tests {
         }
     }
 
-    fn rendered(picture: &Snapshot, width: Option<u16>) -> String {
-        let tunnels: Vec<&TunnelStatus> = picture.tunnels.iter().collect();
-        plain(&render(picture, &tunnels, now(), width))
+    fn rendered(snapshot: &Snapshot, width: Option<u16>) -> String {
+        let tunnels: Vec<&TunnelStatus> = snapshot.tunnels.iter().collect();
+        plain(&render(snapshot, &tunnels, now(), width))
     }
 
     #[test]
     fn a_table_and_below_it_what_is_in_the_way() {
-        insta::assert_snapshot!(rendered(&picture(), None));
+        insta::assert_snapshot!(rendered(&snapshot(), None));
     }
 
     #[test]
     fn a_narrow_terminal_wraps_within_columns() {
-        let text = rendered(&picture(), Some(72));
+        let text = rendered(&snapshot(), Some(72));
         let table = text.split("\n\n").next().unwrap();
         assert!(table.lines().all(|line| line.chars().count() <= 72), "{table}");
     }
@@ -226,7 +211,7 @@ mod tests {
     #[test]
     fn a_bad_configuration_is_shown_below() {
         let config_error = Some("error: unknown key `remote_prot`\n --> config.yaml:3:5".to_owned());
-        let text = rendered(&Snapshot { tunnels: Vec::new(), config_error, ..picture() }, None);
+        let text = rendered(&Snapshot { tunnels: Vec::new(), config_error, ..snapshot() }, None);
         insta::assert_snapshot!(text, @r"
         No tunnels: /etc/portward/config.yaml names none.
 
@@ -241,11 +226,5 @@ mod tests {
         let text = coloured("  NAME\n● up\n× failed\n  wrapped");
         assert!(text.contains("\u{1b}[32m●\u{1b}["), "{text:?}");
         assert_eq!(plain(&text), "  NAME\n● up\n× failed\n  wrapped");
-    }
-
-    #[test]
-    fn elapsed_time_is_short() {
-        let ago = |seconds: i64| elapsed(now() - jiff::SignedDuration::from_secs(seconds), now());
-        assert_eq!([0, 59, 192, 3661, 360_000, -5].map(ago), ["0s", "59s", "3m12s", "1h01m", "4d04h", "0s"]);
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::desired::HostPort;
 use super::diagnose::{Refusal, quote};
-use super::meant;
+use super::meant::{self, Keys};
 use crate::port::Endpoint;
 use crate::text::is_unsafe;
 
@@ -15,17 +15,6 @@ pub(super) enum Listener {
     Ssh,
     /// A program's own: all addresses, because what it binds is its affair.
     Command,
-}
-
-/// The keys that two ports belong to which were written as one, as in `8080:80`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keys {
-    /// The port to listen on, and the port to connect to.
-    Pair(&'static str, &'static str),
-    /// A command has one port.
-    Command,
-    /// This is the port to connect to; the other key depends on the direction.
-    Other,
 }
 
 /// `13306`, `0.0.0.0:13306`, `[::1]:80`, `localhost:80` or `*:80`: where to listen on this machine.

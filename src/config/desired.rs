@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::environment::Environment;
+use crate::core::Policy;
 use crate::port::Endpoint;
-use crate::tunnel::Policy;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +40,11 @@ pub struct ApiTcp {
 pub struct Tunnel {
     /// Unique name, as written or derived.
     pub name: String,
-    /// The ancestor's identity: md5, 32 hex digits, over the texts as written.
+    /// autossh-tunnel's identity: md5, 32 hex digits, over the texts as written.
     pub hash: String,
-    /// The ancestor's older identity: 8 hex digits.
+    /// autossh-tunnel's older identity: 8 hex digits.
     pub log_id: String,
-    /// The texts as written, which the ancestor's clients are shown.
+    /// The texts as written, which autossh-tunnel's clients are shown.
     pub written: Written,
     /// `enabled: false` keeps the tunnel stopped.
     pub enabled: bool,
@@ -52,11 +52,14 @@ pub struct Tunnel {
     pub interactive: bool,
     /// What to run. A change of it, and only of it, restarts the tunnel.
     pub work: Work,
-    /// How to run it.
+    /// How long ssh may take to connect (`ssh.connect_timeout`; the whole handshake may take twice as long), or the program until
+    /// it listens (`start_timeout`).
+    pub timeout: Duration,
+    /// How to supervise it.
     pub policy: Policy,
 }
 
-/// The texts of a tunnel's entry as written, with the ancestor's defaults filled in.
+/// The texts of a tunnel's entry as written, with autossh-tunnel's defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
     /// `remote_host`; empty for a command.
@@ -109,8 +112,6 @@ pub struct SshTunnel {
     pub options: BTreeMap<String, String>,
     /// Variables that ssh has beyond portward's own.
     pub env: Environment,
-    /// ssh's ConnectTimeout; the whole handshake may take twice as long.
-    pub connect_timeout: Duration,
 }
 
 /// A forward, with the meaning that ssh gives to `-L`, `-R` and `-D`.
@@ -160,6 +161,4 @@ pub struct CommandTunnel {
     /// Endpoints that must be unbound before the start. A bare port means the wildcard addresses here, because what the
     /// program binds is its own affair; the tunnel is up once one listener that overlaps them is the program's.
     pub listen: Vec<Endpoint>,
-    /// How long the program may take until it listens.
-    pub start_timeout: Duration,
 }

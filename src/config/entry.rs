@@ -10,8 +10,8 @@ use super::paths::Base;
 use super::raw::{self, Direction, DirectionMode, OnConflict};
 use super::values::{Period, Port};
 use super::{identity, meant};
+use crate::core::{self, Kind, Policy};
 use crate::text::{self, is_unsafe};
-use crate::tunnel::{self, Kind, Policy};
 
 const MIN_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let name = context.optional(&raw.name, "name", |name| check_name(name).map(|()| name.clone()));
     let work = if raw.command.is_absent() { context.ssh(entry) } else { context.command(entry) };
     let timing = context.timing(raw);
-    let (name, (work, port), timing) = (name?, work?, timing?);
+    let (name, (work, timeout, port), timing) = (name?, work?, timing?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -59,8 +59,8 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let name = name.unwrap_or_else(|| identity::derived_name(&runner(&work), &written.local_port));
     let log_id = identity::log_id(&written);
     let enabled = raw.enabled.value().copied().unwrap_or(true);
-    let policy = policy(&work, timing, raw.on_conflict.value());
-    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, policy };
+    let policy = policy(&work, timeout, timing, raw.on_conflict.value());
+    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, timeout, policy };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
 
@@ -117,15 +117,15 @@ struct Timing {
     stop_grace: Duration,
 }
 
-fn policy(work: &Work, timing: Timing, on_conflict: Option<&OnConflict>) -> Policy {
+fn policy(work: &Work, timeout: Duration, timing: Timing, on_conflict: Option<&OnConflict>) -> Policy {
     let (kind, ready_timeout) = match work {
         // The handshake may take the connect timeout, the login behind it as long again; the rest is for a slow machine.
-        Work::Ssh(ssh) => (Kind::Ssh, ssh.connect_timeout * 2 + Duration::from_secs(5)),
-        Work::Command(command) => (Kind::Command, command.start_timeout),
+        Work::Ssh(_) => (Kind::Ssh, timeout * 2 + Duration::from_secs(5)),
+        Work::Command(_) => (Kind::Command, timeout),
     };
     let on_conflict = match on_conflict {
-        None | Some(OnConflict::Wait) => tunnel::OnConflict::Wait,
-        Some(OnConflict::Kill) => tunnel::OnConflict::Kill,
+        None | Some(OnConflict::Wait) => core::OnConflict::Wait,
+        Some(OnConflict::Kill) => core::OnConflict::Kill,
     };
     let Timing { min_delay, max_delay, reset_after, stop_grace } = timing;
     Policy { kind, min_delay, max_delay, reset_after, ready_timeout, stop_grace, on_conflict }

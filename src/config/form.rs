@@ -1,8 +1,7 @@
 //! Values of another kind than a key takes, such as a text where a list is wanted, and the form that was meant.
 
-use super::meant::{FILL_IN, shown, write, yaml};
+use super::hint::{FILL_IN, command, write, yaml};
 use super::node::{Entry, Kind, NO_TUNNELS, Node};
-use super::shell;
 
 /// What a key wanted to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,17 +109,6 @@ fn boolean(word: &str) -> Option<bool> {
     }
 }
 
-/// The list for a command that was written as a line for a shell.
-pub(super) fn command(line: &str) -> Option<String> {
-    let line = line.trim();
-    let (words, why) = match shell::words(line) {
-        Some(words) => (words, ""),
-        None => (["sh", "-c", line].map(str::to_owned).to_vec(), ", for no shell reads it otherwise"),
-    };
-    let list = flow_list(&words);
-    shown(&format!("command: {list}")).map(|shown| format!("write {shown}{why}"))
-}
-
 fn tunnels(found: &Kind) -> String {
     let a_list = "write each tunnel as an element of a list, which begins with a dash";
     let Kind::Mapping(entries) = found else {
@@ -147,11 +135,6 @@ fn words(kind: &Kind) -> Option<Vec<String>> {
         }
         Kind::Mapping(_) => None,
     }
-}
-
-fn flow_list(words: &[String]) -> String {
-    let words: Vec<_> = words.iter().map(|word| yaml(word)).collect();
-    format!("[{}]", words.join(", "))
 }
 
 fn flow_mapping(pairs: &[(&str, &str)]) -> String {

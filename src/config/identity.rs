@@ -1,4 +1,4 @@
-//! By what a tunnel is known: the ancestor's two hashes, and the name where none is written.
+//! By what a tunnel is known: autossh-tunnel's two hashes, and the name where none is written.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -10,14 +10,14 @@ use super::desired::Written;
 /// Names are cut to this many characters when derived, and refused beyond it when written.
 pub(super) const LONGEST_NAME: usize = 128;
 
-/// The ancestor's identity of a tunnel: md5 of its six texts, 32 hex digits. `name`: as written, if it is.
+/// autossh-tunnel's identity of a tunnel: md5 of its six texts, 32 hex digits. `name`: as written, if it is.
 pub(super) fn hash(name: Option<&str>, written: &Written, interactive: bool) -> String {
     let name = name.unwrap_or("unnamed");
     let Written { remote_host, remote_port, local_port, direction } = written;
     md5(&format!("{name}|{remote_host}|{remote_port}|{local_port}|{direction}|{interactive}"))
 }
 
-/// The ancestor's older identity: 8 hex digits.
+/// autossh-tunnel's older identity: 8 hex digits.
 pub(super) fn log_id(written: &Written) -> String {
     let Written { remote_host, remote_port, local_port, direction } = written;
     let mut digits = md5(&format!("{remote_host}:{remote_port}:{local_port}:{direction}"));
@@ -82,7 +82,7 @@ mod tests {
 
     /// The digits were made with `printf '%s' 'TEXT' | md5sum`.
     #[test]
-    fn hashes_are_the_ancestors() {
+    fn hashes_are_those_of_autossh_tunnel() {
         let database = written("user@db-server", "3306", "13306");
         // database|user@db-server|3306|13306|remote_to_local|false
         assert_eq!(hash(Some("database"), &database, false), "96eac3f9b42c27781a491626a5e1c7e9");

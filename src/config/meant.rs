@@ -1,13 +1,19 @@
 //! Texts that people write in good faith and the configuration does not take, and what they meant. For each a hint that shows the
 //! line to write.
 
-use super::address::Keys;
 use super::diagnose::{Refusal, quote};
-use super::form;
-use crate::text::{self, is_unsafe};
+use super::hint::{self, FILL_IN, write, yaml};
 
-/// Hints show lines up to this many bytes.
-const SHOWN_AT_MOST: usize = 200;
+/// The keys that two ports belong to which were written as one, as in `8080:80`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// The port to listen on, and the port to connect to.
+    Pair(&'static str, &'static str),
+    /// A command has one port.
+    Command,
+    /// This is the port to connect to; the other key depends on the direction.
+    Other,
+}
 
 /// Words that templates have in place of a value, whatever their case.
 const PLACEHOLDER_WORDS: [&str; 6] =
@@ -15,40 +21,6 @@ const PLACEHOLDER_WORDS: [&str; 6] =
 
 /// The quotes of word processors and chat programs, which are letters to YAML.
 const TYPOGRAPHIC_QUOTES: [char; 8] = ['“', '”', '„', '‘', '’', '‚', '«', '»'];
-
-pub(super) const FILL_IN: &str =
-    "write the value in its place, for portward fills in no templates and no variables";
-
-/// The hint to write `line`, whole: half of it would be no help.
-pub(super) fn write(line: &str) -> String {
-    shown(line).map_or_else(
-        || "write it in the form that config/config.yaml shows".to_owned(),
-        |shown| format!("write {shown}"),
-    )
-}
-
-/// `line` in back quotes, if it can be shown whole and as it is.
-pub(super) fn shown(line: &str) -> Option<String> {
-    let is_fit = line.len() <= SHOWN_AT_MOST && !line.chars().any(is_unsafe);
-    is_fit.then(|| format!("`{line}`"))
-}
-
-/// `text` as a scalar that YAML reads as this very text, in a list or mapping of one line, too.
-pub(super) fn yaml(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_./=+-:@".contains(letter);
-    let begins_well = text
-        .starts_with(|letter: char| letter.is_ascii_alphanumeric() || "/._".contains(letter))
-        || (text.starts_with('-') && text.len() > 1 && !text.starts_with("---"));
-    let null = matches!(text, "null" | "Null" | "NULL");
-    if begins_well && !null && !text.ends_with(':') && text.chars().all(is_plain) {
-        text.to_owned()
-    } else if text.chars().any(is_unsafe) {
-        // YAML's double quotes take what JSON's do.
-        text::json(&serde_json::Value::from(text).to_string())
-    } else {
-        format!("'{}'", text.replace('\'', "''"))
-    }
-}
 
 /// Refuses what a template has in place of a value.
 pub(super) fn filled_in(text: &str) -> Result<(), Refusal> {
@@ -276,7 +248,7 @@ pub(super) fn program(text: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let refusal = Refusal::new(format!("{} is a program with its arguments, in one word", quote(text)));
-    Err(match form::command(text) {
+    Err(match hint::command(text) {
         Some(hint) => refusal.hint(hint),
         None => refusal.hint("write each argument as an element of the list"),
     })

@@ -11,6 +11,7 @@ mod entry;
 pub mod environment;
 mod file;
 mod form;
+mod hint;
 pub(crate) mod identity;
 mod located;
 mod meant;

@@ -129,7 +129,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        // Which words are a boolean is YAML's affair. Quotes do not matter: the ancestor's shell did not see them.
+        // Which words are a boolean is YAML's affair. Quotes do not matter: autossh-tunnel's shell did not see them.
         match self.node.text().map(serde_yaml::from_str) {
             Some(Ok(serde_yaml::Value::Bool(value))) => visitor.visit_bool(value),
             _ => Err(self.unexpected(Wanted::Boolean)),

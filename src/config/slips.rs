@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::diagnose::{Place, Refusal, quote};
-use super::{meant, raw};
+use super::{hint, meant, raw};
 
 /// Lines above the one where the parser gave up that may be the cause; empty ones and comments do not count.
 const LINES_ABOVE: usize = 2;
@@ -47,7 +47,7 @@ pub(super) fn escape(lines: &[&str], place: Place) -> Option<Slip> {
     let end = inner.find('"').filter(|end| *end <= SHOWN_AT_MOST)?;
     let line = Line::new(text, place.line);
     (!is_escaped_well(inner)).then(|| {
-        let hint = meant::write(&in_single_quotes(&inner[..end]));
+        let hint = hint::write(&in_single_quotes(&inner[..end]));
         line.slip(&text[begin..begin + end + 2], BACKSLASH, hint)
     })
 }
@@ -143,7 +143,7 @@ impl<'l> Line<'l> {
             }
             _ => "a colon is missing behind the key",
         };
-        Some(self.slip(if dash.is_empty() { key } else { self.body }, what, meant::write(&meant)))
+        Some(self.slip(if dash.is_empty() { key } else { self.body }, what, hint::write(&meant)))
     }
 
     /// A value that YAML takes for something else, or for too little.
@@ -160,7 +160,7 @@ impl<'l> Line<'l> {
         }
         let whole = |what: &str| {
             let meant = format!("{key}: {}", in_single_quotes(value));
-            Some(self.slip(value, what, meant::write(&meant)))
+            Some(self.slip(value, what, hint::write(&meant)))
         };
         match value.chars().next()? {
             quotes @ ('"' | '\'') => self.quoted(key, value, quotes),
@@ -198,7 +198,7 @@ impl<'l> Line<'l> {
 
     /// A value that begins with a quote.
     fn quoted(&self, key: &str, value: &str, quotes: char) -> Option<Slip> {
-        let write = |meant: &str| meant::write(&format!("{key}: {meant}"));
+        let write = |meant: &str| hint::write(&format!("{key}: {meant}"));
         let inner = &value[1..];
         if quotes == '"' && inner.contains('\\') && !is_escaped_well(inner) {
             let text = inner.rsplit_once('"').map_or(inner, |(text, _)| text);
@@ -349,7 +349,7 @@ fn bracket(lines: &[&str], failed: usize) -> Option<Slip> {
     let missing: String =
         open.iter().rev().filter(|(of, ..)| *of == number).map(|(_, _, letter)| closes(*letter)).collect();
     let hint = if content.len() <= SHOWN_AT_MOST && content.len() > 1 && text.len() > at + 1 {
-        meant::write(&format!("{content}{missing}"))
+        hint::write(&format!("{content}{missing}"))
     } else {
         format!("write `{}` where it ends", closes(letter))
     };

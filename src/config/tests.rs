@@ -53,6 +53,27 @@ fn the_reference_shows_every_key_with_a_valid_value() {
     }
 }
 
+/// By the kernel's own rule, which the verdict follows as well.
+#[test]
+fn an_ipv4_address_written_as_ipv6_is_the_same_address() {
+    for (first, second, clash) in [
+        ("127.0.0.1:9000", "[::ffff:127.0.0.1]:9000", true),
+        ("[::ffff:127.0.0.1]:9000", "9000", true),
+        ("[::ffff:127.0.0.1]:9000", "127.0.0.2:9000", false),
+        ("[::ffff:127.0.0.1]:9000", "[::1]:9000", false),
+    ] {
+        let tunnel = |port: &str| format!("  - {{command: [serve], local_port: '{port}'}}\n");
+        let source = format!("tunnels:\n{}{}", tunnel(first), tunnel(second));
+        match parse(&source, Path::new("config.yaml")) {
+            Ok(_) => assert!(!clash, "{first} and {second}"),
+            Err(error) => {
+                let text = error.render(false);
+                assert!(clash && text.contains("would listen where"), "{first} and {second}: {text}");
+            }
+        }
+    }
+}
+
 /// `UPDATE_SCHEMA=1 cargo test --lib the_committed_schema` writes it anew.
 #[test]
 fn the_committed_schema_is_current() {

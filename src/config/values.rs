@@ -13,7 +13,7 @@ use super::located::{Field, Located};
 /// Durations beyond this are slips of the pen, and would overflow deadlines at last.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A port, alone or behind an address; kept as written, for the ancestor's hash is made of it.
+/// A port, alone or behind an address; kept as written, for autossh-tunnel's hash is made of it.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub(super) struct Port(pub(super) String);
 

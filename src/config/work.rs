@@ -28,7 +28,7 @@ fn environment(raw: &raw::Tunnel) -> Option<Environment> {
 
 impl Context<'_> {
     /// The work of a tunnel without `command`, and the place of the port that it listens on.
-    pub(super) fn ssh(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Place)> {
+    pub(super) fn ssh(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Duration, Place)> {
         let raw = &entry.value;
         let destination = self.required(
             entry,
@@ -93,9 +93,8 @@ impl Context<'_> {
             identity_file: identity_file?,
             options,
             env: environment(raw)?,
-            connect_timeout: connect_timeout?.unwrap_or(CONNECT_TIMEOUT),
         };
-        Some((Work::Ssh(tunnel), port))
+        Some((Work::Ssh(tunnel), connect_timeout?.unwrap_or(CONNECT_TIMEOUT), port))
     }
 
     /// The forward, and the place of the port that it listens on.
@@ -135,7 +134,7 @@ impl Context<'_> {
     }
 
     /// The work of a tunnel with `command`, and the place of the port that it listens on.
-    pub(super) fn command(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Place)> {
+    pub(super) fn command(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Duration, Place)> {
         let raw = &entry.value;
         let (why, hint) = ("and `command` exclude each other", "keep the one that makes the tunnel");
         let no_ssh = [
@@ -163,7 +162,6 @@ impl Context<'_> {
         });
         no_ssh.into_iter().collect::<Option<()>>()?;
         let listen = listen?;
-        let start_timeout = start_timeout?.unwrap_or(START_TIMEOUT);
         let protocol = protocol?.unwrap_or_default();
         let endpoints = listen.value.iter().map(|endpoint| endpoint.over(protocol)).collect();
         let tunnel = CommandTunnel {
@@ -171,9 +169,8 @@ impl Context<'_> {
             working_directory: working_directory?,
             env: environment(raw)?,
             listen: endpoints,
-            start_timeout,
         };
-        Some((Work::Command(tunnel), listen.place))
+        Some((Work::Command(tunnel), start_timeout?.unwrap_or(START_TIMEOUT), listen.place))
     }
 
     /// Program and arguments; the program's path is made absolute.

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::desired::{Forward, SshTunnel};
-use crate::port::{Endpoint, Listener, PortError, Ports, Verdict, holder};
+use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
+use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
 use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
-use crate::tunnel::{Event, Failure, FailureKind, Generation};
 
 use super::tally::Tally;
-use super::tell::Teller;
+use super::tell::{Report, Teller};
 
 /// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
@@ -29,13 +29,19 @@ const BYTES_KEPT: usize = 16 * 1024;
 /// open that long.
 pub(super) const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
+/// How long to wait before subscribing to the kernel's events again when it refuses.
+const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a master may take to answer before it counts as one that lives and is stopped: 0.2 ms measured.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What a connected ssh can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Listen.
-    OpenForward,
+    OpenForward(Request),
     /// Stop listening.
-    CloseForward,
+    CloseForward(Request),
 }
 
 /// What a process of ours listens on, as the kernel showed it when it came up.
@@ -47,7 +53,7 @@ pub(super) type Left = Arc<Mutex<Remains>>;
 /// What every attempt needs.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
-    pub(super) generation: Generation,
+    pub(super) connection: ConnectionId,
     pub(super) teller: Teller,
     pub(super) ports: Ports,
     pub(super) pace: Pace,
@@ -128,10 +134,10 @@ impl Attempt {
     /// The process has ended: waits for what is left of its tree.
     pub(super) async fn finish(&self, tree: &Tree, failure: Failure) {
         if tree.has_members().await {
-            self.report(Event::LeaderEnded(self.generation, failure.clone()));
+            self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         }
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = tree.gone().await;
-        self.report(Event::ProcessEnded(self.generation, failure));
+        self.report(ConnectionEvent::Ended(failure));
     }
 
     /// Reports when the process is stopped by a signal, when it goes on, and when another one takes its place.
@@ -143,15 +149,15 @@ impl Attempt {
             let Main { pid, is_stopped, .. } = *main.borrow_and_update();
             // An end is told with its reason.
             if pid.is_some() && pid != last {
-                self.report(Event::ProcessMoved(self.generation));
+                self.teller.tell(Report::ProcessChanged);
             }
             last = pid;
             match pid {
                 Some(pid) if is_stopped && !was_stopped => {
-                    self.report(Event::ProcessStopped(self.generation, pid));
+                    self.report(ConnectionEvent::Stopped(pid));
                 }
                 Some(_) if was_stopped && !is_stopped => {
-                    self.report(Event::ProcessContinued(self.generation));
+                    self.report(ConnectionEvent::Continued);
                 }
                 Some(_) | None => {}
             }
@@ -176,9 +182,23 @@ impl Attempt {
                 // A banner, say, tells nothing about the end of a connection that stood.
                 self.said.clear();
                 was_ready.store(true, Ordering::Relaxed);
-                self.report(Event::ProcessReady(self.generation));
-                while let Some(order) = orders.recv().await {
-                    self.carry_out(order, &mut master, tunnel, pid).await;
+                self.report(ConnectionEvent::Ready);
+                let mut listening = None;
+                loop {
+                    tokio::select! {
+                        biased;
+                        order = orders.recv() => {
+                            let Some(order) = order else { break };
+                            listening = self.carry_out(order, &mut master, tunnel, pid).await;
+                        }
+                        () = self.listener_lost(), if listening.is_some() => {
+                            // ssh closes its listeners when it ends, too, and its end is reported with its reason.
+                            let request = listening.take();
+                            if let Some(request) = request && lives(control, pid).await {
+                                self.answer(request, ForwardEvent::ListenerLost);
+                            }
+                        }
+                    }
                 }
             }
             Err(error @ MasterError::Stranger { .. }) => return error,
@@ -188,20 +208,72 @@ impl Attempt {
         std::future::pending().await
     }
 
-    async fn carry_out(&self, order: Order, master: &mut Master, tunnel: &SshTunnel, pid: u32) {
+    /// Carries out an order; returns the request that made it listen, if its listeners can be watched.
+    async fn carry_out(
+        &self,
+        order: Order,
+        master: &mut Master,
+        tunnel: &SshTunnel,
+        pid: u32,
+    ) -> Option<Request> {
         match order {
-            Order::OpenForward => {
-                let event = match self.open_forward(master, tunnel, pid).await {
-                    Ok(()) => Event::ForwardListening(self.generation),
-                    Err(failure) => Event::ForwardRefused(self.generation, failure),
-                };
-                self.report(event);
-            }
-            Order::CloseForward => match master.close(&tunnel.forward, &self.endpoints).await {
-                Ok(()) => self.report(Event::ForwardClosed(self.generation)),
-                // No answer means that it hangs: the deadline kills it.
-                Err(error) => self.teller.warn(&error.to_string()),
+            Order::OpenForward(request) => match self.open_forward(master, tunnel, pid).await {
+                Ok(()) => {
+                    self.answer(request, ForwardEvent::Opened);
+                    (!self.endpoints.is_empty()).then_some(request)
+                }
+                Err(failure) => {
+                    self.answer(request, ForwardEvent::Refused(failure));
+                    None
+                }
             },
+            Order::CloseForward(request) => {
+                match master.close(&tunnel.forward, &self.endpoints).await {
+                    Ok(()) => self.answer(request, ForwardEvent::Closed),
+                    // No answer means that it hangs: the deadline kills it.
+                    Err(error) => self.teller.warn(&error.to_string()),
+                }
+                None
+            }
+        }
+    }
+
+    /// Resolves once one of the listeners is gone.
+    async fn listener_lost(&self) {
+        let mut subscription = self.watch_listeners().await;
+        while self.still_listens() {
+            subscription.changed().await;
+        }
+    }
+
+    fn still_listens(&self) -> bool {
+        match self.ports.listeners(&self.endpoints) {
+            Ok(present) => {
+                let opened = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+                opened.iter().all(|listener| present.contains(listener))
+            }
+            // What cannot be asked about is not lost.
+            Err(error) => {
+                self.teller.warn(&error.to_string());
+                true
+            }
+        }
+    }
+
+    /// Subscribes to the ends of listeners on the port.
+    pub(super) async fn watch_listeners(&self) -> Subscription {
+        let mut told = String::new();
+        loop {
+            let error = match self.ports.watch_listeners(&self.endpoints) {
+                Ok(subscription) => return subscription,
+                Err(error) => port_failure(&error).message,
+            };
+            // It is a limit that is reached, and that is not reached for ever.
+            if error != told {
+                self.teller.warn(&error);
+                told = error;
+            }
+            sleep(NO_DESCRIPTOR_WAIT).await;
         }
     }
 
@@ -219,6 +291,8 @@ impl Attempt {
             .map_err(|error| port_failure(&error))?;
         for endpoint in &self.endpoints {
             if !listeners.iter().any(|listener| listener.address == endpoint.address) {
+                // It would say the same when asked again.
+                let _ = master.close(&tunnel.forward, &self.endpoints).await;
                 return Err(Failure::new(
                     FailureKind::Exited,
                     format!(
@@ -279,9 +353,18 @@ impl Attempt {
         Ok(listeners)
     }
 
-    pub(super) fn report(&self, event: Event) {
-        self.teller.report(event);
+    pub(super) fn report(&self, event: ConnectionEvent) {
+        self.teller.report(Event::Connection(self.connection, event));
     }
+
+    fn answer(&self, request: Request, event: ForwardEvent) {
+        self.teller.report(Event::Forward(request, event));
+    }
+}
+
+/// Whether the master still serves its control socket. One that hangs lives.
+async fn lives(control: &ControlSocket, pid: u32) -> bool {
+    !matches!(timeout(ANSWER_TIMEOUT, Master::connect(control.path(), pid)).await, Ok(Err(_)))
 }
 
 /// The failure of a port that cannot even be asked about.

@@ -11,12 +11,12 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::attempt::{Attempt, OUTPUT_GRACE, Said, port_failure};
+use super::attempt::{Attempt, OUTPUT_GRACE, Said};
 use crate::config::desired::CommandTunnel;
-use crate::port::{Listener, PortError, holder};
+use crate::core::{ConnectionEvent, Failure, FailureKind};
+use crate::port::{Listener, holder};
 use crate::process::{Child, Tree, read_lines};
 use crate::text;
-use crate::tunnel::{Event, Failure, FailureKind};
 
 /// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So while a command starts,
 /// and only then, its port is looked at whenever it says something, and else after waits that grow from this one
@@ -27,9 +27,6 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// A process that dies closes its sockets first, and its end is told right after: only when that does not follow within this
 /// has a living process stopped listening.
 const END_FOLLOWS: Duration = Duration::from_millis(100);
-
-/// How long to wait before subscribing to the kernel's events again when it refuses.
-const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
 
 impl Attempt {
     /// Looks after a command until it has ended.
@@ -95,36 +92,24 @@ impl Attempt {
     }
 
     async fn watch_listener(&self, tree: &Tree, spoke: &Notify) -> Infallible {
-        let mut wait = FIRST_LOOK;
-        while !self.look(tree).await {
-            tokio::select! {
-                () = spoke.notified() => {}
-                () = sleep(wait) => wait = (wait * 3 / 2).min(LAST_LOOK),
+        loop {
+            let mut wait = FIRST_LOOK;
+            while !self.look(tree).await {
+                tokio::select! {
+                    () = spoke.notified() => {}
+                    () = sleep(wait) => wait = (wait * 3 / 2).min(LAST_LOOK),
+                }
+            }
+            self.report(ConnectionEvent::Ready);
+            let mut subscription = self.watch_listeners().await;
+            while self.look(tree).await {
+                subscription.changed().await;
+            }
+            sleep(END_FOLLOWS).await;
+            if !self.look(tree).await {
+                self.report(ConnectionEvent::ListenerLost);
             }
         }
-        self.report(Event::ProcessReady(self.generation));
-        let mut said = String::new();
-        while let Err(error) = self.until_listener_lost(tree).await {
-            // It is a limit that is reached, and that is not reached for ever.
-            let message = port_failure(&error).message;
-            if message != said {
-                self.teller.warn(&message);
-                said = message;
-            }
-            sleep(NO_DESCRIPTOR_WAIT).await;
-        }
-        sleep(END_FOLLOWS).await;
-        self.report(Event::ListenerLost(self.generation));
-        std::future::pending().await
-    }
-
-    /// Resolves once no socket of the tree listens on the port any more; the kernel tells when one was destroyed.
-    async fn until_listener_lost(&self, tree: &Tree) -> Result<(), PortError> {
-        let mut subscription = self.ports.watch(&self.endpoints)?;
-        while self.look(tree).await {
-            subscription.changed().await;
-        }
-        Ok(())
     }
 
     /// Whether a process of the tree listens on the port; remembers on what.

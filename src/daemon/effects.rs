@@ -10,16 +10,15 @@ use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
 use super::launch::Launch;
-use super::narrate;
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
-use crate::config::desired::{SshTunnel, Work};
+use crate::config::desired::{self, SshTunnel, Work};
+use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
-use crate::process::{self, Evictee, Pace, Remains, Signalled, Survivor, Tree};
+use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
-use crate::tunnel::{Event, Failure, FailureKind, Generation, Slot};
 
 /// The outside of all tunnels.
 #[derive(Debug)]
@@ -35,10 +34,10 @@ pub(super) struct Effects {
 pub(super) struct Outside {
     slot: Slot,
     teller: Teller,
-    running: HashMap<Generation, Running>,
-    waits: HashMap<Generation, Wait>,
-    /// What the ssh of the generation that starts next said it would do, while its port was found free.
-    planned: Option<(Generation, Planned)>,
+    running: HashMap<ConnectionId, Running>,
+    waits: HashMap<Request, Wait>,
+    /// What the ssh that starts next said it would do, while its port was found free.
+    planned: Option<Planned>,
     /// What was left of the latest process that has ended.
     left: Remains,
 }
@@ -64,7 +63,7 @@ type Told = Arc<Mutex<Vec<HeldBy>>>;
 #[derive(Debug)]
 pub(super) struct Waiting {
     teller: Teller,
-    generation: Generation,
+    request: Request,
     endpoints: Vec<Endpoint>,
     /// The sockets that were told last, and who has them.
     told: Arc<Mutex<Vec<HeldBy>>>,
@@ -94,13 +93,17 @@ impl Outside {
         }
     }
 
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
     pub(super) fn teller(&self) -> &Teller {
         &self.teller
     }
 
-    /// The pid of this generation's process.
-    pub(super) fn pid(&self, generation: Generation) -> Option<u32> {
-        self.running.get(&generation)?.launch.pid()
+    /// The pid of the connection's process.
+    pub(super) fn pid(&self, connection: ConnectionId) -> Option<u32> {
+        self.running.get(&connection)?.launch.pid()
     }
 
     /// Whether `pid` is of a process tree of this tunnel. Reads /proc.
@@ -113,28 +116,28 @@ impl Outside {
         self.running.values().filter_map(|running| running.launch.tree())
     }
 
-    /// What is known of the wait for the port, if `generation` waits for it.
-    pub(super) fn waiting(&self, generation: Generation, occupants: &[Occupant]) -> Option<Waiting> {
-        let wait = self.waits.get(&generation)?;
+    /// What is known of the wait for the port.
+    pub(super) fn waiting(&self, request: Request, occupants: &[Occupant]) -> Option<Waiting> {
+        let wait = self.waits.get(&request)?;
         Some(Waiting {
             teller: self.teller.clone(),
-            generation,
+            request,
             endpoints: wait.endpoints.get()?.clone(),
             told: wait.told.clone(),
             occupants: occupants.to_vec(),
         })
     }
 
-    /// What this generation's process listened on when it came up.
-    pub(super) fn listeners(&self, generation: Generation) -> Vec<Listener> {
-        self.running.get(&generation).map_or_else(Vec::new, |running| {
+    /// What the connection's process listened on when it came up.
+    pub(super) fn listeners(&self, connection: ConnectionId) -> Vec<Listener> {
+        self.running.get(&connection).map_or_else(Vec::new, |running| {
             running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
         })
     }
 
     /// The process has ended.
-    pub(super) fn forget(&mut self, generation: Generation) {
-        if let Some(running) = self.running.remove(&generation) {
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
+        if let Some(running) = self.running.remove(&connection) {
             self.left = running.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
         }
     }
@@ -144,28 +147,28 @@ impl Outside {
         &self.left
     }
 
-    pub(super) fn order(&self, generation: Generation, order: Order) {
-        if let Some(running) = self.running.get(&generation) {
+    pub(super) fn order(&self, connection: ConnectionId, order: Order) {
+        if let Some(running) = self.running.get(&connection) {
             // If the process has just ended, the news of it is on its way.
             let _ = running.orders.send(order);
         }
     }
 
-    pub(super) fn terminate(&self, generation: Generation) {
-        if let Some(running) = self.running.get(&generation) {
+    pub(super) fn terminate(&self, connection: ConnectionId) {
+        if let Some(running) = self.running.get(&connection) {
             running.launch.terminate();
         }
     }
 
-    pub(super) fn kill(&self, generation: Generation) {
-        if let Some(running) = self.running.get(&generation) {
+    pub(super) fn kill(&self, connection: ConnectionId) {
+        if let Some(running) = self.running.get(&connection) {
             running.launch.kill();
         }
     }
 
     /// Names the processes that are left, on a thread that may block.
-    pub(super) fn find_survivors(&self, generation: Generation) {
-        let Some(tree) = self.running.get(&generation).and_then(|running| running.launch.tree()) else {
+    pub(super) fn find_survivors(&self, connection: ConnectionId) {
+        let Some(tree) = self.running.get(&connection).and_then(|running| running.launch.tree()) else {
             return;
         };
         let teller = self.teller.clone();
@@ -173,19 +176,20 @@ impl Outside {
             let who = match tree.survivors() {
                 // The news of its end is on its way.
                 Ok(survivors) if survivors.is_empty() => return,
-                Ok(survivors) => named(&survivors),
+                Ok(survivors) => process::named(&survivors),
                 Err(error) => format!("what is left of the process ({error})"),
             };
             let message = format!(
                 "{who} did not die of SIGKILL within 5 s: stuck in the kernel (state D in ps), most often on a network file \
                  system; portward waits for its end"
             );
-            teller.report(Event::ProcessSurvived(generation, Failure::new(FailureKind::Killed, message)));
+            let failure = Failure::new(FailureKind::Killed, message);
+            teller.report(Event::Connection(connection, ConnectionEvent::Survived(failure)));
         });
     }
 
-    pub(super) fn abandon_port(&mut self, generation: Generation) {
-        if let Some(wait) = self.waits.remove(&generation) {
+    pub(super) fn abandon_port(&mut self, request: Request) {
+        if let Some(wait) = self.waits.remove(&request) {
             wait.task.abort();
         }
     }
@@ -211,48 +215,53 @@ impl Effects {
         self.ports.listeners(endpoints)
     }
 
-    /// Reports `PortUnbound` as soon as the kernel confirms it.
-    pub(super) fn confirm_port(&self, outside: &mut Outside, generation: Generation, work: &Work) {
-        let known = match (work, outside.running.get(&generation)) {
+    /// Reports `PortUnbound` as soon as the kernel confirms it. Where `connection` is to listen, it is known what on.
+    pub(super) fn confirm_port(
+        &self,
+        outside: &mut Outside,
+        request: Request,
+        connection: Option<ConnectionId>,
+        work: &Work,
+    ) {
+        let running = connection.and_then(|connection| outside.running.get(&connection));
+        let known = match (work, running) {
             (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
             // Where the next ssh would listen, it says itself.
             (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
-                return self.plan_and_confirm(outside, generation, tunnel, work.endpoints());
+                return self.plan_and_confirm(outside, request, tunnel, work.endpoints());
             }
             (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
         };
         let teller = outside.teller.clone();
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&known) {
-            Ok(Verdict::Unbound) => return teller.report(Event::PortUnbound(generation)),
+            Ok(Verdict::Unbound) => return teller.report(Event::Forward(request, ForwardEvent::PortUnbound)),
             // An address may yet come.
             Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
-            Err(error) => return teller.report(Event::PortUnusable(generation, port_failure(&error))),
+            Err(error) => return teller.report(unusable(request, port_failure(&error))),
         }
         let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
         let told = Told::default();
         let last = told.clone();
         let own: Vec<Tree> = outside.trees().collect();
         let task =
-            tokio::spawn(
-                async move { wait_for_port(&ports, &teller, generation, &known, &last, &own).await },
-            );
+            tokio::spawn(async move { wait_for_port(&ports, &teller, request, &known, &last, &own).await });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
-        outside.waits.insert(generation, wait);
+        outside.waits.insert(request, wait);
     }
 
     /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
     fn plan_and_confirm(
         &self,
         outside: &mut Outside,
-        generation: Generation,
+        request: Request,
         tunnel: &SshTunnel,
         wanted: &[Endpoint],
     ) {
         let (ports, teller, tunnel) = (self.ports.clone(), outside.teller.clone(), tunnel.clone());
         let (wanted, planned, endpoints) =
             (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
-        outside.planned = Some((generation, planned.clone()));
+        outside.planned = Some(planned.clone());
         let waited_for = endpoints.clone();
         let told = Told::default();
         let last = told.clone();
@@ -261,23 +270,23 @@ impl Effects {
             let plan = Plan::make(&tunnel).await;
             let usable = match plan.endpoints(&wanted, &tunnel.destination) {
                 Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
-                Err(failure) => return teller.report(Event::PortUnusable(generation, failure)),
+                Err(failure) => return teller.report(unusable(request, failure)),
             };
             let verdict = ports.verdict(usable);
             if matches!(verdict, Ok(Verdict::Unbound)) || plan.may_wait() {
                 *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
             }
             match verdict {
-                Ok(Verdict::Unbound) => teller.report(Event::PortUnbound(generation)),
+                Ok(Verdict::Unbound) => teller.report(Event::Forward(request, ForwardEvent::PortUnbound)),
                 // An address may yet come.
                 Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
-                    wait_for_port(&ports, &teller, generation, usable, &last, &own).await;
+                    wait_for_port(&ports, &teller, request, usable, &last, &own).await;
                 }
-                Err(error) => teller.report(Event::PortUnusable(generation, port_failure(&error))),
+                Err(error) => teller.report(unusable(request, port_failure(&error))),
             }
         });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
-        outside.waits.insert(generation, wait);
+        outside.waits.insert(request, wait);
     }
 
     /// Asks once more about the ports that tunnels wait for, and reports what has changed: the kernel does not tell of every
@@ -285,7 +294,7 @@ impl Effects {
     pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
         let ports = self.ports.clone();
         spawn_blocking(move || {
-            for Waiting { teller, generation, mut endpoints, told, occupants } in waiting {
+            for Waiting { teller, request, mut endpoints, told, occupants } in waiting {
                 // Not locked while the kernel is asked, for the wait tells as well.
                 let held = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // As the wait does: what is known to be held is asked about first.
@@ -293,9 +302,9 @@ impl Effects {
                 // Where the kernel cannot be asked, the wait itself says so.
                 let Ok(now) = ports.waited_for(&endpoints) else { continue };
                 if now.is_empty() {
-                    teller.report(Event::PortUnbound(generation));
+                    teller.report(Event::Forward(request, ForwardEvent::PortUnbound));
                 } else if !who::still_tells(&occupants, &held, &now) {
-                    teller.report(Event::PortHeld(generation, who::describe(&now)));
+                    teller.report(Event::Forward(request, ForwardEvent::PortHeld(who::describe(&now))));
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = now;
                 }
             }
@@ -303,15 +312,20 @@ impl Effects {
         });
     }
 
-    /// Starts the process of `work`.
-    pub(super) fn start(&mut self, outside: &mut Outside, generation: Generation, work: &Work) {
+    /// Starts the process of the tunnel.
+    pub(super) fn start(
+        &mut self,
+        outside: &mut Outside,
+        connection: ConnectionId,
+        desired: &desired::Tunnel,
+    ) {
         outside.left = Remains::default();
-        let planned = outside.planned.take().filter(|(of, _)| *of == generation).map(|(_, planned)| planned);
+        let planned = outside.planned.take();
         let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
         let left = Left::default();
         let said = Said::default();
         let mut attempt = Attempt {
-            generation,
+            connection,
             teller: outside.teller.clone(),
             ports: self.ports.clone(),
             pace: self.pace.clone(),
@@ -321,13 +335,14 @@ impl Effects {
             said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
-        let started = match work {
+        let started = match &desired.work {
             Work::Ssh(tunnel) => {
-                let control = self.control.socket(&format!("{}-{generation}", outside.slot.0));
+                let control = self.control.socket(&format!("{}-{connection}", outside.slot.0));
                 let launch = Launch::pending();
                 let start = SshStart {
                     launch: launch.clone(),
                     endpoints: endpoints.clone(),
+                    connect_timeout: desired.timeout,
                     plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
                 };
                 tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
@@ -337,7 +352,7 @@ impl Effects {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
                 // What is set once, and here first, is not set yet.
                 let _ = endpoints.set(attempt.endpoints.clone());
-                narrate::starting(&outside.teller, &tunnel.argv.join(" "));
+                outside.teller.starting(&tunnel.argv.join(" "));
                 process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
@@ -348,11 +363,11 @@ impl Effects {
         match started {
             Ok(launch) => {
                 let running = Running { launch, endpoints, orders, listening, left, said };
-                outside.running.insert(generation, running);
+                outside.running.insert(connection, running);
             }
             Err(error) => {
                 let failure = error.failure();
-                outside.teller.report(Event::ProcessEnded(generation, failure));
+                outside.teller.report(Event::Connection(connection, ConnectionEvent::Ended(failure)));
             }
         }
     }
@@ -361,15 +376,15 @@ impl Effects {
     pub(super) fn explain_delay(
         &self,
         outside: &Outside,
-        generation: Generation,
+        connection: ConnectionId,
         work: &Work,
         waited: Duration,
     ) {
         let teller = outside.teller.clone();
         let started =
-            outside.running.get(&generation).and_then(|running| Some((running, running.launch.tree()?)));
+            outside.running.get(&connection).and_then(|running| Some((running, running.launch.tree()?)));
         let Some((running, tree)) = started else {
-            return teller.report(Event::NotReady(generation, None));
+            return teller.report(Event::Connection(connection, ConnectionEvent::NotReady(None)));
         };
         let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
         let endpoints = running.endpoints.get().cloned().unwrap_or_default();
@@ -379,18 +394,13 @@ impl Effects {
                 Work::Command(_) => elsewhere::explain(&ports, |pid| tree.contains(pid), &endpoints)
                     .map(|why| Failure::new(FailureKind::Timeout, why)),
             };
-            teller.report(Event::NotReady(generation, why));
+            teller.report(Event::Connection(connection, ConnectionEvent::NotReady(why)));
         });
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(
-        &self,
-        outside: &Outside,
-        generation: Generation,
-        holders: Vec<Occupant>,
-    ) {
-        let Some(wait) = outside.waits.get(&generation) else { return };
+    pub(super) fn terminate_holders(&self, outside: &Outside, request: Request, holders: Vec<Occupant>) {
+        let Some(wait) = outside.waits.get(&request) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
         let (ports, teller) = (self.ports.clone(), outside.teller.clone());
         let evictees = wait.evictees.clone();
@@ -410,13 +420,13 @@ impl Effects {
             };
             let message = format!("on_conflict: kill has ended nobody, for {reason}");
             let failure = Failure::new(FailureKind::LocalPortHeld, message);
-            teller.report(Event::HoldersSpared(generation, holders, failure));
+            teller.report(Event::Forward(request, ForwardEvent::HoldersSpared(holders, failure)));
         });
     }
 
     /// SIGKILL to those who were told to leave the port and still hold it. Who has taken it since has had no SIGTERM yet.
-    pub(super) fn kill_holders(outside: &Outside, generation: Generation) {
-        let Some(wait) = outside.waits.get(&generation) else { return };
+    pub(super) fn kill_holders(outside: &Outside, request: Request) {
+        let Some(wait) = outside.waits.get(&request) else { return };
         let (evictees, teller) = (wait.evictees.clone(), outside.teller.clone());
         spawn_blocking(move || {
             let evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
@@ -429,7 +439,7 @@ impl Effects {
 async fn wait_for_port(
     ports: &Ports,
     teller: &Teller,
-    generation: Generation,
+    request: Request,
     endpoints: &[Endpoint],
     told: &Told,
     own: &[Tree],
@@ -441,13 +451,17 @@ async fn wait_for_port(
     let on_held = |held: &[HeldBy], mut occupants: Vec<Occupant>| {
         occupants.retain(|occupant| !is_own(occupant));
         held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
-        teller.report(Event::PortHeld(generation, occupants));
+        teller.report(Event::Forward(request, ForwardEvent::PortHeld(occupants)));
     };
     let unbound = ports.unbound(endpoints, on_held).await;
     teller.report(match unbound {
-        Ok(()) => Event::PortUnbound(generation),
-        Err(error) => Event::PortUnusable(generation, port_failure(&error)),
+        Ok(()) => Event::Forward(request, ForwardEvent::PortUnbound),
+        Err(error) => unusable(request, port_failure(&error)),
     });
+}
+
+fn unusable(request: Request, failure: Failure) -> Event {
+    Event::Forward(request, ForwardEvent::PortUnusable(failure))
 }
 
 fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
@@ -459,9 +473,4 @@ fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
         let holder_pid = holder.pid;
         tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
-}
-
-/// The processes as one text.
-pub(super) fn named(survivors: &[Survivor]) -> String {
-    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }

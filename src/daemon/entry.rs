@@ -1,23 +1,23 @@
 //! One tunnel as the event loop keeps it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::effects::Outside;
-use super::handle::Took;
-use super::narrate;
-use super::snapshot::{AncestorStatus, ConnectionErrors, FailedConnection, TunnelStatus};
-use super::tally::Failed;
-use super::tell::Identity;
+use super::tell::{Failed, Identity};
 use crate::clock::{Clock, Moment};
-use crate::config::desired;
-use crate::tunnel::{Action, Event, Generation, StateName, Tunnel};
+use crate::config::desired::{self, Forward, SshTunnel, Work};
+use crate::core::{
+    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Link, Request, Slot, StateName,
+};
+use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelStatus, autossh_tunnel};
 
 /// A tunnel's wish, its state and its outside.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) desired: desired::Tunnel,
-    pub(super) tunnel: Tunnel,
+    pub(super) link: Link,
     pub(super) outside: Outside,
     pub(super) phases: Phases,
     /// Processes started so far.
@@ -25,7 +25,7 @@ pub(super) struct Entry {
     /// Gone from the configuration: forgotten as soon as it is stopped.
     pub(super) removed: bool,
     /// What it listens on, as the kernel showed it last.
-    pub(super) listeners: Vec<String>,
+    pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
@@ -37,13 +37,23 @@ impl Entry {
         self.outside.teller().identity()
     }
 
+    /// Where it is kept; its link knows it by the same number.
+    pub(super) fn slot(&self) -> Slot {
+        self.outside.slot()
+    }
+
+    /// The word for its state, and when that was entered.
+    pub(super) fn state(&self) -> (StateName, Moment) {
+        self.link.state(self.slot())
+    }
+
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
-        let state = self.tunnel.name();
+        let (slot, (state, since)) = (self.slot(), self.state());
         let listens = matches!(state, StateName::Up | StateName::Replacing);
         let written = self.desired.written.clone();
         TunnelStatus {
             name: self.desired.name.clone(),
-            status: AncestorStatus::of(state),
+            status: autossh_tunnel::Status::of(state),
             local_port: written.local_port,
             remote_host: written.remote_host,
             remote_port: written.remote_port,
@@ -52,14 +62,14 @@ impl Entry {
             state,
             direction: written.direction,
             interactive: self.desired.interactive,
-            pid: self.tunnel.process().and_then(|generation| self.outside.pid(generation)),
-            since: clock.timestamp(self.tunnel.entered()).to_string(),
+            pid: self.link.process().and_then(|connection| self.outside.pid(connection)),
+            since: clock.timestamp(since),
             restarts: self.starts.saturating_sub(1),
-            last_error: self.tunnel.last_failure().cloned(),
-            holder: self.tunnel.holders().iter().find_map(|occupant| occupant.holder.clone()),
-            held_by: self.tunnel.holders().to_vec(),
+            last_error: self.link.last_failure(slot).cloned(),
+            holder: self.link.holders(slot).iter().find_map(|occupant| occupant.holder.clone()),
+            held_by: self.link.holders(slot).to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
-            note: listens.then(|| narrate::unseen(&self.desired.work)).flatten(),
+            note: listens.then(|| unseen(&self.desired.work)).flatten(),
             connection_errors: self.connection_errors.clone(),
         }
     }
@@ -67,7 +77,7 @@ impl Entry {
     pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
         let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
         let last = FailedConnection {
-            at: clock.timestamp(clock.moment(failed.at)).to_string(),
+            at: clock.timestamp(clock.moment(failed.at)),
             kind: failed.kind,
             message: failed.message.clone(),
         };
@@ -75,10 +85,28 @@ impl Entry {
     }
 }
 
-/// When the latest process reached what, for the answer to a restart.
+/// What cannot be seen from here of a tunnel that is up.
+fn unseen(work: &Work) -> Option<String> {
+    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
+        work
+    else {
+        return None;
+    };
+    let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    (!is_loopback).then(|| {
+        format!(
+            "{destination} took the request to listen on {bind} port {port}, and does not say where it listens: with \
+             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{port}'` there; \
+             `GatewayPorts clientspecified` in its sshd_config makes it follow"
+        )
+    })
+}
+
+/// When the latest connection reached what, for the answer to a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Phases {
-    generation: Generation,
+    connection: ConnectionId,
+    request: Request,
     started: Option<Moment>,
     ready: Option<Moment>,
     requested: Option<Moment>,
@@ -88,59 +116,45 @@ pub(super) struct Phases {
 impl Phases {
     pub(super) fn note_action(&mut self, action: &Action, now: Moment) {
         match action {
-            Action::StartProcess(generation) => {
-                *self = Self { generation: *generation, started: Some(now), ..Self::default() };
+            Action::StartConnection(connection) => {
+                *self = Self { connection: *connection, started: Some(now), ..Self::default() };
             }
-            Action::RequestForward(generation) if *generation == self.generation => {
-                self.requested = Some(now);
+            Action::OpenForward(_, request, connection) if *connection == self.connection => {
+                (self.request, self.requested) = (*request, Some(now));
             }
-            Action::RequestForward(_)
+            Action::OpenForward(..)
             | Action::ExplainDelay(_)
-            | Action::ConfirmPort(_)
-            | Action::AbandonPort(_)
-            | Action::CloseForward(_)
+            | Action::ConfirmPort(..)
+            | Action::AbandonPort(..)
+            | Action::CloseForward(..)
             | Action::Terminate(_)
             | Action::Kill(_)
             | Action::FindSurvivors(_)
-            | Action::TerminateHolders(_)
-            | Action::KillHolders(_)
-            | Action::Arm(..)
-            | Action::Disarm(_)
-            | Action::ReportRestartFailed(_) => {}
+            | Action::TerminateHolders(..)
+            | Action::KillHolders(..)
+            | Action::ReportReplacementFailed(_) => {}
         }
     }
 
     pub(super) fn note_event(&mut self, event: &Event, now: Moment) {
         match event {
-            Event::ProcessReady(generation) if *generation == self.generation => self.ready = Some(now),
-            Event::ForwardListening(generation) if *generation == self.generation => {
+            Event::Connection(connection, ConnectionEvent::Ready) if *connection == self.connection => {
+                self.ready = Some(now);
+            }
+            Event::Forward(request, ForwardEvent::Opened) if *request == self.request => {
                 self.listening = Some(now);
             }
-            Event::ProcessReady(_)
-            | Event::ForwardListening(_)
-            | Event::StartRequested
-            | Event::StopRequested
-            | Event::RestartRequested
-            | Event::PolicyChanged
-            | Event::PortUnbound(_)
-            | Event::PortHeld(..)
-            | Event::HoldersSpared(..)
-            | Event::PortUnusable(..)
-            | Event::NotReady(..)
-            | Event::LeaderEnded(..)
-            | Event::ProcessEnded(..)
-            | Event::ProcessSurvived(..)
-            | Event::ProcessStopped(..)
-            | Event::ProcessContinued(_)
-            | Event::ProcessMoved(_)
-            | Event::ForwardRefused(..)
-            | Event::ForwardClosed(_)
-            | Event::ListenerLost(_)
-            | Event::DeadlinePassed(_) => {}
+            Event::Connection(..)
+            | Event::Forward(..)
+            | Event::StartRequested(_)
+            | Event::StopRequested(_)
+            | Event::RestartRequested(_)
+            | Event::PolicyChanged(..)
+            | Event::DeadlinePassed => {}
         }
     }
 
-    /// The length of each phase since `asked`; zero if no process had to be started.
+    /// The length of each phase since `asked`; zero if no connection had to be made.
     pub(super) fn took(&self, asked: Moment, now: Moment) -> Took {
         let total_ms = milliseconds(now.since(asked));
         if self.started < Some(asked) {

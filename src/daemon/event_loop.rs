@@ -12,9 +12,9 @@ use tokio::time::sleep_until;
 use super::attempt::Order;
 use super::effects::Effects;
 use super::entry::Entry;
-use super::handle::{Change, Command, Outcome, Verb};
-use super::narrate;
-use super::publish::Published;
+use super::handle::{Command, Outcome};
+use super::narrate::{self, Before};
+use super::published::Published;
 use super::runtime::Runtime;
 use super::tell::Report;
 use super::timers::{Timer, Timers};
@@ -22,11 +22,12 @@ use super::waiter::Waiter;
 use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
+use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, Kind, Slot, StateName};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Listener, Occupant};
 use crate::process;
-use crate::tunnel::{Action, Event, Generation, Slot, StateName, step};
+use crate::protocol::{Change, Verb};
 
 /// What the event loop is made of.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ impl EventLoop {
         match report {
             Report::Event(event) => self.hear(slot, event),
             // The status that is published next has its pid.
-            Report::Started => {}
+            Report::ProcessChanged => {}
             Report::ConnectionsFailed(failed) => {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
                     entry.note_failed_connections(&failed, &self.clock);
@@ -137,30 +138,34 @@ impl EventLoop {
     /// Lets a tunnel hear of an event, and carries out what follows.
     pub(super) fn hear(&mut self, slot: Slot, mut event: Event) {
         let now = self.clock.now();
-        if let Event::PortHeld(_, occupants) = &mut event {
+        if let Event::Forward(_, ForwardEvent::PortHeld(occupants)) = &mut event {
             self.name_tunnels(occupants);
         }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         self.state.touched.insert(slot);
-        if let Event::ProcessEnded(generation, _) = &event {
-            entry.outside.forget(*generation);
+        if let Event::Connection(connection, ConnectionEvent::Ended(_)) = &event {
+            entry.outside.forget(*connection);
         }
-        if let Event::PortUnbound(generation) | Event::PortUnusable(generation, _) = &event {
-            entry.outside.abandon_port(*generation);
+        if let Event::Forward(request, ForwardEvent::PortUnbound | ForwardEvent::PortUnusable(_)) = &event {
+            entry.outside.abandon_port(*request);
         }
         entry.phases.note_event(&event, now);
-        let before = entry.tunnel.clone();
-        let (tunnel, actions) = step(entry.tunnel.clone(), event, now, &entry.desired.policy);
-        entry.tunnel = tunnel;
+        let before = Before::of(entry);
+        let actions = entry.link.hear(event, now);
         for action in actions {
             self.carry_out(slot, action);
         }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
-        if let Some(generation) = entry.tunnel.listening() {
-            entry.listeners = addresses(entry, generation);
+        match entry.link.deadline() {
+            Some(deadline) => self.state.timers.arm(Timer::Link(slot), deadline),
+            None => self.state.timers.disarm(Timer::Link(slot)),
+        }
+        if let Some((connection, _)) = entry.link.listening(slot) {
+            let listeners = entry.outside.listeners(connection);
+            entry.listeners = listeners.iter().map(|listener| listener.address).collect();
         }
         narrate::transition(entry, &before, now);
-        if entry.removed && entry.tunnel.name() == StateName::Stopped {
+        if entry.removed && entry.state().0 == StateName::Stopped {
             self.forget(slot);
         }
     }
@@ -171,35 +176,33 @@ impl EventLoop {
         entry.phases.note_action(&action, now);
         let work = &entry.desired.work;
         match action {
-            Action::ConfirmPort(generation) => {
-                self.effects.confirm_port(&mut entry.outside, generation, work);
+            Action::ConfirmPort(_, request, connection) => {
+                self.effects.confirm_port(&mut entry.outside, request, connection, work);
             }
-            Action::AbandonPort(generation) => entry.outside.abandon_port(generation),
-            Action::StartProcess(generation) => {
+            Action::AbandonPort(_, request) => entry.outside.abandon_port(request),
+            Action::TerminateHolders(_, request) => {
+                let holders = entry.link.holders(slot).to_vec();
+                self.effects.terminate_holders(&entry.outside, request, holders);
+            }
+            Action::KillHolders(_, request) => Effects::kill_holders(&entry.outside, request),
+            Action::OpenForward(_, request, connection) => {
+                entry.outside.order(connection, Order::OpenForward(request));
+            }
+            Action::CloseForward(_, request, connection) => {
+                entry.outside.order(connection, Order::CloseForward(request));
+            }
+            Action::StartConnection(connection) => {
                 entry.starts += 1;
-                self.effects.start(&mut entry.outside, generation, &entry.desired.work);
+                self.effects.start(&mut entry.outside, connection, &entry.desired);
             }
-            Action::ExplainDelay(generation) => {
+            Action::ExplainDelay(connection) => {
                 let waited = entry.desired.policy.ready_timeout;
-                self.effects.explain_delay(&entry.outside, generation, work, waited);
+                self.effects.explain_delay(&entry.outside, connection, work, waited);
             }
-            Action::RequestForward(generation) => entry.outside.order(generation, Order::OpenForward),
-            Action::CloseForward(generation) => entry.outside.order(generation, Order::CloseForward),
-            Action::Terminate(generation) => entry.outside.terminate(generation),
-            Action::Kill(generation) => entry.outside.kill(generation),
-            Action::FindSurvivors(generation) => entry.outside.find_survivors(generation),
-            Action::TerminateHolders(generation) => {
-                let holders = entry.tunnel.holders().to_vec();
-                self.effects.terminate_holders(&entry.outside, generation, holders);
-            }
-            Action::KillHolders(generation) => Effects::kill_holders(&entry.outside, generation),
-            Action::Arm(generation, at) => {
-                self.state.timers.arm(Timer::Generation(slot, generation), at);
-            }
-            Action::Disarm(generation) => {
-                self.state.timers.disarm(Timer::Generation(slot, generation));
-            }
-            Action::ReportRestartFailed(failure) => {
+            Action::Terminate(connection) => entry.outside.terminate(connection),
+            Action::Kill(connection) => entry.outside.kill(connection),
+            Action::FindSurvivors(connection) => entry.outside.find_survivors(connection),
+            Action::ReportReplacementFailed(failure) => {
                 narrate::restart_failed(entry, &failure);
                 let status = entry.status(&self.clock);
                 let restarts = self.state.waiters_of(slot, |waiter| waiter.verb == Verb::Restart);
@@ -250,25 +253,25 @@ impl EventLoop {
         self.hear(
             slot,
             match verb {
-                Verb::Start => Event::StartRequested,
-                Verb::Stop => Event::StopRequested,
-                Verb::Restart => Event::RestartRequested,
+                Verb::Start => Event::StartRequested(slot),
+                Verb::Stop => Event::StopRequested(slot),
+                Verb::Restart => Event::RestartRequested(slot),
             },
         );
         let Some(entry) = self.state.entries.get(&slot) else { return };
-        let generation = entry.tunnel.latest();
+        let awaited = entry.link.awaited();
         let deadline = asked.after(timeout);
         self.state.last_request += 1;
         let request = self.state.last_request;
         self.state.timers.arm(Timer::Request(slot, request), deadline);
-        self.state.waiters.insert((slot, request), Waiter { verb, generation, asked, deadline, reply });
+        self.state.waiters.insert((slot, request), Waiter { verb, awaited, asked, deadline, reply });
     }
 
     fn pass_deadlines(&mut self) {
         let now = self.clock.now();
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
-                Timer::Generation(slot, generation) => self.hear(slot, Event::DeadlinePassed(generation)),
+                Timer::Link(slot) => self.hear(slot, Event::DeadlinePassed),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
         }
@@ -277,8 +280,8 @@ impl EventLoop {
     /// Asks about the ports that are waited for: not every change of a holder is told.
     fn ask_again(&self, reply: oneshot::Sender<()>) {
         let waiting = |entry: &Entry| {
-            let held_by = entry.tunnel.holders();
-            entry.outside.waiting(entry.tunnel.latest(), held_by)
+            let slot = entry.slot();
+            entry.outside.waiting(entry.link.awaiting_port(slot)?, entry.link.holders(slot))
         };
         let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
         // Whoever asked may have gone.
@@ -299,11 +302,12 @@ impl EventLoop {
 
     /// Looks at the kernel's listeners: what is up must be there.
     fn refresh(&mut self) {
-        let up =
-            |entry: &Entry| entry.tunnel.listening().map(|generation| entry.outside.listeners(generation));
-        let expected: Vec<_> =
-            self.state.entries.iter().filter_map(|(slot, entry)| Some((*slot, up(entry)?))).collect();
-        let listeners = expected.iter().flat_map(|(_, listeners)| listeners);
+        let up = |(slot, entry): (&Slot, &Entry)| {
+            let (connection, request) = entry.link.listening(*slot)?;
+            Some((*slot, connection, request, entry.outside.listeners(connection)))
+        };
+        let expected: Vec<_> = self.state.entries.iter().filter_map(up).collect();
+        let listeners = expected.iter().flat_map(|(.., listeners)| listeners);
         let endpoints: Vec<_> = listeners.map(Listener::endpoint).collect();
         let present = match self.effects.listeners(&endpoints) {
             Ok(present) => present.into_iter().collect::<HashSet<_>>(),
@@ -312,11 +316,21 @@ impl EventLoop {
                 return;
             }
         };
-        for (slot, listeners) in expected {
-            let lost = !listeners.iter().all(|listener| present.contains(listener));
+        for (slot, connection, request, listeners) in expected {
             let Some(entry) = self.state.entries.get(&slot) else { continue };
-            if let (true, Some(generation)) = (lost, entry.tunnel.listening()) {
-                self.hear(slot, Event::ListenerLost(generation));
+            if listeners.iter().all(|listener| present.contains(listener)) {
+                continue;
+            }
+            match entry.desired.policy.kind {
+                Kind::Ssh => self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost)),
+                // It may have opened another one, and its watch finds out whose that is.
+                Kind::Command
+                    if present
+                        .iter()
+                        .any(|one| listeners.iter().any(|listener| one.overlaps(&listener.endpoint()))) => {}
+                Kind::Command => {
+                    self.hear(slot, Event::Connection(connection, ConnectionEvent::ListenerLost));
+                }
             }
         }
     }
@@ -324,7 +338,7 @@ impl EventLoop {
     pub(super) fn remove(&mut self, slot: Slot) {
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         entry.removed = true;
-        let (hash, state) = (entry.desired.hash.clone(), entry.tunnel.name());
+        let (hash, state) = (entry.desired.hash.clone(), entry.state().0);
         self.state.release(&hash, slot);
         // At the end of the daemon the tunnels are stopped, but still wanted: they stay in the status.
         if !self.state.stopping {
@@ -333,7 +347,7 @@ impl EventLoop {
         if matches!(state, StateName::Stopped | StateName::NeedsAuth) {
             self.forget(slot);
         } else {
-            self.hear(slot, Event::StopRequested);
+            self.hear(slot, Event::StopRequested(slot));
         }
     }
 
@@ -388,8 +402,4 @@ impl State {
             let _ = waiter.reply.send(outcome);
         }
     }
-}
-
-fn addresses(entry: &Entry, generation: Generation) -> Vec<String> {
-    entry.outside.listeners(generation).iter().map(|listener| listener.address.to_string()).collect()
 }

@@ -3,23 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::snapshot::{Snapshot, TunnelStatus};
 use crate::observe::recent::RecentLogs;
-use crate::tunnel::Failure;
-
-/// What may be asked of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Bring it up.
-    Start,
-    /// Bring it down, and leave nothing behind.
-    Stop,
-    /// Replace its connection, make before break; start it if it is not up.
-    Restart,
-}
+use crate::protocol::{Change, Failure, ReloadReport, Snapshot, Took, TunnelStatus, Verb};
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,51 +30,6 @@ pub enum Outcome {
         /// Why.
         failure: Failure,
     },
-}
-
-/// How long each phase of a start or restart took, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Took {
-    /// From the start of the process until it was ready.
-    pub connect_ms: f64,
-    /// From letting go of the old listener until the kernel confirmed the port unbound.
-    pub release_ms: f64,
-    /// From asking for the forward until it listened.
-    pub forward_ms: f64,
-    /// From the request to its end.
-    pub total_ms: f64,
-}
-
-/// What a reload did, or would do; names of tunnels.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ReloadReport {
-    /// New tunnels.
-    pub added: Vec<String>,
-    /// Tunnels that are gone.
-    pub removed: Vec<String>,
-    /// Tunnels that are restarted with what is new.
-    pub changed: Vec<String>,
-    /// Tunnels that go on as they are, renamed ones included.
-    pub unchanged: Vec<String>,
-}
-
-/// A change, for those who follow `/events`.
-#[derive(Debug, Clone)]
-pub enum Change {
-    /// A tunnel's status changed.
-    Tunnel(Arc<TunnelStatus>),
-    /// A tunnel is gone from the configuration.
-    Removed {
-        /// Its hash.
-        hash: String,
-    },
-    /// The configuration was read again; `None`: it is in force.
-    Config {
-        /// Why it is not in force.
-        error: Option<String>,
-    },
-    /// What portward itself cannot do for now; empty when all is well again.
-    Warnings(Vec<String>),
 }
 
 /// An order to the event loop.

@@ -12,35 +12,30 @@ mod launch;
 mod narrate;
 pub mod paths;
 mod publish;
+mod published;
 mod reload;
 mod runtime;
 mod shares;
-pub mod snapshot;
 mod ssh_start;
 mod tally;
 mod tell;
 mod timers;
+mod upkeep;
 mod waiter;
 mod warnings;
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
-use crate::api::{self, ApiError, Listeners};
 use crate::clock::Clock;
-use crate::config::{self, ConfigError, ConfigWatch};
-use crate::doctor;
-use crate::observe::log::{self, LogError, LogMode};
+use crate::config::{ConfigWatch, Desired};
 use crate::observe::recent::RecentLogs;
-use crate::port::{PortError, Ports};
-use crate::process;
-use crate::ssh::{ControlDirectory, ControlError};
+use crate::port::Ports;
+use crate::socket::Socket;
+use crate::ssh::ControlDirectory;
 use crate::watch::Watcher;
 use effects::Effects;
 use event_loop::{EventLoop, State};
@@ -53,126 +48,58 @@ const CHANGES_KEPT: usize = 1024;
 /// Requests that may wait for the event loop.
 const COMMANDS_QUEUED: usize = 64;
 
-/// What `portward run` is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunOptions {
-    /// The configuration file.
-    pub config: PathBuf,
-    /// The API's socket, before the configuration's `api.socket` and the default.
-    pub socket: Option<PathBuf>,
-    /// Where log lines go.
-    pub log: LogMode,
+/// What the daemon is handed.
+#[derive(Debug)]
+pub struct Resources {
+    /// Path of the configuration file.
+    pub config_path: PathBuf,
+    /// The configuration file, as it is edited.
+    pub config: ConfigWatch,
+    /// The kernel's knowledge of ports.
+    pub ports: Ports,
+    /// Where ssh's control sockets are.
+    pub control: ControlDirectory,
+    /// The path of that directory.
+    pub control_directory: PathBuf,
+    /// The socket that clients use, to make it again when its file is gone.
+    pub socket: Arc<Socket>,
+    /// The recent log lines of each tunnel.
+    pub logs: Arc<RecentLogs>,
+    /// Reports changes in the runtime directory.
+    pub watcher: Watcher,
 }
 
-/// Why the daemon could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The configuration is not valid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Log lines have nowhere to go.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The API cannot listen.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The kernel cannot be asked about ports.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// ssh's control sockets have no safe place.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// The directory of the API's socket cannot be made.
-    #[error(
-        "cannot make the directory {path:?} for the API's socket: {source}; name another one with --socket"
-    )]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Orphans of a tunnel would escape.
-    #[error("cannot become the parent of the orphans of tunnels (PR_SET_CHILD_SUBREAPER): {0}")]
-    Subreaper(#[source] io::Error),
-    /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(#[source] io::Error),
-}
+/// The daemon, before its event loop runs.
+#[derive(Debug)]
+pub struct Daemon(EventLoop);
 
-/// Runs the daemon until SIGTERM or SIGINT; then stops every tunnel and leaves nothing behind.
-pub async fn run(options: RunOptions) -> Result<(), RunError> {
-    let logs = Arc::new(RecentLogs::default());
-    // Without inotify the daemon runs all the same: the event loop tells what goes unnoticed.
-    let watcher = Watcher::default();
-    let mut config = ConfigWatch::new(&watcher, &options.config);
-    let text = config.read_now().map_err(ConfigError::from)?;
-    let wanted = config::parse(&text, &options.config).map_err(ConfigError::from)?;
-    let _flush_at_end = log::start(options.log, logs.clone())?;
-
-    let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::default_socket);
-    // Stays what it is when the working directory changes, and events name whole paths.
-    let socket = std::path::absolute(&socket).unwrap_or(socket);
-    make_directory(&socket)?;
-    let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref())?;
-    let ports = Ports::new()?;
-    // Beside the socket, whose lock keeps a second daemon away from it.
-    let control_directory = socket.with_extension("ssh");
-    let control = ControlDirectory::open(&watcher, &control_directory)?;
-    let runtime = Runtime::new(&watcher, listeners.socket(), &control_directory);
-
-    process::limits::raise_open_files();
-    process::become_subreaper().map_err(RunError::Subreaper)?;
-    let children = signal(SignalKind::child()).map_err(RunError::Signals)?;
-    tokio::spawn(process::look_after_children(children));
-
-    let clock = Clock::start();
-    let (report, events) = mpsc::unbounded_channel();
-    let (commands_in, commands) = mpsc::channel(COMMANDS_QUEUED);
-    let changes = broadcast::Sender::new(CHANGES_KEPT);
-    let handle = Handle::new(commands_in, changes.clone(), logs.clone());
-    let (end_api, api_ends) = oneshot::channel::<()>();
-    let examine = {
-        let (config, socket) = (options.config.clone(), socket.clone());
-        api::Examine::new(move |query| {
-            let (config, socket) = (config.clone(), socket.clone());
-            doctor::examine(doctor::Order { config, socket, reader: query.uid, by: doctor::By::Daemon })
-        })
-    };
-    let serving = tokio::spawn(api::serve(listeners, handle, examine, async {
-        // A dropped sender is the end as well.
-        let _ = api_ends.await;
-    }));
-
-    let result = EventLoop {
-        clock,
-        effects: Effects::new(ports, control),
-        events,
-        report,
-        commands,
-        changes,
-        logs,
-        config_path: options.config,
-        config,
-        runtime,
-        state: State::default(),
+impl Daemon {
+    /// A daemon, and the handle by which it is asked.
+    pub fn new(resources: Resources) -> (Self, Handle) {
+        let Resources { config_path, config, ports, control, control_directory, socket, logs, watcher } =
+            resources;
+        let (report, events) = mpsc::unbounded_channel();
+        let (commands_in, commands) = mpsc::channel(COMMANDS_QUEUED);
+        let changes = broadcast::Sender::new(CHANGES_KEPT);
+        let handle = Handle::new(commands_in, changes.clone(), logs.clone());
+        let event_loop = EventLoop {
+            clock: Clock::start(),
+            effects: Effects::new(ports, control),
+            events,
+            report,
+            commands,
+            changes,
+            logs,
+            config_path,
+            config,
+            runtime: Runtime::new(&watcher, socket, &control_directory),
+            state: State::default(),
+        };
+        (Self(event_loop), handle)
     }
-    .run(wanted)
-    .await;
-    drop(end_api);
-    // A panic of the API's task was reported by the panic hook.
-    let _ = serving.await;
-    result.map_err(RunError::Signals)
-}
 
-/// Makes the socket's directory, for us alone, if it is not there.
-fn make_directory(socket: &Path) -> Result<(), RunError> {
-    let Some(path) = socket.parent().filter(|path| !path.as_os_str().is_empty() && !path.exists()) else {
-        return Ok(());
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| RunError::Directory { path: path.to_owned(), source })
+    /// Keeps the tunnels of `wanted` up until SIGTERM or SIGINT, then stops them; fails if signals cannot be received.
+    pub async fn run(self, wanted: Desired) -> io::Result<()> {
+        self.0.run(wanted).await
+    }
 }

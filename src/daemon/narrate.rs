@@ -1,33 +1,20 @@
 //! What the log says of a tunnel's life.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 
-use super::effects::named;
 use super::entry::{Entry, milliseconds};
-use super::handle::ReloadReport;
-use super::tally::Failed;
-use super::tell::{Teller, tell};
+use super::tell::{Failed, tell};
 use crate::clock::Moment;
-use crate::config::desired::{Forward, SshTunnel, Work};
+use crate::config::desired::{Forward, Work};
+use crate::core::{Failure, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
-use crate::process::Remains;
+use crate::process::{self, Remains};
+use crate::protocol::ReloadReport;
 use crate::text;
-use crate::tunnel::{Failure, StateName, Tunnel};
-
-/// Bytes of a command line that are logged.
-const COMMAND_LENGTH: usize = 1024;
 
 /// Bytes of the names of holders that are logged: of several there may be many.
 const HOLDERS_LENGTH: usize = 2048;
-
-/// The one line of a start.
-pub(super) fn starting(teller: &Teller, what: &str) {
-    let what = text::excerpt(what, COMMAND_LENGTH);
-    tell!(info, teller.identity(), event = "starting", "starting {what}");
-}
 
 /// Clients were turned away; the tunnel goes on.
 pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
@@ -42,23 +29,6 @@ pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
     );
 }
 
-/// What cannot be seen from here of a tunnel that is up.
-pub(super) fn unseen(work: &Work) -> Option<String> {
-    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
-        work
-    else {
-        return None;
-    };
-    let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    (!is_loopback).then(|| {
-        format!(
-            "{destination} took the request to listen on {bind} port {port}, and does not say where it listens: with \
-             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{port}'` there; \
-             `GatewayPorts clientspecified` in its sshd_config makes it follow"
-        )
-    })
-}
-
 /// A restart failed, and the old connection stays.
 pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     tell!(
@@ -71,27 +41,43 @@ pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     );
 }
 
+/// What the log tells changes of.
+#[derive(Debug)]
+pub(super) struct Before {
+    state: (StateName, Moment),
+    last_failure: Option<Failure>,
+    holders: Vec<Occupant>,
+}
+
+impl Before {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let slot = entry.slot();
+        Self {
+            state: entry.state(),
+            last_failure: entry.link.last_failure(slot).cloned(),
+            holders: entry.link.holders(slot).to_vec(),
+        }
+    }
+}
+
 /// What changed for a tunnel between `before` and now.
-pub(super) fn transition(entry: &Entry, before: &Tunnel, now: Moment) {
-    let (old, new) = (before.name(), entry.tunnel.name());
-    if let Some(failure) = entry.tunnel.last_failure()
-        && before.last_failure() != Some(failure)
+pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
+    let ((old, entered), (new, _)) = (before.state, entry.state());
+    let failure = entry.link.last_failure(entry.slot());
+    if let Some(failure) = failure
+        && before.last_failure.as_ref() != Some(failure)
     {
         self::failure(entry, failure, new);
     }
-    let holders = entry.tunnel.holders();
-    if !holders.is_empty() && holders != before.holders() {
+    let holders = entry.link.holders(entry.slot());
+    if !holders.is_empty() && holders != before.holders {
         waiting(entry, holders);
     }
-    if old == new
-        && new == StateName::Up
-        && before.last_failure().is_some()
-        && entry.tunnel.last_failure().is_none()
-    {
+    if old == new && new == StateName::Up && before.last_failure.is_some() && failure.is_none() {
         tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
     }
     if old != new {
-        entered(entry, new, milliseconds(now.since(before.entered())));
+        self::entered(entry, new, milliseconds(now.since(entered)));
     }
 }
 
@@ -164,11 +150,11 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
 fn left(remains: &Remains) -> String {
     let mut texts = Vec::new();
     if !remains.forbidden.is_empty() {
-        let who = named(&remains.forbidden);
+        let who = process::named(&remains.forbidden);
         texts.push(format!("{who} runs on, which portward's user may not signal: end it as root"));
     }
     if !remains.unknown.is_empty() {
-        let who = named(&remains.unknown);
+        let who = process::named(&remains.unknown);
         texts.push(format!(
             "{who} runs on, which this tunnel or another one has started: it shows no more which"
         ));
@@ -178,7 +164,7 @@ fn left(remains: &Remains) -> String {
 
 /// What an up tunnel does, from the listener to the target.
 fn serves(entry: &Entry) -> String {
-    let here = entry.listeners.join(", ");
+    let here = entry.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match &entry.desired.work {
         Work::Command(tunnel) => format!("{} listens on {here}", tunnel.argv[0]),
         Work::Ssh(tunnel) => match &tunnel.forward {

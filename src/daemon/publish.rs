@@ -1,35 +1,12 @@
 //! What everybody else sees of the event loop's state: changes as they come, and snapshots on request.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use super::event_loop::EventLoop;
-use super::handle::Change;
-use super::snapshot::Snapshot;
+use crate::core::{Slot, StateName};
 use crate::observe::systemd;
-use crate::tunnel::{Slot, StateName};
-
-/// What was told last, as far as it is needed to tell what is new.
-#[derive(Debug, Default)]
-pub(super) struct Published {
-    /// How many tunnels are in each state.
-    counts: BTreeMap<StateName, usize>,
-    /// What `STATUS=` said last.
-    summary: String,
-}
-
-impl Published {
-    /// Counts a tunnel that goes from one state to another; `None`: it comes, or goes.
-    fn count(&mut self, from: Option<StateName>, to: Option<StateName>) {
-        if let Some(count) = from.and_then(|state| self.counts.get_mut(&state)) {
-            *count -= 1;
-        }
-        if let Some(state) = to {
-            *self.counts.entry(state).or_default() += 1;
-        }
-    }
-}
+use crate::protocol::{Change, Snapshot};
 
 impl EventLoop {
     /// Answers the requests that are due, and publishes the tunnels whose status has changed. The work grows with the

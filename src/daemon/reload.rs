@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::effects::Outside;
 use super::entry::{Entry, Phases};
 use super::event_loop::EventLoop;
-use super::handle::{Change, ReloadReport};
 use super::narrate;
 use super::tell::{Identity, Teller};
 use crate::config::{self, Desired, desired};
-use crate::tunnel::{Event, Plan, Slot, Tunnel, reconcile};
+use crate::core::{Candidate, Event, Link, Plan, Slot, reconcile};
+use crate::protocol::{Change, ReloadReport};
 
 impl EventLoop {
     pub(super) fn read_config(&mut self) -> Result<Desired, String> {
@@ -50,14 +50,9 @@ impl EventLoop {
     }
 
     pub(super) fn plan(&self, wanted: &[desired::Tunnel]) -> Plan {
-        let running: Vec<_> = self
-            .state
-            .entries
-            .iter()
-            .filter(|(_, entry)| !entry.removed)
-            .map(|(slot, entry)| (*slot, &entry.desired))
-            .collect();
-        reconcile(&running, wanted)
+        let entries = self.state.entries.iter().filter(|(_, entry)| !entry.removed);
+        let running: Vec<_> = entries.map(|(slot, entry)| (*slot, candidate(&entry.desired))).collect();
+        reconcile(&running, &wanted.iter().map(candidate).collect::<Vec<_>>())
     }
 
     pub(super) fn report_of(&self, plan: &Plan, wanted: &[desired::Tunnel]) -> ReloadReport {
@@ -104,15 +99,11 @@ impl EventLoop {
         let slot = Slot(self.state.next_slot);
         let now = self.clock.now();
         let teller = Teller::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
-        let tunnel = if desired.interactive {
-            Tunnel::needing_auth(now, slot.0)
-        } else {
-            Tunnel::stopped(now, slot.0)
-        };
+        let link = Link::new(slot, desired.policy, desired.interactive, now);
         let enabled = desired.enabled;
         let entry = Entry {
             desired,
-            tunnel,
+            link,
             outside: Outside::new(slot, teller),
             phases: Phases::default(),
             starts: 0,
@@ -125,7 +116,7 @@ impl EventLoop {
         self.state.entries.insert(slot, entry);
         self.state.touched.insert(slot);
         if enabled {
-            self.hear(slot, Event::StartRequested);
+            self.hear(slot, Event::StartRequested(slot));
         }
         slot
     }
@@ -138,11 +129,11 @@ impl EventLoop {
             let _ = self.changes.send(Change::Removed { hash: entry.desired.hash.clone() });
         }
         entry.outside.teller().rename(Identity::of(&desired));
-        let hash = desired.hash.clone();
+        let (hash, policy) = (desired.hash.clone(), desired.policy);
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);
         self.state.slots.insert(hash, slot);
-        self.hear(slot, Event::PolicyChanged);
+        self.hear(slot, Event::PolicyChanged(slot, policy));
     }
 
     /// The old process ends with its old definition before the new one starts.
@@ -154,15 +145,20 @@ impl EventLoop {
             return self.add(desired);
         }
         let enabled = desired.enabled;
-        self.hear(slot, Event::StopRequested);
+        self.hear(slot, Event::StopRequested(slot));
         self.keep(slot, desired);
         if let Some(entry) = self.state.entries.get_mut(&slot) {
             // They were those of another tunnel, in effect.
             entry.connection_errors = None;
         }
         if enabled {
-            self.hear(slot, Event::StartRequested);
+            self.hear(slot, Event::StartRequested(slot));
         }
         slot
     }
+}
+
+/// A tunnel is left running as long as it is the same in this.
+fn candidate(tunnel: &desired::Tunnel) -> Candidate<'_, (&desired::Work, bool, bool)> {
+    Candidate { name: &tunnel.name, work: (&tunnel.work, tunnel.enabled, tunnel.interactive) }
 }

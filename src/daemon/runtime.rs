@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::unistd::Uid;
 use tokio::time::{Instant, sleep_until};
 
-use crate::api::{ApiError, Socket};
+use crate::socket::{Socket, SocketError};
 use crate::ssh::ControlError;
 use crate::watch::{Followed, Scope, Watcher, Window};
 
@@ -27,7 +27,7 @@ pub(super) enum RuntimeError {
     #[error("cannot make the runtime directory {} again: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Api(#[from] ApiError),
+    Socket(#[from] SocketError),
     #[error(transparent)]
     Control(#[from] ControlError),
 }

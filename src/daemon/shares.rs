@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::core::Slot;
 use crate::process::{Bucket, Rate};
-use crate::tunnel::Slot;
 
 /// Lines of output of all tunnels.
 const LINES: Rate = Rate { burst: 1000.0, per_second: 100.0 };

@@ -1,24 +1,25 @@
 //! The start of an ssh: what it would do is asked first, off the event loop.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Order};
 use super::launch::Launch;
-use super::narrate;
 use super::tell::Report;
 use crate::config::desired::{SshTunnel, Work};
+use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::Endpoint;
 use crate::process::{self, SpawnError};
 use crate::ssh::{self, ControlSocket, Plan, SocketMade};
-use crate::tunnel::{Event, Failure, FailureKind};
 
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
     pub(super) launch: Launch,
     /// Set to what it will listen on, once that is known.
     pub(super) endpoints: Arc<OnceLock<Vec<Endpoint>>>,
+    pub(super) connect_timeout: Duration,
     /// What it said it would do, if that is still fresh.
     pub(super) plan: Option<Plan>,
 }
@@ -32,8 +33,8 @@ impl SshStart {
         control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
-        let Self { launch, endpoints, plan } = self;
-        let ended = |failure| Event::ProcessEnded(attempt.generation, failure);
+        let Self { launch, endpoints, connect_timeout, plan } = self;
+
         let made = async {
             match plan {
                 Some(plan) => plan,
@@ -42,28 +43,28 @@ impl SshStart {
         };
         let plan = tokio::select! {
             plan = made => plan,
-            () = launch.cancelled() => return attempt.report(ended(cancelled())),
+            () = launch.cancelled() => return attempt.report(ConnectionEvent::Ended(cancelled())),
         };
         let work = Work::Ssh(tunnel.clone());
         let usable = match plan.endpoints(work.endpoints(), &tunnel.destination) {
             Ok(allowed) => endpoints.get_or_init(|| attempt.ports.usable(&allowed)).clone(),
-            Err(failure) => return attempt.report(ended(failure)),
+            Err(failure) => return attempt.report(ConnectionEvent::Ended(failure)),
         };
         let started = launch.start(|| {
             let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
-            narrate::starting(&attempt.teller, &what);
-            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan))?;
+            attempt.teller.starting(&what);
+            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan, connect_timeout))?;
             let tree = process.0.tree();
             Ok::<_, SpawnError>((process, tree))
         });
         match started {
             Some(Ok(process)) => {
-                attempt.teller.tell(Report::Started);
+                attempt.teller.tell(Report::ProcessChanged);
                 attempt.endpoints = usable;
                 attempt.run_ssh(tunnel, process, control, orders).await;
             }
-            Some(Err(error)) => attempt.report(ended(error.failure())),
-            None => attempt.report(ended(cancelled())),
+            Some(Err(error)) => attempt.report(ConnectionEvent::Ended(error.failure())),
+            None => attempt.report(ConnectionEvent::Ended(cancelled())),
         }
     }
 }

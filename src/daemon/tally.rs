@@ -8,27 +8,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::tell::{Report, Teller};
+use super::tell::{Failed, Report, Teller};
 use crate::config::desired::SshTunnel;
-use crate::ssh::{ConnectionError, ConnectionErrorKind};
+use crate::ssh::ConnectionError;
 
 /// The wait after a report until the next one. It doubles with each report
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// up to this one, which is how old the numbers may be. Twice this time without a failure, and it starts anew.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// Connections that have failed since the last report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
-    /// How many; at least one.
-    pub(super) count: u64,
-    /// When the last one did.
-    pub(super) at: Instant,
-    /// Why the last one did.
-    pub(super) kind: ConnectionErrorKind,
-    /// Why, and who must change what.
-    pub(super) message: String,
-}
 
 /// The counter of one ssh.
 #[derive(Debug, Default)]
@@ -80,7 +67,7 @@ mod tests {
     use super::super::tell::Identity;
     use super::*;
     use crate::config::desired::Forward;
-    use crate::tunnel::Slot;
+    use crate::core::Slot;
 
     /// Ten a second for an hour.
     const CLIENTS: u64 = 3600 * 10;
@@ -94,7 +81,6 @@ mod tests {
             identity_file: None,
             options: [].into(),
             env: crate::config::environment::Environment::default(),
-            connect_timeout: Duration::from_secs(1),
         }
     }
 

@@ -6,12 +6,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::shares::{Burst, Heard, Shares};
-use super::tally::Failed;
 use crate::config::desired;
+use crate::core::{Event, Slot};
 use crate::observe::log::OUTPUT;
 use crate::process::LONGEST_LINE;
+use crate::ssh::ConnectionErrorKind;
 use crate::text;
-use crate::tunnel::{Event, Slot};
+
+/// Bytes of a command line that are logged.
+const COMMAND_LENGTH: usize = 1024;
 
 /// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +63,23 @@ pub(super) struct Teller {
 pub(super) enum Report {
     /// What the core decides about.
     Event(Event),
-    /// Its process was started: the status has its pid.
-    Started,
+    /// A process was started, or another one stands for the tunnel now: the status has its pid.
+    ProcessChanged,
     /// Clients were turned away.
     ConnectionsFailed(Failed),
+}
+
+/// Connections that have failed since the last report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// How many; at least one.
+    pub(super) count: u64,
+    /// When the last one did.
+    pub(super) at: Instant,
+    /// Why the last one did.
+    pub(super) kind: ConnectionErrorKind,
+    /// Why, and who must change what.
+    pub(super) message: String,
 }
 
 impl Teller {
@@ -133,6 +149,12 @@ impl Teller {
                 format!("{dropped} {lines} of its output were dropped: more than its share of the log");
             tell!(warn, self.identity(), event = "output_dropped", dropped, "{message}");
         }
+    }
+
+    /// Logs the one line of a start.
+    pub(super) fn starting(&self, what: &str) {
+        let what = text::excerpt(what, COMMAND_LENGTH);
+        tell!(info, self.identity(), event = "starting", "starting {what}");
     }
 
     /// Logs what a person should look at.

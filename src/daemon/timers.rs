@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::clock::Moment;
-use crate::tunnel::{Generation, Slot};
+use crate::core::Slot;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Timer {
-    /// A generation of a tunnel: `DeadlinePassed`.
-    Generation(Slot, Generation),
+    /// The next deadline of a link: `DeadlinePassed`.
+    Link(Slot),
     /// A request about a tunnel, by its number: it is answered.
     Request(Slot, u64),
 }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn arming_again_replaces_the_deadline_and_disarming_forgets_it() {
-        let timer = Timer::Generation(Slot(1), Generation::default());
+        let timer = Timer::Link(Slot(1));
         let mut timers = Timers::default();
         timers.arm(timer, moment(1));
         timers.arm(timer, moment(3));

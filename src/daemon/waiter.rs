@@ -3,16 +3,17 @@
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use super::handle::{Outcome, Verb};
+use super::handle::Outcome;
 use crate::clock::{Clock, Moment};
-use crate::tunnel::{Failure, FailureKind, Generation, StateName};
+use crate::core::{ConnectionId, Failure, FailureKind, StateName};
+use crate::protocol::Verb;
 
 /// One request that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) verb: Verb,
-    /// A restart is done when this generation, or a later one, listens.
-    pub(super) generation: Generation,
+    /// A restart is done when this connection, or a later one, listens.
+    pub(super) awaited: ConnectionId,
     pub(super) asked: Moment,
     pub(super) deadline: Moment,
     pub(super) reply: oneshot::Sender<Option<Outcome>>,
@@ -24,14 +25,20 @@ impl Waiter {
         let status = || entry.status(clock);
         let done = || Outcome::Done { status: status(), took: entry.phases.took(self.asked, now) };
         let not_done = |failure| Outcome::NotDone { status: status(), failure };
-        let reached = match (self.verb, entry.tunnel.name()) {
+        let reached = match (self.verb, entry.state().0) {
             (Verb::Stop, StateName::Stopped | StateName::NeedsAuth)
             | (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
-            (Verb::Restart, StateName::Up) if entry.tunnel.listening() >= Some(self.generation) => {
+            (Verb::Restart, StateName::Up)
+                if entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) =>
+            {
                 Some(done())
             }
             (Verb::Start | Verb::Restart, StateName::Failed) => Some(not_done(
-                entry.tunnel.last_failure().cloned().unwrap_or_else(|| superseded("the tunnel failed")),
+                entry
+                    .link
+                    .last_failure(entry.slot())
+                    .cloned()
+                    .unwrap_or_else(|| superseded("the tunnel failed")),
             )),
             (Verb::Start | Verb::Restart, StateName::Stopped) => {
                 Some(not_done(superseded("the tunnel was stopped meanwhile")))

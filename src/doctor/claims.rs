@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::config::desired::Desired;
+use crate::core::OnConflict;
 use crate::port::{Endpoint, Ports, Protocol};
 use crate::protocol::doctor::Finding;
-use crate::tunnel::OnConflict;
 
 /// An endpoint that the configuration listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]

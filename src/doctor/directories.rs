@@ -8,8 +8,9 @@ use nix::unistd::Uid;
 use super::fix::{Fix, path};
 use super::permissions::Permissions;
 use super::process::Process;
-use crate::api::{self, ApiError, TokenError};
 use crate::protocol::doctor::Finding;
+use crate::socket::{SocketError, check_directory};
+use crate::token::{Token, TokenError};
 
 /// Whether a user other than root and the user of `process` can change `config`. Then no program that it names may be run.
 pub(super) fn is_foreign(config: &Path, process: &Process) -> bool {
@@ -67,9 +68,9 @@ fn shared(place: &Path, process: &Process, why: &str, fix: Fix) -> Option<Findin
 
 /// The daemon does not start where others could replace its socket.
 fn runtime(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
-    let checked = api::check_directory(socket, Uid::from_raw(process.uid));
+    let checked = check_directory(socket, Uid::from_raw(process.uid));
     // The daemon creates a directory that does not exist.
-    let Err(error @ ApiError::SharedDirectory { .. }) = checked else { return None };
+    let Err(error @ SocketError::SharedDirectory { .. }) = checked else { return None };
     let directory = path(socket.parent()?);
     let own = fix.as_root(&format!("chown {} {directory}", process.user()));
     let close = fix.as_root(&format!("chmod 700 {directory}"));
@@ -78,7 +79,7 @@ fn runtime(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
 }
 
 fn unusable(token: &Path, process: &Process, fix: Fix) -> Option<Finding> {
-    let error = api::check_token(token).err()?;
+    let error = Token::read(token).err()?;
     let word = path(token);
     let new = format!("sh -c 'umask 077 && openssl rand -hex 32 > {word}'");
     let line = match &error {

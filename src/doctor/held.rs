@@ -6,11 +6,11 @@ use jiff::Timestamp;
 
 use super::claims::Claim;
 use super::fix::Fix;
+use crate::core::OnConflict;
 use crate::port::advice::{advice, predicate};
 use crate::port::{HeldBy, Holder, Occupant, OccupantKind, PortError, Ports, Protocol, holder, who};
 use crate::process::evictees;
 use crate::protocol::doctor::Finding;
-use crate::tunnel::OnConflict;
 
 /// What the kernel reports about a claim.
 #[derive(Debug)]
@@ -167,8 +167,8 @@ mod tests {
 
     use super::super::claims::tests::claim;
     use super::*;
-    use crate::api::tests::listener;
     use crate::protocol::doctor::Level;
+    use crate::protocol::tests::listener;
 
     const FIX: Fix = Fix { uid: 1000 };
 

@@ -6,8 +6,8 @@ use super::claims::{Claim, Group};
 use super::fix::Fix;
 use super::machine::Machine;
 use super::process::Process;
+use crate::core::OnConflict;
 use crate::protocol::doctor::Finding;
-use crate::tunnel::OnConflict;
 
 /// The first port that every user may bind, unless the kernel says otherwise.
 const FIRST_UNPRIVILEGED: u16 = 1024;

@@ -278,4 +278,4 @@ fn only(text: impl Into<String>) -> Advice {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::filter::Filter;
+use super::filter::{Filter, Watched};
 use super::wire::{self, Message};
 use super::{Endpoint, PortError, Protocol};
 
@@ -106,6 +106,7 @@ impl Drop for Open {
 
 #[derive(Debug)]
 struct Subscriber {
+    watched: Watched,
     ports: BTreeSet<u16>,
     protocols: BTreeSet<Protocol>,
     /// Whether it hears of nothing for a while, and so costs nobody anything.
@@ -124,9 +125,14 @@ pub struct Subscription {
 
 impl Events {
     /// Subscribes to the ports of `endpoints`. Panics outside a tokio runtime.
-    pub(super) fn subscribe(self: &Arc<Self>, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        endpoints: &[Endpoint],
+        watched: Watched,
+    ) -> Result<Subscription, PortError> {
         let changed = Arc::new(Notify::new());
         let subscriber = Subscriber {
+            watched,
             ports: endpoints.iter().map(Endpoint::port).collect(),
             protocols: endpoints.iter().map(|endpoint| endpoint.protocol).collect(),
             is_muted: false,
@@ -135,7 +141,7 @@ impl Events {
         let mut state = self.lock();
         let ports = subscriber.ports.clone();
         let id = state.add(subscriber);
-        match state.listen(self, &ports) {
+        match state.listen(self, &ports, watched) {
             Ok(()) => Ok(Subscription { id, changed, events: self.clone() }),
             Err(source) => {
                 state.remove(id);
@@ -190,8 +196,10 @@ impl State {
         for port in &subscriber.ports {
             let Some(ids) = self.by_port.get_mut(port) else { continue };
             // Unless it is muted.
-            if ids.remove(&id) && ids.is_empty() {
-                self.by_port.remove(port);
+            if ids.remove(&id) {
+                if ids.is_empty() {
+                    self.by_port.remove(port);
+                }
                 self.open.iter_mut().for_each(|open| open.is_stale = true);
             }
         }
@@ -218,9 +226,9 @@ impl State {
         let Some(mut subscriber) = self.subscribers.remove(&id) else { return };
         subscriber.is_muted = false;
         self.link(id, &subscriber);
-        let ports = subscriber.ports.clone();
+        let (ports, watched) = (subscriber.ports.clone(), subscriber.watched);
         self.subscribers.insert(id, subscriber);
-        if let Err(error) = self.listen(events, &ports) {
+        if let Err(error) = self.listen(events, &ports, watched) {
             tracing::warn!(%error, "destroy events that are waited for may not be received");
         }
     }
@@ -230,22 +238,28 @@ impl State {
         if let Some(open) = &mut self.open
             && open.is_stale
         {
-            open.filter = self.by_port.keys().copied().collect();
+            open.filter = Filter::default();
+            for (port, ids) in &self.by_port {
+                let watched = ids.iter().filter_map(|id| Some(self.subscribers.get(id)?.watched));
+                if let Some(watched) = watched.max() {
+                    open.filter.add(*port, watched);
+                }
+            }
             open.is_stale = false;
             open.attach_filter();
         }
     }
 
     /// Opens the socket if need be, lets `ports` through its filter, and joins the groups.
-    fn listen(&mut self, events: &Arc<Events>, ports: &BTreeSet<u16>) -> io::Result<()> {
+    fn listen(&mut self, events: &Arc<Events>, ports: &BTreeSet<u16>, watched: Watched) -> io::Result<()> {
         let open = match &mut self.open {
             Some(open) => open,
             closed @ None => closed.insert(Open::new(events)?),
         };
         // Before joining, or foreign events would slip in between.
-        if ports.iter().any(|port| !open.filter.lets_through(*port)) {
+        if ports.iter().any(|port| !open.filter.lets_through(*port, watched)) {
             for port in ports {
-                open.filter.add(*port);
+                open.filter.add(*port, watched);
             }
             open.attach_filter();
         }
@@ -295,31 +309,36 @@ impl State {
             self.wake_all();
             return Ok(());
         }
-        let mut ports = BTreeSet::new();
+        let mut destroyed = BTreeSet::new();
         for envelope in wire::messages(&self.buffer) {
             match envelope.map(|envelope| envelope.message) {
                 Ok(Message::Row(row)) => {
                     self.received += 1;
-                    ports.insert(row.local.port());
+                    destroyed.insert((row.local.port(), row.remote.port() != 0));
                 }
                 Ok(_) => {}
                 Err(malformed) => tracing::debug!(error = %malformed, "destroy event"),
             }
         }
-        for port in ports {
-            self.wake(port);
+        for (port, is_connected) in destroyed {
+            self.wake(port, is_connected);
         }
         Ok(())
     }
 
-    fn wake(&mut self, port: u16) {
-        match self.by_port.get(&port) {
-            Some(ids) => {
-                for subscriber in ids.iter().filter_map(|id| self.subscribers.get(id)) {
-                    subscriber.changed.notify_one();
-                }
-            }
-            None => self.narrow(),
+    /// Wakes those who watch such sockets on the port.
+    fn wake(&mut self, port: u16, is_connected: bool) {
+        let ids = self.by_port.get(&port).into_iter().flatten();
+        let concerned = ids
+            .filter_map(|id| self.subscribers.get(id))
+            .filter(|subscriber| !is_connected || subscriber.watched == Watched::Everything);
+        let mut is_watched = false;
+        for subscriber in concerned {
+            subscriber.changed.notify_one();
+            is_watched = true;
+        }
+        if !is_watched {
+            self.narrow();
         }
     }
 

@@ -6,13 +6,16 @@
 
 use std::collections::BTreeSet;
 
-/// 514 instructions of the 4,096 that the kernel takes (BPF_MAXINSNS).
+/// Two tables of them take 1,033 instructions of the 4,096 that the kernel takes (BPF_MAXINSNS).
 const MAX_BLOCKS: usize = 256;
-/// Where an event has the socket's own port, big-endian: 16 bytes of `nlmsghdr`, then 4 of `inet_diag_msg`.
+/// Where an event has the socket's own port, big-endian: 16 bytes of `nlmsghdr`, then 4 of `inet_diag_msg`;
 const SOURCE_PORT: u32 = 20;
+/// and the port that it is connected to. A listener has none.
+const DESTINATION_PORT: u32 = 22;
 
 const LOAD_HALF_WORD: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
 const SHIFT_RIGHT: u16 = 0x74; // BPF_ALU | BPF_RSH | BPF_K
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 const WHOLE: u32 = u32::MAX;
@@ -37,34 +40,78 @@ impl Instruction {
     }
 }
 
-/// The ports that are let through: blocks of two to the power of `shift` ports each.
+/// Which sockets on a port are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Watched {
+    /// Those that are connected to nobody: the end of a connection wakes nobody.
+    Listeners,
+    /// All.
+    Everything,
+}
+
+/// The events that are let through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Filter {
+    /// Ports of which those of sockets that are connected to nobody get through.
+    listeners: Blocks,
+    /// Ports of which all do.
+    everything: Blocks,
+}
+
+impl Filter {
+    /// Whether the events of `port` get through that `watched` is about.
+    pub(super) fn lets_through(&self, port: u16, watched: Watched) -> bool {
+        match watched {
+            Watched::Listeners => self.listeners.contains(port),
+            Watched::Everything => self.everything.contains(port) && self.listeners.contains(port),
+        }
+    }
+
+    /// Lets these events of `port` through as well.
+    pub(super) fn add(&mut self, port: u16, watched: Watched) {
+        self.listeners.add(port);
+        if watched == Watched::Everything {
+            self.everything.add(port);
+        }
+    }
+
+    /// The program for the kernel.
+    pub(super) fn program(&self) -> Vec<Instruction> {
+        let listeners = self.listeners.program();
+        let mut program = vec![
+            Instruction::new(LOAD_HALF_WORD, 0, 0, DESTINATION_PORT),
+            Instruction::new(JUMP_IF_EQUAL, 1, 0, 0),
+            // At most 2 * MAX_BLOCKS + 3.
+            Instruction::new(JUMP, 0, 0, u32::try_from(listeners.len()).unwrap_or(DROP)),
+        ];
+        program.extend(listeners);
+        program.extend(self.everything.program());
+        program
+    }
+}
+
+/// A set of ports, as blocks of two to the power of `shift` ports each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Blocks {
     shift: u32,
     blocks: BTreeSet<u16>,
 }
 
-impl Filter {
-    /// Whether the events of `port` get through.
-    pub(super) fn lets_through(&self, port: u16) -> bool {
-        self.blocks.contains(&self.block(port))
+impl Blocks {
+    fn contains(&self, port: u16) -> bool {
+        self.blocks.contains(&(port >> self.shift))
     }
 
-    /// Lets the events of `port` through as well.
-    pub(super) fn add(&mut self, port: u16) {
-        self.blocks.insert(self.block(port));
+    fn add(&mut self, port: u16) {
+        self.blocks.insert(port >> self.shift);
         while self.blocks.len() > MAX_BLOCKS {
             self.shift += 1;
             self.blocks = self.blocks.iter().map(|block| block >> 1).collect();
         }
     }
 
-    fn block(&self, port: u16) -> u16 {
-        port >> self.shift
-    }
-
-    /// The program for the kernel.
-    pub(super) fn program(&self) -> Vec<Instruction> {
+    /// Instructions that return whether the event is of one of these ports.
+    fn program(&self) -> Vec<Instruction> {
         let mut program = Vec::with_capacity(2 * self.blocks.len() + 3);
         program.push(Instruction::new(LOAD_HALF_WORD, 0, 0, SOURCE_PORT));
         program.push(Instruction::new(SHIFT_RIGHT, 0, 0, self.shift));
@@ -75,14 +122,6 @@ impl Filter {
         }
         program.push(Instruction::new(RETURN, 0, 0, DROP));
         program
-    }
-}
-
-impl FromIterator<u16> for Filter {
-    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
-        let mut filter = Self::default();
-        ports.into_iter().for_each(|port| filter.add(port));
-        filter
     }
 }
 
@@ -103,6 +142,7 @@ mod tests {
                     accumulator = u32::from(u16::from_be_bytes([event[at], event[at + 1]]));
                 }
                 SHIFT_RIGHT => accumulator >>= instruction.operand,
+                JUMP => next += instruction.operand as usize,
                 JUMP_IF_EQUAL if accumulator == instruction.operand => {
                     next += usize::from(instruction.if_true);
                 }
@@ -113,44 +153,64 @@ mod tests {
         }
     }
 
-    fn event_of(port: u16) -> Vec<u8> {
+    fn event_of(port: u16, peer: u16) -> Vec<u8> {
         let mut event = vec![0; 88];
         event[20..22].copy_from_slice(&port.to_be_bytes());
+        event[22..24].copy_from_slice(&peer.to_be_bytes());
         event
     }
 
-    fn gets_through(filter: &Filter, port: u16) -> bool {
-        run(&filter.program(), &event_of(port)) == WHOLE
+    /// Whether the end of a listener gets through, and whether that of a connection does.
+    fn gets_through(filter: &Filter, port: u16) -> (bool, bool) {
+        let program = filter.program();
+        let passes = |peer| run(&program, &event_of(port, peer)) == WHOLE;
+        (passes(0), passes(40_000))
+    }
+
+    fn watching(watched: Watched, ports: impl IntoIterator<Item = u16>) -> Filter {
+        let mut filter = Filter::default();
+        for port in ports {
+            filter.add(port, watched);
+        }
+        filter
     }
 
     #[test]
     fn of_few_ports_exactly_these_get_through() {
-        let ports = BTreeSet::from([1, 22, 255, 256, 13306, 65535]);
-        let filter: Filter = ports.iter().copied().collect();
+        let (listeners, everything) = (BTreeSet::from([1, 22, 255, 13306]), BTreeSet::from([256, 22, 65535]));
+        let mut filter = watching(Watched::Listeners, listeners.iter().copied());
+        for port in &everything {
+            filter.add(*port, Watched::Everything);
+        }
         for port in 0..=u16::MAX {
-            assert_eq!(gets_through(&filter, port), ports.contains(&port), "port {port}");
+            let all = everything.contains(&port);
+            assert_eq!(gets_through(&filter, port), (all || listeners.contains(&port), all), "port {port}");
         }
     }
 
     #[test]
     fn no_port_watched_lets_nothing_through() {
-        assert!(!gets_through(&Filter::default(), 0));
+        assert_eq!(gets_through(&Filter::default(), 0), (false, false));
     }
 
     #[test]
     fn the_largest_program_works_to_its_end() {
-        let filter: Filter = (1..=256).collect();
-        assert_eq!(filter.program().len(), 2 * MAX_BLOCKS + 3);
-        assert!(gets_through(&filter, 256) && !gets_through(&filter, 257) && !gets_through(&filter, 0));
+        let filter = watching(Watched::Everything, 1..=256);
+        assert_eq!(filter.program().len(), 2 * (2 * MAX_BLOCKS + 3) + 3);
+        assert_eq!(gets_through(&filter, 256), (true, true));
+        assert_eq!(gets_through(&filter, 257), (false, false));
+        assert_eq!(gets_through(&filter, 0), (false, false));
     }
 
     #[test]
     fn of_many_ports_all_get_through_and_not_many_more() {
-        let filter: Filter = (10_000..14_000).collect();
-        assert!(filter.program().len() <= 2 * MAX_BLOCKS + 3);
-        assert!((10_000..14_000).all(|port| filter.lets_through(port) && gets_through(&filter, port)));
-        assert_eq!((0..=u16::MAX).filter(|port| filter.lets_through(*port)).count(), 4000);
-        let every_port: Filter = (0..=u16::MAX).collect();
-        assert!(gets_through(&every_port, 0) && gets_through(&every_port, u16::MAX));
+        let filter = watching(Watched::Listeners, 10_000..14_000);
+        assert!(filter.program().len() <= 2 * (2 * MAX_BLOCKS + 3));
+        assert!((10_000..14_000).all(|port| gets_through(&filter, port) == (true, false)));
+        let passes = |port: &u16| filter.lets_through(*port, Watched::Listeners);
+        assert_eq!((0..=u16::MAX).filter(passes).count(), 4000);
+        let every_port = watching(Watched::Everything, 0..=u16::MAX);
+        assert_eq!(gets_through(&every_port, 0), (true, true));
+        assert_eq!(gets_through(&every_port, u16::MAX), (true, true));
     }
 }

@@ -1,16 +1,17 @@
 //! What can be asked about ports.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::diag::Diag;
 use super::events::Events;
+use super::filter::Watched;
 use super::trial::{self, Trial};
 use super::verdict::{self, Obstacle};
 use super::wire::{Family, SocketRow, SocketState};
-use super::{Endpoint, HeldBy, PortError, Protocol, Subscription, Verdict};
+use super::{Endpoint, HeldBy, Listener, PortError, Protocol, Subscription, Verdict};
 
 /// A socket may go away between a failed trial bind and the query that is to explain it: then both are done again.
 const EXPLANATION_ATTEMPTS: u32 = 3;
@@ -27,34 +28,6 @@ struct Shared {
     diag: Mutex<Diag>,
     events: Arc<Events>,
     trial_binds: AtomicU64,
-}
-
-/// A listening socket, or a bound one of UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Listener {
-    /// What it listens on.
-    pub address: SocketAddr,
-    /// For an IPv6 address: whether it leaves IPv4 alone.
-    pub v6only: bool,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// Inode of the socket; [`super::holder::pid_owns`] finds its process.
-    pub inode: u32,
-    /// The uid that made it.
-    pub uid: u32,
-}
-
-impl Listener {
-    /// What it listens on, as an endpoint.
-    pub fn endpoint(&self) -> Endpoint {
-        let Self { address, v6only, protocol, .. } = *self;
-        Endpoint { address, v6only, protocol }
-    }
-
-    /// Whether it serves `endpoint`, be it through a wildcard address.
-    pub fn overlaps(&self, endpoint: &Endpoint) -> bool {
-        endpoint.overlaps(&self.endpoint())
-    }
 }
 
 /// What has been asked of the kernel and heard from it so far; tests read it to show that nothing polls.
@@ -113,7 +86,13 @@ impl Ports {
 
     /// Subscribes to the destruction of sockets on the ports of `endpoints`. Panics outside a tokio runtime.
     pub fn watch(&self, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
-        self.shared.events.subscribe(endpoints)
+        self.shared.events.subscribe(endpoints, Watched::Everything)
+    }
+
+    /// As [`Self::watch`], for the sockets that listen (those of UDP: that receive from anybody): the ends of connections on
+    /// these ports wake nobody and cost nothing.
+    pub fn watch_listeners(&self, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
+        self.shared.events.subscribe(endpoints, Watched::Listeners)
     }
 
     /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound.

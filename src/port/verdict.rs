@@ -1,15 +1,12 @@
 //! Which sockets keep an endpoint from being bound: the kernel's own rules of conflict, applied to its rows. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 
-use super::ports::Listener;
+use super::endpoint::{Coverage, Endpoint, Listener, Protocol};
+use super::held::{HeldBy, HoldKind};
 use super::wire::{Family, SocketRow, SocketState};
-use super::{Endpoint, HeldBy, HoldKind, Protocol};
 
-/// Addresses for documentation (RFC 5737, RFC 3849): no socket has them, and so only wildcards are in the way there.
-const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// `LOOPBACK4_IPV6`: the IPv4 address that an IPv6 connection has in the kernel's eyes, unless its socket is v6only.
 const V4_OF_V6_CONNECTIONS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
@@ -32,54 +29,9 @@ pub(super) struct Probe<'o> {
     pub(super) obstacles: Vec<&'o Obstacle>,
 }
 
-/// The addresses at which a socket takes its port, in each family; an unspecified one stands for all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Coverage {
-    v4: Option<Ipv4Addr>,
-    v6: Option<Ipv6Addr>,
-}
-
-impl Coverage {
-    fn of(address: IpAddr, v6only: bool) -> Self {
-        match address {
-            IpAddr::V4(v4) => Self { v4: Some(v4), v6: None },
-            IpAddr::V6(v6) if v6.is_unspecified() => {
-                Self { v4: (!v6only).then_some(Ipv4Addr::UNSPECIFIED), v6: Some(v6) }
-            }
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => Self { v4: Some(v4), v6: None },
-                None => Self { v4: None, v6: Some(v6) },
-            },
-        }
-    }
-
-    fn overlaps(self, other: Self) -> bool {
-        let v4 = self.v4.zip(other.v4);
-        let v6 = self.v6.zip(other.v6);
-        v4.is_some_and(|(one, two)| one == two || one.is_unspecified() || two.is_unspecified())
-            || v6.is_some_and(|(one, two)| one == two || one.is_unspecified() || two.is_unspecified())
-    }
-
-    /// An address that this wildcard covers and no definite socket has; `None` for a definite address.
-    fn nobodys(self) -> Option<IpAddr> {
-        match (self.v4, self.v6) {
-            (_, Some(Ipv6Addr::UNSPECIFIED)) => Some(NOBODYS_V6.into()),
-            (Some(Ipv4Addr::UNSPECIFIED), None) => Some(NOBODYS_V4.into()),
-            _ => None,
-        }
-    }
-}
-
-/// Whether two endpoints have a port at an address in common.
-pub(super) fn endpoints_overlap(one: &Endpoint, two: &Endpoint) -> bool {
-    one.protocol == two.protocol
-        && one.port() == two.port()
-        && Coverage::of(one.address.ip(), one.v6only).overlaps(Coverage::of(two.address.ip(), two.v6only))
-}
-
 /// Whether `row`, which is of the endpoint's protocol, may have its port at one of its addresses.
 pub(super) fn overlaps(endpoint: &Endpoint, row: &SocketRow) -> bool {
-    endpoints_overlap(endpoint, &place(endpoint, row)) && same_interface(endpoint, row)
+    endpoint.overlaps(&place(endpoint, row)) && same_interface(endpoint, row)
 }
 
 /// Two sockets that are bound to different interfaces do not meet. An endpoint has one if it is link-local.
@@ -94,14 +46,14 @@ fn same_interface(endpoint: &Endpoint, row: &SocketRow) -> bool {
 
 /// The families of sockets that can be in the way of `endpoint`.
 pub(super) fn families(endpoint: &Endpoint) -> &'static [Family] {
-    let coverage = Coverage::of(endpoint.address.ip(), endpoint.v6only);
+    let coverage = endpoint.coverage();
     // A dual-stack IPv6 socket may take an IPv4 address, but not the other way round.
     if coverage.v4.is_some() { &[Family::V4, Family::V6] } else { &[Family::V6] }
 }
 
 /// The addresses to look up the listener of `endpoint` at. A dual-stack IPv6 socket is found under an IPv4 address as well.
 pub(super) fn lookups(endpoint: &Endpoint) -> impl Iterator<Item = SocketAddr> {
-    let Coverage { v4, v6 } = Coverage::of(endpoint.address.ip(), endpoint.v6only);
+    let Coverage { v4, v6 } = endpoint.coverage();
     let port = endpoint.port();
     let v4 = v4.map(|address| SocketAddr::new(address.into(), port));
     let v6 = v6.map(|address| match endpoint.address {
@@ -138,7 +90,7 @@ pub(super) fn probes(obstacles: &[Obstacle]) -> Vec<Vec<Probe<'_>>> {
     };
     let mut places: BTreeMap<(Coverage, u32), Vec<&Obstacle>> = BTreeMap::new();
     for obstacle in obstacles {
-        let coverage = Coverage::of(obstacle.place.address.ip(), obstacle.place.v6only);
+        let coverage = obstacle.place.coverage();
         places.entry((coverage, scope(obstacle.place.address))).or_default().push(obstacle);
     }
     if places.len() < 2 || obstacles.iter().any(certain) {
@@ -211,7 +163,7 @@ fn obstacle(endpoint: &Endpoint, row: &SocketRow) -> Option<Obstacle> {
 fn place(endpoint: &Endpoint, row: &SocketRow) -> Endpoint {
     // Whether a connection's socket is v6only is not told.
     let is_connection = matches!(row.state, SocketState::Connected | SocketState::TimeWait(_));
-    let wanted = Coverage::of(endpoint.address.ip(), endpoint.v6only);
+    let wanted = endpoint.coverage();
     let own = Coverage::of(row.local.ip(), row.v6only);
     let address = match row.local {
         local if is_connection && wanted.v6.is_none() && own.v6.is_some() => {

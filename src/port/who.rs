@@ -1,17 +1,16 @@
 //! Who holds these ports: the sockets on them, and the process behind each, as one answer for people and for programs.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::holder::{self, Owned};
 use super::trial::Trial;
 use super::wire::{Family, SocketRow, SocketState};
-use super::{Endpoint, HeldBy, HoldKind, Holder, PortError, Ports, Protocol};
+use super::{Endpoint, HeldBy, HoldKind, Holder, Occupant, OccupantKind, PortError, Ports, Protocol};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -23,69 +22,6 @@ pub struct Question {
     /// Whether connections are told beside those who hold the port. Where nothing else keeps a port from being bound, they
     /// are told anyway.
     pub connections: bool,
-}
-
-/// A socket on a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Occupant {
-    /// The port.
-    pub port: u16,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// What the socket does with the port.
-    pub kind: OccupantKind,
-    /// Its own address and port.
-    pub address: SocketAddr,
-    /// Whether a socket of `[::]` has the port for IPv4 as well.
-    pub dual_stack: bool,
-    /// The other side of a connection.
-    pub peer: Option<SocketAddr>,
-    /// What the kernel says is left of TIME_WAIT, in milliseconds. Not told of what is waited for, where `until` counts.
-    pub time_wait_ms: Option<u64>,
-    /// When TIME_WAIT is due to end. The kernel's timers are coarse: it may take some seconds more.
-    #[serde(default)]
-    pub until: Option<Timestamp>,
-    /// Who has it; `None` for TIME_WAIT, which nobody has, and for what is unexplained.
-    pub holder: Option<Holder>,
-}
-
-/// What a socket does with its port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OccupantKind {
-    /// It listens.
-    Listener,
-    /// It is bound. Of UDP sockets, this is all that there is to listening.
-    Bound,
-    /// It is a connection.
-    Connection,
-    /// Only the kernel remembers it.
-    TimeWait,
-    /// The port cannot be bound, and the kernel does not show why.
-    Unexplained,
-    /// This machine does not have the address.
-    NoAddress,
-}
-
-impl OccupantKind {
-    /// Its name, as people write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Bound => "bound",
-            Self::Connection => "connection",
-            Self::TimeWait => "TIME_WAIT",
-            Self::Unexplained => "unexplained",
-            Self::NoAddress => "no address",
-        }
-    }
-}
-
-impl Occupant {
-    /// Whether a process has the socket, and this user may not see which.
-    pub fn is_hidden(&self) -> bool {
-        self.holder.as_ref().is_some_and(Holder::is_hidden)
-    }
 }
 
 /// What `held` tells, with the processes behind it; one that holds several endpoints is told once. Reads /proc and blocks.

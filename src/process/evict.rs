@@ -208,3 +208,21 @@ fn examine(occupant: &Occupant, holder: &Holder, inode: u32) -> Result<Option<(u
     };
     bar(occupant, &[suspect]).map_or(Ok(Some((pid, pidfd))), |bar| Err(barred(bar)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::advice::tests::kinds;
+
+    #[test]
+    fn on_conflict_kill_is_offered_only_for_a_process_that_it_would_end() {
+        for (name, occupant) in kinds() {
+            if advice(&occupant).can_be_killed {
+                let holder = occupant.holder.as_ref().unwrap();
+                let suspect = |pid| Suspect { pid, is_ancestor: false, may_be_signalled: true };
+                let suspects: Vec<_> = holder.pids().map(suspect).collect();
+                assert_eq!(bar(&occupant, &suspects), None, "{name}");
+            }
+        }
+    }
+}

@@ -21,4 +21,4 @@ pub use lines::{LONGEST_LINE, Pace, read_lines};
 pub use reaper::look_after_children;
 pub use registry::{MARK, Main, become_subreaper, is_of_a_tree};
 pub use spawn_error::SpawnError;
-pub use tree::{Remains, Survivor, Tree};
+pub use tree::{Remains, Survivor, Tree, named};

@@ -12,8 +12,8 @@ use nix::libc;
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use super::{exec, limits};
+use crate::core::{Failure, FailureKind};
 use crate::text;
-use crate::tunnel::{Failure, FailureKind};
 
 /// The kernel looks at this much of a file to find its interpreter.
 const HEAD: u64 = 256;
@@ -279,8 +279,8 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Retry;
     use crate::process::spawn;
-    use crate::tunnel::Retry;
 
     fn write(directory: &Path, name: &str, content: &[u8], mode: u32) -> PathBuf {
         let file = directory.join(name);

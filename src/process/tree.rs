@@ -337,6 +337,11 @@ async fn ended(process: Identity) {
     }
 }
 
+/// The processes as one text.
+pub fn named(survivors: &[Survivor]) -> String {
+    survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
 fn survivor(pid: u32) -> Survivor {
     Survivor { pid, command: holder::command(pid) }
 }

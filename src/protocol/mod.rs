@@ -1,3 +1,42 @@
-//! The wire types: what the API answers, defined once for its server and its clients.
+//! The wire types: what the API is asked and what it answers, defined once for its server and its clients.
+//!
+//! - [`TunnelStatus`], [`Snapshot`], [`Health`]: the state of the tunnels and of the daemon (`/status`, `/health`).
+//! - [`Change`]: an event of `/events`, and [`Decoder`], which reads it from the stream.
+//! - [`Verb`], [`ActQuery`], [`Acted`], [`AllActed`], [`Took`]: `/start`, `/stop`, `/restart`.
+//! - [`ReloadQuery`], [`Reloaded`]: `/reload`. [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
+//! - [`doctor::Report`]: `/doctor`.
+//! - [`Refused`]: the body of every answer that refuses.
+//! - [`autossh_tunnel`]: the views that exist for the clients of autossh-tunnel-dockerized only.
+//!
+//! [`find`] and [`wording`] give server and command line the same reading of an identifier and of a status.
 
+mod actions;
+pub mod autossh_tunnel;
 pub mod doctor;
+mod events;
+mod logs;
+mod lookup;
+mod ports;
+mod refused;
+mod reload;
+mod sse;
+mod status;
+#[cfg(test)]
+pub(crate) mod tests;
+mod timeout;
+pub mod wording;
+
+pub use actions::{ActQuery, Acted, AllActed, Conclusion, Took, Verb};
+pub use events::Change;
+pub use logs::{LogQuery, RecentLog};
+pub use lookup::{LookupError, find};
+pub use ports::PortQuery;
+pub use refused::Refused;
+pub use reload::{ReloadQuery, ReloadReport, Reloaded};
+pub use sse::{Decoder, SentEvent};
+pub use status::{ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelStatus};
+pub use timeout::{Timeout, TimeoutError, duration};
+
+pub use crate::core::{Failure, FailureKind, StateName};
+pub use crate::port::{Holder, Kinship, Occupant, OccupantKind, Protocol};
+pub use crate::ssh::ConnectionErrorKind;

@@ -26,8 +26,13 @@ pub fn accepting_line(tunnel: &SshTunnel) -> String {
     format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=no", "-o", "StrictHostKeyChecking=ask"]))
 }
 
+/// The last resort: a line that shows a person what the daemon's ssh sees.
+pub(super) fn try_by_hand(tunnel: &SshTunnel) -> String {
+    format!("try `{}` as user {}", login_line(tunnel), user())
+}
+
 /// A line that logs in as the daemon does, and asks nobody.
-pub(super) fn login_line(tunnel: &SshTunnel) -> String {
+fn login_line(tunnel: &SshTunnel) -> String {
     format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=yes"]))
 }
 
@@ -39,8 +44,6 @@ pub(super) fn user() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::desired::{Environment, Forward};
 
@@ -54,7 +57,6 @@ mod tests {
             identity_file: Some("/keys/it's".into()),
             options: [("Port".to_owned(), "2222".to_owned())].into(),
             env: Environment::default(),
-            connect_timeout: Duration::from_secs(1),
         };
         assert_eq!(
             accepting_line(&tunnel),

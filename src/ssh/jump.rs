@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::plan::ask;
+use super::query::ask;
 use super::settings::Settings;
 use crate::config::desired::SshTunnel;
 use crate::config::environment::Environment;

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use super::plan::Plan;
 use crate::config::desired::SshTunnel;
@@ -11,7 +12,7 @@ use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
 
 /// An ssh that connects, listens for requests on `control`, and forwards nothing of itself. On ssh's command line the first
 /// value given for an option wins, and it wins over ssh's configuration.
-pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan) -> Command {
+pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan, connect_timeout: Duration) -> Command {
     let mut command = Command::new(&tunnel.program);
     command.envs(tunnel.env.iter());
     command.arg("-N").arg("-T").arg("-S").arg(without_tokens(control));
@@ -38,7 +39,7 @@ pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan) -> Command {
         }
     }
     // ssh counts whole seconds.
-    let connect_timeout = tunnel.connect_timeout.as_secs().max(1);
+    let connect_timeout = connect_timeout.as_secs().max(1);
     command.arg("-o").arg(format!("ConnectTimeout={connect_timeout}"));
     for (name, value) in &tunnel.options {
         command.arg("-o").arg(format!("{name}={value}"));
@@ -50,7 +51,7 @@ pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan) -> Command {
 
 /// The ssh that prints what the master would do (`-G`), and connects to nobody.
 pub fn question(tunnel: &SshTunnel) -> Command {
-    let master = command(tunnel, Path::new("none"), &Plan::default());
+    let master = command(tunnel, Path::new("none"), &Plan::default(), Duration::ZERO);
     let mut command = Command::new(master.get_program());
     command.envs(tunnel.env.iter()).arg("-G").args(master.get_args());
     command
@@ -78,14 +79,13 @@ fn without_tokens(path: &Path) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::desired::Forward;
     use crate::ssh::Settings;
 
     fn arguments(tunnel: &SshTunnel) -> Vec<String> {
-        let command = command(tunnel, Path::new("/run/100%/ssh/1-2"), &Plan::default());
+        let command =
+            command(tunnel, Path::new("/run/100%/ssh/1-2"), &Plan::default(), Duration::from_millis(1500));
         command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect()
     }
 
@@ -99,7 +99,6 @@ mod tests {
             identity_file: Some("-key".into()),
             env: [("SSH_AUTH_SOCK", "/run/agent")].into_iter().collect(),
             options: [("serveraliveinterval".to_owned(), "3".to_owned())].into(),
-            connect_timeout: Duration::from_millis(1500),
         };
         let arguments = arguments(&tunnel);
         assert!(arguments.contains(&"serveraliveinterval=3".to_owned()));
@@ -122,11 +121,10 @@ mod tests {
             identity_file: Some("/keys/100%/id".into()),
             options: [("LogLevel".to_owned(), "ERROR".to_owned())].into(),
             env: crate::config::environment::Environment::default(),
-            connect_timeout: Duration::from_secs(1),
         };
         let given = |lines: &[&str], tunnel: &SshTunnel| {
             let plan = Plan::new(Settings::from_lines(lines), None);
-            let command = command(tunnel, Path::new("none"), &plan);
+            let command = command(tunnel, Path::new("none"), &plan, Duration::from_secs(1));
             let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
             arguments.collect::<Vec<_>>()
         };

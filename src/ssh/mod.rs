@@ -4,12 +4,14 @@ mod by_hand;
 mod connection_errors;
 mod control;
 mod dynamic;
+mod evaluate;
 mod failure;
 mod forward;
 mod jump;
 mod master;
 mod plan;
 mod progress;
+mod query;
 mod settings;
 
 pub use by_hand::{accepting_line, line};

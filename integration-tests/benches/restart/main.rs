@@ -1,4 +1,4 @@
-//! For how long is the port down during a restart? Measured from outside, by a prober that connects every 100 microseconds,
+//! For how long is the port down during a restart, and when its listener is cancelled behind portward's back? Measured from outside, by a prober that connects every 100 microseconds,
 //! for `portward restart` and for a plain `ssh -L` that is ended and started again.
 //!
 //!     cargo bench -p integration-tests --bench restart
@@ -9,12 +9,13 @@ mod prober;
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, kill, serve_page, within_deadline};
 use nix::sys::signal::Signal;
-use portward::tunnel::StateName;
+use portward::protocol::StateName;
 use prober::{PERIOD, Prober};
 use tokio::process::Child;
 
 const PORTWARD_RESTARTS: usize = 50;
 const PLAIN_RESTARTS: usize = 20;
+const CANCELLED: usize = 20;
 const WEB: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443'}
 ";
@@ -30,11 +31,13 @@ async fn measure() {
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
 
     let ours = portward_restarts(&lab).await;
+    let cancelled = cancelled_listeners(&lab).await;
     let plain = plain_restarts(&lab).await;
     println!("The port is down for, in milliseconds, seen by a connect every {} us:", PERIOD.as_micros());
     println!("{:<22}{:>5}{:>10}{:>10}{:>10}", "", "n", "median", "min", "max");
     report("portward restart", &ours);
     report("plain ssh -L restart", &plain);
+    report("listener cancelled", &cancelled);
     println!("portward keeps it down {:.0} times shorter, at the median", median(&plain) / median(&ours));
 }
 
@@ -47,6 +50,35 @@ async fn portward_restarts(lab: &Lab) -> Vec<f64> {
         let before = prober.next_success().await;
         let answer = daemon.post("/restart/web?timeout=20s").await;
         assert_eq!(answer.status, 200, "{answer:?}");
+        prober.next_success().await;
+        outages.push(prober.outage_since(before));
+    }
+    outages
+}
+
+/// `ssh -O cancel`, as a user may do it: portward has it listen again, on the same connection.
+async fn cancelled_listeners(lab: &Lab) -> Vec<f64> {
+    let daemon = Daemon::start(lab, WEB).await;
+    let up = daemon.wait_state("web", StateName::Up).await;
+    let prober = Prober::start();
+    let mut outages = Vec::new();
+    for _ in 0..CANCELLED {
+        let before = prober.next_success().await;
+        let control = std::fs::read_dir(daemon.socket().with_extension("ssh")).unwrap();
+        let control = control.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_none());
+        let mark = daemon.mark();
+        let mut ssh = lab.command("/usr/bin/ssh");
+        ssh.arg("-S").arg(control.unwrap()).args([
+            "-O",
+            "cancel",
+            "-L",
+            "127.0.0.1:9443:127.0.0.1:8000",
+            "server",
+        ]);
+        let output = within_deadline("ssh -O cancel", ssh.output()).await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let back = daemon.wait_status(mark, "web", "up again", |status| status.state == StateName::Up).await;
+        assert_eq!(back.pid, up.pid);
         prober.next_success().await;
         outages.push(prober.outage_since(before));
     }

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use integration_tests::{Answer, DEADLINE, Daemon, Lab, fetch_from, process_end, request};
-use portward::daemon::snapshot::TunnelStatus;
-use portward::tunnel::{FailureKind, StateName};
+use integration_tests::{Answer, DEADLINE, Daemon, Lab, fetch_from, listens_on, process_end, request};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -253,7 +252,7 @@ impl<'a> Checks<'a> {
             });
         }
         let listeners = self.world.listeners(row);
-        self.expect(row, status.listeners == listeners, || {
+        self.expect(row, listens_on(&status) == listeners, || {
             format!("{when} listens on {:?}, expected {listeners:?}", status.listeners)
         });
         self.check_words(row, &text(&status), when);

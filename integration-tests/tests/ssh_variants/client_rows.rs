@@ -1,6 +1,6 @@
 //! Variants of ssh_config and of the tunnel's own `ssh:`.
 
-use portward::tunnel::FailureKind::{Auth, Config, Dns, Exited, HostKey, Network, Refused};
+use portward::protocol::FailureKind::{Auth, Config, Dns, Exited, HostKey, Network, Refused};
 
 use crate::row::Pace::{Prompt, Slow};
 use crate::row::{Row, Server, client, row};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use integration_tests::ORIGIN_PORT;
-use portward::tunnel::FailureKind;
+use portward::protocol::FailureKind;
 
 /// `restart.min_delay` of every row, in milliseconds.
 pub(crate) const MIN_DELAY_MS: u64 = 1000;

@@ -1,6 +1,6 @@
 //! Variants of sshd_config, and servers that are no sshd.
 
-use portward::tunnel::FailureKind::{Auth, Network, RemotePortHeld, Timeout};
+use portward::protocol::FailureKind::{Auth, Network, RemotePortHeld, Timeout};
 
 use crate::row::Pace::{Connected, Prompt, Slow};
 use crate::row::{Row, Server, row, server};

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{HASH, Served, TOOK, listener, three_tunnels};
+use super::{Served, TOOK, three_tunnels};
 use crate::daemon::handle::Outcome;
-use crate::daemon::snapshot::{Snapshot, TunnelStatus};
-use crate::port::Holder;
-use crate::tunnel::{Failure, FailureKind, StateName};
+use crate::protocol::tests::{HASH, listener};
+use crate::protocol::{Failure, FailureKind, Holder, Snapshot, StateName, TunnelStatus};
 
 #[tokio::test]
-async fn status_has_the_ancestors_fields_and_ours() {
+async fn status_has_the_fields_of_autossh_tunnel_and_ours() {
     let served = Served::new();
     let statuses = served.get("/status").await;
     assert_eq!(
@@ -29,7 +28,7 @@ async fn status_has_the_ancestors_fields_and_ours() {
 }
 
 #[tokio::test]
-async fn list_and_config_have_the_ancestors_shapes() {
+async fn list_and_config_have_the_shapes_of_autossh_tunnel() {
     let served = Served::new();
     let list = served.get("/list").await;
     assert_eq!(
@@ -63,7 +62,7 @@ async fn health_tells_of_a_bad_file() {
 }
 
 #[tokio::test]
-async fn a_done_request_answers_in_the_ancestors_words_and_with_the_phases() {
+async fn a_done_request_answers_in_the_words_of_autossh_tunnel_and_with_the_phases() {
     let served = Served::new();
     let (status, body) = served.post("/restart/database?timeout=5s").await;
     let message = "database is up after 182.0 ms (connect 181.2, release 0.1, forward 0.2)";

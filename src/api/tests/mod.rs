@@ -13,54 +13,11 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{Examine, Listeners, serve};
-use crate::daemon::handle::{Change, Command, Handle, Outcome, ReloadReport, Took, Verb};
-use crate::daemon::snapshot::{AncestorStatus, Snapshot, TunnelStatus};
+use crate::daemon::handle::{Command, Handle, Outcome};
 use crate::observe::recent::RecentLogs;
-use crate::port::{Holder, Occupant, OccupantKind, Protocol};
 use crate::protocol::doctor::{DoctorQuery, Finding, Report, Subject};
-use crate::tunnel::StateName;
-
-const HASH: &str = "0123456789abcdef0123456789abcdef";
-
-/// A listener on port 13306.
-pub(crate) fn listener(holder: Holder) -> Occupant {
-    Occupant {
-        port: 13306,
-        protocol: Protocol::Tcp,
-        kind: OccupantKind::Listener,
-        address: ([127, 0, 0, 1], 13306).into(),
-        dual_stack: false,
-        peer: None,
-        time_wait_ms: None,
-        until: None,
-        holder: Some(holder),
-    }
-}
-
-/// A tunnel that is up.
-pub(crate) fn tunnel(name: &str) -> TunnelStatus {
-    TunnelStatus {
-        name: name.to_owned(),
-        status: AncestorStatus::Running,
-        local_port: "13306".to_owned(),
-        remote_host: "user@db-server".to_owned(),
-        remote_port: "3306".to_owned(),
-        hash: HASH.to_owned(),
-        log_id: "89abcdef".to_owned(),
-        state: StateName::Up,
-        direction: "remote_to_local".to_owned(),
-        interactive: false,
-        pid: Some(4711),
-        since: "2026-11-24T10:00:00Z".to_owned(),
-        restarts: 2,
-        last_error: None,
-        holder: None,
-        held_by: Vec::new(),
-        listeners: vec!["127.0.0.1:13306".to_owned(), "[::1]:13306".to_owned()],
-        note: None,
-        connection_errors: None,
-    }
-}
+use crate::protocol::tests::{HASH, tunnel};
+use crate::protocol::{Change, ReloadReport, Snapshot, Took, TunnelStatus, Verb};
 
 fn three_tunnels() -> Snapshot {
     let web =

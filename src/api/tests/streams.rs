@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{HASH, Served, three_tunnels, tunnel};
-use crate::daemon::handle::Change;
-use crate::daemon::snapshot::Snapshot;
+use super::{Served, three_tunnels};
 use crate::observe::recent::Speaker;
+use crate::protocol::tests::{HASH, tunnel};
+use crate::protocol::{Change, Snapshot};
 
 #[tokio::test]
 async fn events_are_a_snapshot_and_then_changes() {
@@ -46,7 +46,7 @@ async fn who_falls_behind_gets_a_fresh_snapshot() {
 }
 
 #[tokio::test]
-async fn logs_have_both_ancestral_forms() {
+async fn logs_have_both_forms() {
     let served = Served::new();
     let at = jiff::Timestamp::UNIX_EPOCH;
     for line in ["one", "two", "three"] {

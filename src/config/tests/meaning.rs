@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::valid;
 use crate::config::desired::{CommandTunnel, Forward, HostPort, SshTunnel, Tunnel, Work};
 use crate::config::environment::Environment;
+use crate::core::{Kind, OnConflict, Policy};
 use crate::port::Endpoint;
-use crate::tunnel::{Kind, OnConflict, Policy};
 
 fn only(source: &str) -> Tunnel {
     let mut tunnels = valid(source).tunnels;
@@ -38,8 +38,8 @@ fn host_port(host: &str, port: u16) -> HostPort {
     HostPort { host: host.to_owned(), port }
 }
 
-/// The file of the ancestor's README, as far as its keys go.
-const ANCESTORS_FILE: &str = "
+/// The file of autossh-tunnel's README, as far as its keys go.
+const AUTOSSH_TUNNEL_FILE: &str = "
 tunnels:
   - name: database
     remote_host: user@db-server
@@ -55,8 +55,8 @@ tunnels:
 ";
 
 #[test]
-fn the_ancestors_file_means_what_it_meant() {
-    let desired = valid(ANCESTORS_FILE);
+fn a_file_of_autossh_tunnel_means_what_it_meant() {
+    let desired = valid(AUTOSSH_TUNNEL_FILE);
     let [database, web] = &desired.tunnels[..] else { panic!("{desired:?}") };
     assert_eq!(database.name, "database");
     assert_eq!(
@@ -110,7 +110,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(ssh.program, Path::new("ssh"));
     assert_eq!((&ssh.config_file, &ssh.identity_file), (&None, &None));
     assert_eq!(ssh.options, BTreeMap::new());
-    assert_eq!(ssh.connect_timeout, Duration::from_secs(10));
+    assert_eq!(tunnel.timeout, Duration::from_secs(10));
     assert_eq!(valid("tunnels: []").api, crate::config::desired::Api::default());
 }
 

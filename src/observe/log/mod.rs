@@ -23,6 +23,8 @@ use clap::ValueEnum;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 
+pub(crate) use record::OUTPUT;
+
 use self::collector::Collector;
 use self::queue::{Queue, Room};
 use self::sink::{Format, JournalSink, Sink, StreamSink};
@@ -33,9 +35,6 @@ pub const FILTER_VARIABLE: &str = "PORTWARD_LOG";
 
 /// Where the journal takes native entries.
 pub(crate) const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
-
-/// The `event` of a line that the process of a tunnel has said; all other lines are portward's own.
-pub(crate) const OUTPUT: &str = "output";
 
 /// What waits for the writer at most: some seconds of tunnels that say a lot.
 const ROOM: Room = Room { own: 1024 * 1024, tunnel: 256 * 1024, tunnels: 2 * 1024 * 1024 };

@@ -10,8 +10,10 @@ use tracing::field::{Field, FieldSet, Visit};
 use tracing::metadata::Kind;
 use tracing::{Event, Level, Metadata};
 
-use super::OUTPUT;
 use crate::text;
+
+/// The `event` of a line that the process of a tunnel has said; all other lines are portward's own.
+pub(crate) const OUTPUT: &str = "output";
 
 /// `tracing`'s macros take no more fields than this.
 const MAX_FIELDS: usize = 32;

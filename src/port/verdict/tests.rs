@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::net::IpAddr;
 use std::time::Duration;
 
 fn row(address: &str, v6only: bool, state: SocketState) -> SocketRow {
@@ -142,7 +143,7 @@ fn a_listener_needs_no_further_proof() {
 #[test]
 fn protocols_do_not_meet() {
     let tcp = endpoint("127.0.0.1:53", false);
-    assert!(!endpoints_overlap(&tcp, &tcp.over(Protocol::Udp)));
+    assert!(!tcp.overlaps(&tcp.over(Protocol::Udp)));
 }
 
 #[test]
@@ -171,34 +172,37 @@ fn an_address() -> impl Strategy<Value = IpAddr> {
     .prop_map(|address| address.parse().unwrap())
 }
 
+fn at(address: IpAddr, v6only: bool) -> Endpoint {
+    Endpoint { v6only, ..Endpoint::new(address, 80) }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(7), ..ProptestConfig::default() })]
 
     #[test]
     fn overlap_is_mutual(one in an_address(), one_only: bool, two in an_address(), two_only: bool) {
-        let (one, two) = (Coverage::of(one, one_only), Coverage::of(two, two_only));
-        prop_assert_eq!(one.overlaps(two), two.overlaps(one));
-        prop_assert!(one.overlaps(one));
+        let (one, two) = (at(one, one_only), at(two, two_only));
+        prop_assert_eq!(one.overlaps(&two), two.overlaps(&one));
+        prop_assert!(one.overlaps(&one));
     }
 
     #[test]
     fn a_wildcard_meets_whatever_its_family_has(address in an_address(), only: bool) {
-        let dual_stack = Coverage::of("::".parse().unwrap(), false);
-        prop_assert!(dual_stack.overlaps(Coverage::of(address, only)));
+        let dual_stack = at("::".parse().unwrap(), false);
+        prop_assert!(dual_stack.overlaps(&at(address, only)));
     }
 
     #[test]
     fn v6only_sockets_never_meet_ipv4(address in an_address(), v4 in any::<u32>()) {
         prop_assume!(address.is_ipv6() && !address.to_string().starts_with("::ffff"));
-        let v4 = Coverage::of(IpAddr::V4(v4.into()), false);
-        prop_assert!(!Coverage::of(address, true).overlaps(v4));
+        prop_assert!(!at(address, true).overlaps(&at(IpAddr::V4(v4.into()), false)));
     }
 
     #[test]
     fn the_families_asked_for_are_those_that_can_be_in_the_way(
         wanted in an_address(), wanted_only: bool, there in an_address(), there_only: bool
     ) {
-        let wanted = Endpoint { v6only: wanted_only, ..Endpoint::new(wanted, 80) };
+        let wanted = at(wanted, wanted_only);
         let there = row(&SocketAddr::new(there, 80).to_string(), there_only, SocketState::Listening);
         let family = if there.local.is_ipv4() { Family::V4 } else { Family::V6 };
         if overlaps(&wanted, &there) {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::cause::has_link;
 use super::words::{self, is_noise};
-use super::{quote, try_by_hand, wrapper};
+use super::{quote, wrapper};
 use crate::config::desired::SshTunnel;
-use crate::ssh::by_hand::user;
+use crate::core::{Failure, FailureKind};
+use crate::ssh::by_hand::{try_by_hand, user};
 use crate::ssh::progress::Progress;
-use crate::tunnel::{Failure, FailureKind};
 
 /// What ssh says when a security key waits for a touch (sshconnect2.c, sk-usbhid.c).
 const TOUCH: &str = "Confirm user presence for key ";

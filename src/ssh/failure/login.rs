@@ -1,8 +1,8 @@
 //! Logins and handshakes that failed: what a person does about it.
 
 use super::cause::Cause;
-use super::try_by_hand;
 use crate::config::desired::SshTunnel;
+use crate::ssh::by_hand::try_by_hand;
 
 /// Methods of authentication that take a person.
 const TYPED: [&str; 2] = ["keyboard-interactive", "password"];

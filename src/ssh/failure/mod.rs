@@ -17,12 +17,12 @@ pub use words::is_debug;
 
 use self::cause::{Cause, Found};
 use self::words::Saying;
-use super::by_hand::{login_line, user};
+use super::by_hand::{try_by_hand, user};
 use super::forward::MasterError;
 use crate::config::desired::SshTunnel;
+use crate::core::{Failure, FailureKind};
 use crate::shell;
 use crate::text;
-use crate::tunnel::{Failure, FailureKind};
 
 /// The status that ssh itself exits with on an error of its own (ssh(1), EXIT STATUS).
 const SSH_ERROR: i32 = 255;
@@ -242,11 +242,6 @@ const fn unconnected_step(kind: FailureKind) -> &'static str {
         FailureKind::Timeout => "the server or a firewall does not answer: check the address and the route",
         _ => "check the address and the route",
     }
-}
-
-/// The last resort: a line that shows a person what the daemon's ssh sees.
-fn try_by_hand(tunnel: &SshTunnel) -> String {
-    format!("try `{}` as user {}", login_line(tunnel), user())
 }
 
 /// A line of somebody else's, bounded and harmless.

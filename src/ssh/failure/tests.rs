@@ -1,11 +1,10 @@
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::desired::{Environment, Forward};
-use crate::tunnel::Retry;
+use crate::core::Retry;
 
 pub(super) fn tunnel() -> SshTunnel {
     SshTunnel {
@@ -16,7 +15,6 @@ pub(super) fn tunnel() -> SshTunnel {
         identity_file: None,
         options: [("Port".to_owned(), "2222".to_owned())].into(),
         env: Environment::default(),
-        connect_timeout: Duration::from_secs(10),
     }
 }
 

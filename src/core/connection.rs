@@ -1,0 +1,290 @@
+//! One connection: a process from its start to its end. The first of the two machines.
+
+use std::time::Duration;
+
+use super::{Action, ConnectionEvent, ConnectionId, Failure, FailureKind, Kind, Policy};
+use crate::clock::Moment;
+
+/// How long a process may take to die of SIGKILL before it is reported as stuck in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a command may take to listen again after it closed its listener: a development server that reloads its code
+/// does that within seconds.
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) state: State,
+    /// Its process is stopped by a signal.
+    pub(super) suspended: Option<Suspended>,
+}
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Started, and not ready yet.
+    Starting { deadline: Moment },
+    /// Not ready in time: what it does instead is being found out.
+    Late,
+    /// An ssh master answers on its control socket; a command listens.
+    Ready { since: Moment },
+    /// A command closed its listener, and may open it again.
+    Reopening { deadline: Moment },
+    /// Got SIGTERM.
+    Terminated { deadline: Moment },
+    /// Got SIGKILL. The deadline is `None` once it has passed.
+    Killed { deadline: Option<Moment> },
+    /// Nothing of it is left.
+    Ended,
+}
+
+/// A process that is stopped by a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Suspended {
+    pub(super) pid: u32,
+    /// Until when it may go on, if it is ready; `None` once that has passed.
+    pub(super) deadline: Option<Moment>,
+}
+
+/// What a connection is told: an event, an order of the link, or that its deadline has passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Input {
+    Event(ConnectionEvent),
+    Terminate,
+    Kill,
+    DeadlinePassed,
+}
+
+/// What the link has to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Nothing,
+    BecameReady,
+    /// It ends without having become ready, or is being ended.
+    Failed(Failure),
+    /// It was ready, and ends.
+    Lost(Failure),
+    /// A command's listener is gone.
+    ListenerLost,
+    /// It is ready, and stopped by a signal.
+    Suspended,
+    /// It is ready, and goes on.
+    Continued,
+    /// It was stopped by a signal for too long.
+    Unresponsive,
+    Survived(Failure),
+    Ended,
+}
+
+impl Connection {
+    pub(super) fn start(id: ConnectionId, now: Moment, policy: &Policy, actions: &mut Vec<Action>) -> Self {
+        actions.push(Action::StartConnection(id));
+        let deadline = now.after(policy.ready_timeout);
+        Self { id, state: State::Starting { deadline }, suspended: None }
+    }
+
+    /// Total: no input in any state fails.
+    pub(super) fn step(
+        &mut self,
+        input: Input,
+        now: Moment,
+        policy: &Policy,
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        match input {
+            Input::Event(event) => self.hear(event, now, policy, actions),
+            Input::Terminate => {
+                match self.state {
+                    State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
+                        self.terminate(now, policy, actions);
+                    }
+                    State::Terminated { .. } | State::Killed { .. } | State::Ended => {}
+                }
+                Outcome::Nothing
+            }
+            Input::Kill => {
+                match self.state {
+                    State::Starting { .. }
+                    | State::Late
+                    | State::Ready { .. }
+                    | State::Reopening { .. }
+                    | State::Terminated { .. } => self.kill(now, actions),
+                    State::Killed { .. } | State::Ended => {}
+                }
+                Outcome::Nothing
+            }
+            Input::DeadlinePassed => self.pass_deadline(now, actions),
+        }
+    }
+
+    fn hear(
+        &mut self,
+        event: ConnectionEvent,
+        now: Moment,
+        policy: &Policy,
+        actions: &mut Vec<Action>,
+    ) -> Outcome {
+        match event {
+            ConnectionEvent::Ready => match self.state {
+                State::Starting { .. } | State::Late | State::Reopening { .. } => {
+                    self.state = State::Ready { since: now };
+                    Outcome::BecameReady
+                }
+                State::Ready { .. } | State::Terminated { .. } | State::Killed { .. } | State::Ended => {
+                    Outcome::Nothing
+                }
+            },
+            ConnectionEvent::NotReady(why) => match self.state {
+                State::Late => {
+                    self.terminate(now, policy, actions);
+                    Outcome::Failed(why.unwrap_or_else(|| not_ready_in_time(policy)))
+                }
+                State::Starting { .. }
+                | State::Ready { .. }
+                | State::Reopening { .. }
+                | State::Terminated { .. }
+                | State::Killed { .. }
+                | State::Ended => Outcome::Nothing,
+            },
+            ConnectionEvent::LeaderEnded(failure) => match self.state {
+                State::Starting { .. } | State::Late => {
+                    self.terminate(now, policy, actions);
+                    Outcome::Failed(failure)
+                }
+                State::Ready { .. } | State::Reopening { .. } => {
+                    self.terminate(now, policy, actions);
+                    Outcome::Lost(failure)
+                }
+                State::Terminated { .. } | State::Killed { .. } | State::Ended => Outcome::Nothing,
+            },
+            ConnectionEvent::Ended(failure) => {
+                self.suspended = None;
+                match std::mem::replace(&mut self.state, State::Ended) {
+                    State::Starting { .. } | State::Late => Outcome::Failed(failure),
+                    State::Ready { .. } | State::Reopening { .. } => Outcome::Lost(failure),
+                    State::Terminated { .. } | State::Killed { .. } | State::Ended => Outcome::Ended,
+                }
+            }
+            ConnectionEvent::Survived(failure) => match self.state {
+                State::Killed { .. } => Outcome::Survived(failure),
+                State::Starting { .. }
+                | State::Late
+                | State::Ready { .. }
+                | State::Reopening { .. }
+                | State::Terminated { .. }
+                | State::Ended => Outcome::Nothing,
+            },
+            ConnectionEvent::Stopped(pid) => match self.state {
+                State::Ready { .. } if self.suspended.is_none() => {
+                    self.suspend(pid, now, policy);
+                    Outcome::Suspended
+                }
+                State::Starting { .. } | State::Late | State::Reopening { .. } => {
+                    self.suspend(pid, now, policy);
+                    Outcome::Nothing
+                }
+                State::Ready { .. } | State::Terminated { .. } | State::Killed { .. } | State::Ended => {
+                    Outcome::Nothing
+                }
+            },
+            ConnectionEvent::Continued => match (self.state, self.suspended.take()) {
+                (State::Ready { .. }, Some(_)) => Outcome::Continued,
+                (
+                    State::Starting { .. }
+                    | State::Late
+                    | State::Ready { .. }
+                    | State::Reopening { .. }
+                    | State::Terminated { .. }
+                    | State::Killed { .. }
+                    | State::Ended,
+                    _,
+                ) => Outcome::Nothing,
+            },
+            ConnectionEvent::ListenerLost => match self.state {
+                State::Ready { .. } => {
+                    self.state = State::Reopening { deadline: now.after(REOPEN_TIMEOUT) };
+                    Outcome::ListenerLost
+                }
+                State::Starting { .. }
+                | State::Late
+                | State::Reopening { .. }
+                | State::Terminated { .. }
+                | State::Killed { .. }
+                | State::Ended => Outcome::Nothing,
+            },
+        }
+    }
+
+    fn pass_deadline(&mut self, now: Moment, actions: &mut Vec<Action>) -> Outcome {
+        match self.state {
+            State::Starting { .. } | State::Reopening { .. } => {
+                self.state = State::Late;
+                actions.push(Action::ExplainDelay(self.id));
+                Outcome::Nothing
+            }
+            State::Ready { .. } => match &mut self.suspended {
+                Some(suspended) => {
+                    suspended.deadline = None;
+                    Outcome::Unresponsive
+                }
+                None => Outcome::Nothing,
+            },
+            State::Terminated { .. } => {
+                self.kill(now, actions);
+                Outcome::Nothing
+            }
+            State::Killed { .. } => {
+                self.state = State::Killed { deadline: None };
+                actions.push(Action::FindSurvivors(self.id));
+                Outcome::Nothing
+            }
+            State::Late | State::Ended => Outcome::Nothing,
+        }
+    }
+
+    /// When the link has to tell it that its deadline has passed.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        match self.state {
+            State::Starting { deadline } | State::Reopening { deadline } | State::Terminated { deadline } => {
+                Some(deadline)
+            }
+            State::Killed { deadline } => deadline,
+            State::Ready { .. } => self.suspended?.deadline,
+            State::Late | State::Ended => None,
+        }
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+
+    fn suspend(&mut self, pid: u32, now: Moment, policy: &Policy) {
+        self.suspended = Some(Suspended { pid, deadline: Some(now.after(policy.stop_grace)) });
+    }
+
+    fn terminate(&mut self, now: Moment, policy: &Policy, actions: &mut Vec<Action>) {
+        self.state = State::Terminated { deadline: now.after(policy.stop_grace) };
+        actions.push(Action::Terminate(self.id));
+    }
+
+    fn kill(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.state = State::Killed { deadline: Some(now.after(KILL_TIMEOUT)) };
+        actions.push(Action::Kill(self.id));
+    }
+}
+
+fn not_ready_in_time(policy: &Policy) -> Failure {
+    let waited = policy.ready_timeout.as_secs_f64();
+    Failure::new(
+        FailureKind::Timeout,
+        match policy.kind {
+            Kind::Ssh => format!("ssh was not ready after {waited} s"),
+            Kind::Command => format!(
+                "the command did not listen on its port within {waited} s; see its output with `portward logs`, or \
+                 raise start_timeout"
+            ),
+        },
+    )
+}

@@ -1,0 +1,66 @@
+//! Facts that a link hears of, in the past tense.
+
+use super::{ConnectionId, Failure, Policy, Request, Slot};
+use crate::port::Occupant;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The tunnel is wanted.
+    StartRequested(Slot),
+    /// The tunnel is not wanted any more.
+    StopRequested(Slot),
+    /// A new connection is wanted in place of the present one.
+    RestartRequested(Slot),
+    /// The tunnel is to be supervised by another policy from now on. This restarts nothing.
+    PolicyChanged(Slot, Policy),
+    /// A forward's request was answered.
+    Forward(Request, ForwardEvent),
+    /// Something became of a connection.
+    Connection(ConnectionId, ConnectionEvent),
+    /// The time has come that [`Link::deadline`](super::Link::deadline) told.
+    DeadlinePassed,
+}
+
+/// What a forward hears of: answers to its latest request. Others are dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForwardEvent {
+    /// The kernel confirmed every endpoint unbound.
+    PortUnbound,
+    /// The port is held; the wait goes on.
+    PortHeld(Vec<Occupant>),
+    /// `on_conflict: kill` ended nobody, because one of these holders may not be ended; the wait goes on.
+    HoldersSpared(Vec<Occupant>, Failure),
+    /// Whether the port is unbound cannot be found out, and waiting would not help.
+    PortUnusable(Failure),
+    /// Every listener asked for is in LISTEN and owned by the connection's process (for a remote forward: accepted).
+    Opened,
+    /// The forward was refused.
+    Refused(Failure),
+    /// The listeners were closed.
+    Closed,
+    /// The connection lives, and a listener that it had opened is gone.
+    ListenerLost,
+}
+
+/// What a connection hears of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// An ssh master answers on its control socket; a command listens.
+    Ready,
+    /// It was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does instead
+    /// and the next step, if that is known.
+    NotReady(Option<Failure>),
+    /// Its process has ended, and others that it started have not.
+    LeaderEnded(Failure),
+    /// Its process has ended, and nothing is left of its tree that portward may signal.
+    Ended(Failure),
+    /// SIGKILL did not end all of the tree.
+    Survived(Failure),
+    /// The process with this pid was stopped by a signal: it answers nobody.
+    Stopped(u32),
+    /// The process was stopped, and goes on.
+    Continued,
+    /// A command lives and does not listen any more.
+    ListenerLost,
+}

@@ -1,0 +1,32 @@
+//! The pure core: what happens next. No IO, no clock, no waiting.
+//!
+//! Two machines. A [`connection`] is one process: an ssh master, or what a `command:` runs. A [`forward`] is the listener that
+//! serves a tunnel: it needs its port, and a connection that listens. A [`Link`] joins those that belong together: it keeps what
+//! is wanted apart from what is, hears of every [`Event`], and answers with [`Action`]s, whose results come back as events.
+//!
+//! Deadlines are part of the states. Whoever drives a link asks for the [next one](Link::deadline) and reports when it has passed.
+
+mod action;
+mod backoff;
+mod connection;
+mod event;
+mod failure;
+mod forward;
+mod ids;
+mod link;
+mod policy;
+#[cfg(test)]
+mod properties;
+mod reconcile;
+mod state_name;
+#[cfg(test)]
+mod tables;
+
+pub use action::Action;
+pub use event::{ConnectionEvent, Event, ForwardEvent};
+pub use failure::{Failure, FailureKind, Retry};
+pub use ids::{ConnectionId, Request, Slot};
+pub use link::Link;
+pub use policy::{Kind, OnConflict, Policy};
+pub use reconcile::{Candidate, Plan, reconcile};
+pub use state_name::StateName;

@@ -1,0 +1,41 @@
+//! The numbers by which [`step`](super::step()) decides.
+
+use std::time::Duration;
+
+/// How a tunnel is to be run. A change of it restarts nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What `work` allows: whether a restart can be make-before-break.
+    pub kind: Kind,
+    /// `restart.min_delay`: the wait before the second retry; it doubles from there.
+    pub min_delay: Duration,
+    /// `restart.max_delay`: no wait is longer.
+    pub max_delay: Duration,
+    /// `restart.reset_after`: a tunnel that was up for this long starts counting failures anew.
+    pub reset_after: Duration,
+    /// Deadline from the start of the process until it is ready (control socket, or listener of a command).
+    pub ready_timeout: Duration,
+    /// `stop_grace`: time between SIGTERM and SIGKILL.
+    pub stop_grace: Duration,
+    /// `on_conflict`.
+    pub on_conflict: OnConflict,
+}
+
+/// What kind of process holds the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An ssh master: connects first, is asked for the forward later.
+    Ssh,
+    /// A program that binds the port as soon as it runs.
+    Command,
+}
+
+/// What to do when somebody else holds the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnConflict {
+    /// Wait for the kernel's word that it is free.
+    #[default]
+    Wait,
+    /// End exactly the processes that hold it: all of them, or where one may not be ended, none.
+    Kill,
+}

@@ -1,0 +1,47 @@
+//! `POST /reload`: read the configuration now.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::actions::Conclusion;
+
+/// The query of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadQuery {
+    /// Only report what would be done.
+    pub dry_run: bool,
+}
+
+/// As it is written behind the question mark.
+impl fmt::Display for ReloadQuery {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "dry_run={}", self.dry_run)
+    }
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Always `success`.
+    pub status: Conclusion,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// The difference.
+    #[serde(flatten)]
+    pub report: ReloadReport,
+}
+
+/// What a reload did, or would do; names of tunnels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// New tunnels.
+    pub added: Vec<String>,
+    /// Tunnels that are gone.
+    pub removed: Vec<String>,
+    /// Tunnels that are restarted with what is new.
+    pub changed: Vec<String>,
+    /// Tunnels that go on as they are, renamed ones included.
+    pub unchanged: Vec<String>,
+}

@@ -1,0 +1,148 @@
+//! `GET /status`, `/health`, and the snapshot of `/events`: the tunnels and the daemon as everybody but the event loop sees them.
+
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::autossh_tunnel::{self, Configured, Listed, ListedStatus};
+use crate::core::{Failure, StateName};
+use crate::port::{Holder, Occupant};
+use crate::ssh::ConnectionErrorKind;
+
+/// All tunnels and the state of the configuration at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Snapshot {
+    /// In the order of the file.
+    pub tunnels: Vec<TunnelStatus>,
+    /// Path of the configuration file.
+    pub config_path: String,
+    /// Why the file as it stands is not in force; `None` when it is.
+    pub config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One element of `GET /status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// Name, as written or derived.
+    pub name: String,
+    /// autossh-tunnel's word for `state`.
+    pub status: autossh_tunnel::Status,
+    /// As written.
+    pub local_port: String,
+    /// As written; empty for a command.
+    pub remote_host: String,
+    /// As written; empty for a command and for `dynamic`.
+    pub remote_port: String,
+    /// autossh-tunnel's identity of the tunnel: md5, 32 hex digits.
+    pub hash: String,
+    /// autossh-tunnel's older identity: 8 hex digits.
+    pub log_id: String,
+    /// State of the tunnel.
+    pub state: StateName,
+    /// As written.
+    pub direction: String,
+    /// Whether a person must authenticate.
+    pub interactive: bool,
+    /// The process that carries the tunnel now.
+    pub pid: Option<u32>,
+    /// When the state was entered.
+    pub since: Timestamp,
+    /// Times that the tunnel was restarted since the daemon started, planned or not.
+    pub restarts: u64,
+    /// The last failure, until the tunnel is up again or stopped.
+    pub last_error: Option<Failure>,
+    /// The process that holds the port which the tunnel waits for; of several, the first.
+    pub holder: Option<Holder>,
+    /// All that keeps the port from being bound, in the words of `GET /ports/{port}`.
+    #[serde(default)]
+    pub held_by: Vec<Occupant>,
+    /// What the tunnel's process listens on, as the kernel shows it.
+    pub listeners: Vec<SocketAddr>,
+    /// What portward cannot see of a tunnel that is up, and how to look: where a server listens is the server's to decide.
+    pub note: Option<String>,
+    /// Single connections that failed while the tunnel itself was up, as ssh says; `None`: none has. Counted since the
+    /// daemon started or the tunnel was defined anew, restarts and lost connections notwithstanding.
+    pub connection_errors: Option<ConnectionErrors>,
+}
+
+/// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a
+/// minute old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionErrors {
+    /// How many.
+    pub count: u64,
+    /// The last one.
+    pub last: FailedConnection,
+}
+
+/// One failed connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedConnection {
+    /// When ssh said so.
+    pub at: Timestamp,
+    /// Its class.
+    pub kind: ConnectionErrorKind,
+    /// What happened, and who must change what.
+    pub message: String,
+}
+
+/// The answer of `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Always `ok`: a daemon that is not answers 503 or nothing.
+    pub status: HealthWord,
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How many tunnels there are.
+    pub tunnels: usize,
+    /// How many of them are up.
+    pub up: usize,
+    /// Path of the configuration file.
+    pub config_path: String,
+    /// Why the file as it stands is not in force; `None` when it is.
+    pub config_error: Option<String>,
+    /// What portward itself cannot do for now, each with the next step.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// The one word of [`Health::status`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthWord {
+    /// The event loop answers.
+    Ok,
+}
+
+impl From<&TunnelStatus> for Listed {
+    fn from(tunnel: &TunnelStatus) -> Self {
+        Self {
+            name: tunnel.name.clone(),
+            status: if tunnel.interactive { ListedStatus::Interactive } else { ListedStatus::Normal },
+            local_port: tunnel.local_port.clone(),
+            remote_host: tunnel.remote_host.clone(),
+            remote_port: tunnel.remote_port.clone(),
+            hash: tunnel.hash.clone(),
+        }
+    }
+}
+
+impl From<&TunnelStatus> for Configured {
+    fn from(tunnel: &TunnelStatus) -> Self {
+        Self {
+            name: tunnel.name.clone(),
+            remote_host: tunnel.remote_host.clone(),
+            remote_port: tunnel.remote_port.clone(),
+            local_port: tunnel.local_port.clone(),
+            direction: tunnel.direction.clone(),
+            interactive: tunnel.interactive,
+            hash: tunnel.hash.clone(),
+        }
+    }
+}

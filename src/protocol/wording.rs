@@ -1,0 +1,163 @@
+//! What a tunnel's state means to a person, and what to do about it.
+
+use jiff::Timestamp;
+
+use super::status::{ConnectionErrors, TunnelStatus};
+use crate::core::{FailureKind, StateName};
+use crate::port::Occupant;
+use crate::port::advice::{self, advice};
+
+/// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
+pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
+    let name = &tunnel.name;
+    match (tunnel.state, tunnel.held_by.first(), &tunnel.last_error) {
+        (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
+            Some(format!(
+                "waits for port {}: {}. It starts by itself once the port is unbound.",
+                tunnel.local_port, failure.message
+            ))
+        }
+        (StateName::AwaitingPort, Some(occupant), _) => Some(format!(
+            "waits for port {}, which {}. It starts by itself once the port is unbound: {}.",
+            tunnel.local_port,
+            advice::predicate(occupant, now),
+            next_step(occupant)
+        )),
+        (StateName::AwaitingPort, None, _) => {
+            Some(format!("waits until the kernel confirms that port {} is unbound.", tunnel.local_port))
+        }
+        (StateName::NeedsAuth, _, None) => Some(
+            "is marked `interactive: true` and waits for a person. Give it a key and remove that line to let portward \
+             start it."
+                .to_owned(),
+        ),
+        (StateName::Failed, _, Some(failure)) => {
+            Some(format!("failed ({failure}). Trying again would not help: mend it, then `portward start {name}`."))
+        }
+        (StateName::Up | StateName::Replacing, _, Some(failure)) => {
+            Some(format!("goes on over its old connection; the last try to replace it failed ({failure})."))
+        }
+        (StateName::Connecting | StateName::Forwarding, _, Some(failure)) => {
+            Some(format!("failed ({failure}) and is being tried again."))
+        }
+        (StateName::Stopped | StateName::Stopping, _, Some(failure)) => Some(format!("last failed ({failure}).")),
+        (_, _, Some(failure)) => Some(format!("failed ({failure}). portward tries again by itself.")),
+        (_, _, None) => None,
+    }
+}
+
+/// What is to be said of a tunnel whatever its state: where a server listens cannot be seen, and clients were turned away.
+pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
+    let note = tunnel.note.iter().map(|note| format!("is up as far as can be seen from here: {note}."));
+    let errors = tunnel.connection_errors.iter().map(|ConnectionErrors { count, last }| {
+        let ago = elapsed(last.at, now);
+        let failed = if *count == 1 {
+            format!("has failed one client, {ago} ago")
+        } else {
+            format!("has failed {count} connections of clients, the last {ago} ago")
+        };
+        format!("{failed}: {}.", last.message)
+    });
+    note.chain(errors).collect()
+}
+
+/// How long ago, in its two largest units.
+pub fn elapsed(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        (_, _, _) => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+fn next_step(occupant: &Occupant) -> String {
+    let advice = advice(occupant);
+    let or_kill = if advice.can_be_killed { ", or set `on_conflict: kill`" } else { "" };
+    format!("{advice}{or_kill}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::FailedConnection;
+    use super::super::tests::{listener, tunnel};
+    use super::*;
+    use crate::core::Failure;
+    use crate::port::{Holder, OccupantKind};
+    use crate::ssh::ConnectionErrorKind;
+
+    fn now() -> Timestamp {
+        "2026-11-24T10:03:12Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_held_port_names_its_holder_and_how_to_free_it() {
+        let mut waiting = tunnel("database");
+        waiting.state = StateName::AwaitingPort;
+        let process = Holder {
+            pid: Some(4711),
+            command: Some("python3 -m http.server".to_owned()),
+            uid: 1000,
+            user: Some("ada".to_owned()),
+            ..Holder::default()
+        };
+        waiting.held_by = vec![listener(process)];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        waiting.held_by = vec![listener(Holder { user: Some("root".to_owned()), ..Holder::default() })];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        let until = Some(now() + jiff::SignedDuration::from_millis(41_200));
+        waiting.held_by = vec![Occupant {
+            kind: OccupantKind::TimeWait,
+            until,
+            holder: None,
+            ..listener(Holder::default())
+        }];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        waiting.held_by =
+            vec![Occupant { kind: OccupantKind::Unexplained, holder: None, ..listener(Holder::default()) }];
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+        let spared = "on_conflict: kill has ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1";
+        waiting.last_error = Some(Failure::new(FailureKind::LocalPortHeld, spared));
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap());
+    }
+
+    #[test]
+    fn a_failure_says_whether_portward_tries_again() {
+        let mut failed = tunnel("database");
+        failed.last_error = Some(Failure::new(FailureKind::Refused, "db-server refused the connection"));
+        failed.state = StateName::Backoff;
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). portward tries again by itself.");
+        failed.state = StateName::Connecting;
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
+        failed.state = StateName::Failed;
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
+    }
+
+    #[test]
+    fn a_tunnel_that_is_up_needs_no_words() {
+        assert_eq!(explain(&tunnel("database"), now()), None);
+        assert_eq!(remarks(&tunnel("database"), now()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn failed_connections_are_told_beside_the_state() {
+        let last = FailedConnection {
+            at: now() - jiff::SignedDuration::from_secs(5),
+            kind: ConnectionErrorKind::Refused,
+            message: "db does not connect to localhost:1".to_owned(),
+        };
+        let mut up = tunnel("database");
+        up.connection_errors = Some(ConnectionErrors { count: 1, last: last.clone() });
+        insta::assert_snapshot!(remarks(&up, now())[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
+        up.connection_errors = Some(ConnectionErrors { count: 12, last });
+        insta::assert_snapshot!(remarks(&up, now())[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
+    }
+
+    #[test]
+    fn elapsed_time_is_short() {
+        let ago = |seconds: i64| elapsed(now() - jiff::SignedDuration::from_secs(seconds), now());
+        assert_eq!([0, 59, 192, 3661, 360_000, -5].map(ago), ["0s", "59s", "3m12s", "1h01m", "4d04h", "0s"]);
+    }
+}
