@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
-use super::doctor::Examine;
+use super::examine::Examine;
 use super::refusal::Refusal;
 use crate::daemon::handle::{Handle, ShuttingDown};
 use crate::protocol::{Snapshot, TunnelStatus, find};
@@ -36,23 +36,16 @@ pub(super) struct Context {
     waits: Arc<Semaphore>,
     /// Runs the checks of `portward doctor`.
     pub(super) examine: Examine,
-    examinations: Arc<Semaphore>,
 }
 
 impl Context {
-    pub(super) fn new(
-        handle: Handle,
-        ending: Ending,
-        examine: Examine,
-        examinations: Arc<Semaphore>,
-    ) -> Self {
+    pub(super) fn new(handle: Handle, ending: Ending, examine: Examine) -> Self {
         Self {
             handle,
             ending,
             streams: Arc::new(Semaphore::new(STREAMS)),
             waits: Arc::new(Semaphore::new(WAITS)),
             examine,
-            examinations,
         }
     }
 
@@ -77,12 +70,6 @@ impl Context {
 }
 
 impl Context {
-    /// Waits until no other examination runs; none begins as long as what is returned lives.
-    pub(super) async fn begin_examination(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed.
-        Arc::clone(&self.examinations).acquire_owned().await.ok()
-    }
-
     /// All tunnels as the event loop knows them.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Refusal> {
         answer(Duration::ZERO, self.handle.snapshot()).await

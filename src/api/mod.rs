@@ -11,6 +11,7 @@ mod context;
 mod deadline;
 mod doctor;
 mod events;
+mod examine;
 mod guests;
 mod json;
 mod listen;
@@ -27,6 +28,6 @@ mod stream;
 mod tests;
 mod token;
 
-pub use doctor::Examine;
+pub use examine::Examine;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,13 +16,13 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
 use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
-use super::doctor::Examine;
+use super::examine::Examine;
 use super::guests::{Guests, Visit};
 use super::listen::Listeners;
 use super::{peer, router};
@@ -62,8 +61,7 @@ pub async fn serve(
     let Listeners { unix, tcp, socket_file, lock: _lock } = listeners;
     let (end, ending) = watch::channel(false);
     let ending = Ending(ending);
-    let examinations = Arc::new(Semaphore::new(1));
-    let context = || Context::new(handle.clone(), ending.clone(), examine.clone(), Arc::clone(&examinations));
+    let context = || Context::new(handle.clone(), ending.clone(), examine.clone());
 
     let unix = UnixDoor { listener: unix, open: router::router(context()), closed: router::closed_router() };
     let unix = accept(unix, ending.clone());

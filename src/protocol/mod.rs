@@ -4,7 +4,7 @@
 //! - [`Change`]: an event of `/events`, and [`Decoder`], which reads it from the stream.
 //! - [`Verb`], [`ActQuery`], [`Acted`], [`AllActed`], [`Took`]: `/start`, `/stop`, `/restart`.
 //! - [`ReloadQuery`], [`Reloaded`]: `/reload`. [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
-//! - [`doctor::Report`]: `/doctor`.
+//! - [`doctor::Report`]: what the daemon finds when it examines itself (`/doctor`).
 //! - [`Refused`]: the body of every answer that refuses.
 //! - [`autossh_tunnel`]: the views that exist for the clients of autossh-tunnel-dockerized only.
 //!
