@@ -78,11 +78,12 @@ pub(super) fn findings(
     daemon: Option<u32>,
     fix: Fix,
 ) -> Vec<Finding> {
-    let mut findings = service(machine, units, daemon.is_some(), fix);
+    let mut findings = Vec::new();
     let runs_in = units.of_system().find(|unit| process.unit.as_ref() == Some(&unit.name));
     if let (Some(unit), Some(desired)) = (runs_in, desired) {
         findings.extend(hidden(unit, &needed(desired, process), Path::exists, fix));
     }
+    findings.extend(service(machine, units, daemon.is_some(), fix));
     if findings.is_empty() {
         findings.push(Finding::ok(match units.ours() {
             Some(unit) => {
