@@ -16,12 +16,14 @@
 //! - [`socket`] and [`token`]: the daemon's unix socket, and the bearer token of its API.
 //! - [`shell`]: words of the lines that a person pastes into a shell.
 //! - [`text`]: texts of others made safe to show.
-//! - [`home`]: the home directory, for `~/` and for children.
+//! - [`paths`]: default paths: home directory, configuration, runtime directory.
+//! - [`access`]: who can read or change a file.
 //! - [`watch`]: changes of files, by the process's one inotify instance.
 //! - [`clock`]: the only place that reads a clock.
 //!
 //! Imports run downwards, in the order that ARCHITECTURE.md gives and a test checks.
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod clock;
@@ -29,8 +31,8 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod doctor;
-pub mod home;
 pub mod observe;
+pub mod paths;
 pub mod port;
 pub mod process;
 pub mod protocol;

@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 
 use crate::api::{self, ApiError, Examine, Listeners};
 use crate::config::{self, ConfigError, ConfigWatch};
-use crate::daemon::{Daemon, Resources, paths};
+use crate::daemon::{Daemon, Resources};
 use crate::doctor::{self, By, Order};
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
+use crate::paths;
 use crate::port::{PortError, Ports};
 use crate::process;
 use crate::ssh::{ControlDirectory, ControlError};
@@ -78,14 +79,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let wanted = config::parse(&text, &options.config).map_err(ConfigError::from)?;
     let _flush_at_end = log::start(options.log, logs.clone())?;
 
-    let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::default_socket);
+    let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::socket);
     // Stays what it is when the working directory changes, and events name whole paths.
     let socket = std::path::absolute(&socket).unwrap_or(socket);
     make_directory(&socket)?;
     let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref())?;
     let ports = Ports::new()?;
-    // Beside the socket, whose lock keeps a second daemon away from it.
-    let control_directory = socket.with_extension("ssh");
+    let control_directory = paths::control_directory(&socket);
     let control = ControlDirectory::open(&watcher, &control_directory)?;
 
     process::limits::raise_open_files();

@@ -1,13 +1,12 @@
-//! Makes texts of others safe to show: what ssh, a remote host or another process says must not steer a terminal, nor hide
-//! in a log line. The one place that knows which characters do.
+//! Escapes text of unknown origin for display: output of ssh, of a remote host or of another process must not control a terminal,
+//! nor hide parts of a log line. This is the only place that decides which characters are unsafe.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 const ELLIPSIS: char = '\u{2026}';
 
-/// Control characters, characters that change the direction of the text around them, line and paragraph separators, and
-/// characters without a width.
+/// Whether this is a control character, a bidirectional control, a line or paragraph separator, or an invisible character.
 pub fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -28,17 +27,17 @@ pub fn is_unsafe(character: char) -> bool {
         )
 }
 
-/// The text with everything escaped that is not plain text; a line stays one line.
+/// Escapes all unsafe characters but tabs, so that the text stays one line.
 pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, |letter| letter == '\t', usize::MAX)
 }
 
-/// As [`line`](line()), for a text of several lines.
+/// As [`line`](line()), but line ends are kept.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |letter| matches!(letter, '\t' | '\n'), usize::MAX)
 }
 
-/// What lies behind the first `needed` bytes of the escaped text may be missing.
+/// Escapes at least as much as the first `needed` bytes of the result.
 fn escape(text: &str, is_kept: impl Fn(char) -> bool, needed: usize) -> Cow<'_, str> {
     let is_harmless = |letter: char| is_kept(letter) || !is_unsafe(letter);
     if text.chars().all(is_harmless) {
@@ -58,9 +57,9 @@ fn escape(text: &str, is_kept: impl Fn(char) -> bool, needed: usize) -> Cow<'_, 
     Cow::Owned(escaped)
 }
 
-/// As [`line`](line()), in at most `bytes` bytes after escaping; an ellipsis stands for what was cut off.
+/// As [`line`](line()), truncated to `bytes` bytes after escaping. An ellipsis marks the cut.
 pub fn excerpt(text: &str, bytes: usize) -> Cow<'_, str> {
-    // No character gets shorter by escaping, so nothing behind these bytes is shown; the longest character has four.
+    // Escaping makes no character shorter, so later bytes are not needed. The longest character has four bytes.
     let escaped = escape(&text[..boundary(text, bytes + 4)], |letter| letter == '\t', bytes);
     if escaped.len() <= bytes {
         return escaped;
@@ -68,7 +67,7 @@ pub fn excerpt(text: &str, bytes: usize) -> Cow<'_, str> {
     Cow::Owned(cut(escaped.into_owned(), bytes))
 }
 
-/// The text in at most `bytes` bytes; an ellipsis stands for what was cut off.
+/// Truncates the text to `bytes` bytes. An ellipsis marks the cut.
 pub fn cut(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
         text.truncate(boundary(&text, bytes.saturating_sub(ELLIPSIS.len_utf8())));
@@ -77,20 +76,20 @@ pub fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// The last place at or before `bytes` where a character begins or the text ends.
+/// The last character boundary at or before `bytes`.
 fn boundary(text: &str, bytes: usize) -> usize {
     (0..=bytes.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-/// JSON that means the same. Its writer has escaped what JSON must have escaped, but not DEL and the C1 controls.
+/// Escapes the unsafe characters that a JSON writer leaves as they are, such as DEL and C1 controls. The meaning is unchanged.
 pub fn json(text: &str) -> String {
-    // The usual case, and the quickest to see.
+    // The common case.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.to_owned();
     }
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
-        // White space between values is no string's.
+        // White space between values is not part of a string.
         if is_unsafe(letter) && !letter.is_ascii_whitespace() {
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.

@@ -2,10 +2,12 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use subtle::ConstantTimeEq;
+
+use crate::access::{self, Insecure, Rule};
 
 /// More than this is no token but the wrong file.
 const LONGEST: u64 = 4096;
@@ -62,10 +64,9 @@ impl Token {
         let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(error)?;
         // Of the open file, not of the path: they may differ by now.
-        let mode = file.metadata().map_err(error)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(TokenError::Exposed { path: path.to_owned(), mode });
-        }
+        let metadata = file.metadata().map_err(error)?;
+        access::check(&metadata, Rule::Private)
+            .map_err(|Insecure { mode, .. }| TokenError::Exposed { path: path.to_owned(), mode })?;
         let mut text = String::new();
         file.take(LONGEST + 1).read_to_string(&mut text).map_err(error)?;
         let token = text.trim();

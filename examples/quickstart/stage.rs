@@ -106,7 +106,7 @@ tunnels:
 
     /// The daemon's API.
     pub(crate) fn api_socket(&self) -> PathBuf {
-        self.runtime_directory().join(portward::daemon::paths::SOCKET_FILE)
+        self.runtime_directory().join(portward::paths::SOCKET_FILE)
     }
 
     /// What the daemon tells its service manager goes here.

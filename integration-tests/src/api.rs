@@ -4,10 +4,15 @@ use std::path::Path;
 
 use portward::protocol::{Change, Decoder, SentEvent, TunnelStatus};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::record::Record;
+
+/// Where the API listens on 127.0.0.1 with [`Lab::configure_tcp`](crate::Lab::configure_tcp).
+pub const API_PORT: u16 = 5002;
+/// Its token.
+pub const API_TOKEN: &str = "a-token-for-this-test";
 
 /// An answer of the API.
 #[derive(Debug, Clone)]
@@ -25,27 +30,45 @@ impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
     }
+
+    /// Reads an answer to its end, which is that of the connection.
+    pub async fn read(mut stream: impl AsyncRead + Unpin) -> Self {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap_or_else(|error| panic!("{error} after {text:?}"));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status in {head:?}"));
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
 }
 
 /// Sends one request over the unix socket and reads the whole answer.
 pub async fn request(socket: &Path, method: &str, path: &str, body: &str) -> Answer {
-    let mut stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
+    let stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
+    exchange(stream, method, path, "", body).await
+}
+
+/// Sends one request without a body over TCP, with this `Authorization` if any, and reads the whole answer.
+pub async fn request_over_tcp(method: &str, path: &str, authorization: Option<&str>) -> Answer {
+    let stream = TcpStream::connect(("127.0.0.1", API_PORT)).await.expect("connecting to the API over TCP");
+    let header = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
+    exchange(stream, method, path, &header, "").await
+}
+
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Answer {
     // HTTP/1.0: the answer ends with the connection, and is never chunked.
     let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: portward\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nHost: portward\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-    let (head, body) =
-        text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: no answer: {text:?}"));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Answer {
-        status: status.unwrap_or_else(|| panic!("{method} {path}: no status in {head:?}")),
-        head: head.to_owned(),
-        body: body.to_owned(),
-    }
+    Answer::read(stream).await
 }
 
 /// Follows `/events`, and records every status that it tells of; those of the first snapshot are there when this returns.

@@ -180,6 +180,45 @@ impl<'lab> Daemon<'lab> {
         .await
     }
 
+    /// Waits until the tunnel `name` is up, at or after `mark`, with another process than `before`.
+    pub async fn wait_up_anew(&self, mark: usize, name: &str, before: Option<u32>) -> TunnelStatus {
+        let is_anew = |status: &TunnelStatus| {
+            status.state == StateName::Up && status.pid.is_some_and(|pid| Some(pid) != before)
+        };
+        self.wait_status(mark, name, "up with another process", is_anew).await
+    }
+
+    /// Restarts the tunnel `name` through the API; returns the pids before and after.
+    pub async fn restart(&self, name: &str) -> (u32, u32) {
+        let before = self.tunnel_pid(name).await;
+        let answer = self.post(&format!("/restart/{name}?timeout=20s")).await;
+        assert_eq!(answer.status, 200, "{answer:?}\n{}", self.report());
+        let status = self.status(name).await;
+        assert_eq!(status.state, StateName::Up);
+        (before, status.pid.unwrap())
+    }
+
+    /// Checks that of all that the daemon has started no process is left.
+    pub fn assert_alone(&self) {
+        let left = self.lab.daemon_processes();
+        assert!(left.iter().all(|process| process.pid == self.pid), "{left:?}\n{}", self.report());
+    }
+
+    /// The most memory that it has had, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Processor time that it has used, that of its children left out; known to 10 ms.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
+        // utime and stime are the 14th and 15th field, and the name is the second.
+        let fields = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().skip(11).take(2);
+        Duration::from_millis(10 * fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>())
+    }
+
     /// The status of the tunnel `name` now, asked over the API.
     pub async fn status(&self, name: &str) -> TunnelStatus {
         let answer = self.get("/status").await;

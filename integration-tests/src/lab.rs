@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::api::{API_PORT, API_TOKEN};
 use crate::namespace::{self, NetworkNamespace, ProcessInfo, kill};
 
 /// Where [`Sshd`](crate::Sshd) listens, on 127.0.0.1.
@@ -107,6 +108,20 @@ impl Lab {
         )
     }
 
+    /// As [`Lab::write_config`], with the API on TCP port [`API_PORT`]. Its token is in the file `token`.
+    pub fn configure_tcp(&self, tunnels: &str) {
+        let token = self.path("token");
+        let api = format!("api: {{listen: '127.0.0.1:{API_PORT}', token_file: {}}}", token.display());
+        fs::write(self.config_path(), format!("{}\n{api}\n", self.config(tunnels))).unwrap();
+        self.write_token(API_TOKEN, 0o600);
+    }
+
+    /// Writes the file `token` in place.
+    pub fn write_token(&self, token: &str, mode: u32) {
+        fs::write(self.path("token"), token).unwrap();
+        fs::set_permissions(self.path("token"), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
     /// One line for each start of `ssh` by the daemon to connect: the pid and the arguments. An ssh that only prints its
     /// configuration (`-G`), or that serves another one (`-W`), is left out.
     pub fn ssh_starts(&self) -> Vec<String> {
@@ -136,6 +151,13 @@ impl Lab {
         let source = self.path("script");
         fs::write(&source, format!("#!/bin/sh\n{script}")).unwrap();
         install(&source, &self.path("bin").join(name));
+    }
+
+    /// Puts a script in place of the daemon's program, which it runs as `$DAEMON "$@"`.
+    pub fn wrap_portward(&self, script: &str) {
+        fs::remove_file(self.path("bin/portward")).unwrap();
+        let daemon = daemon_executable();
+        self.install_script("portward", &format!("DAEMON={}\n{script}\n", daemon.display()));
     }
 
     /// A directory that any user may enter, with `portward` in it: they may not go where that lies otherwise.

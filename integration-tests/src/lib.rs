@@ -7,7 +7,9 @@
 //! - [`Sshd`]: OpenSSH's server, which can be stopped and started again.
 //! - [`Daemon`]: `portward run`, its log, its events, its API and its command line.
 //! - [`Fetcher`], [`NumberedStream`], [`socks`]: clients that use a tunnel while the test does something to it.
-//! - [`Squatter`]: a foreign process that holds a port.
+//! - [`Squatter`], [`python`]: foreign processes that hold a port.
+//! - [`Gate`]: where a command waits until the test lets it go on.
+//! - [`run`], [`said_by`]: what a program prints, and how it ends.
 //! - [`Squat`]: a socket of any kind that can hold a port, made here or by the program `squatting-process`.
 //! - [`isolated`]: a network namespace alone, for what needs no daemon.
 //! - [`Bystander`]: a process under the pid that another one had.
@@ -23,11 +25,13 @@ mod bystander;
 mod choices;
 mod clients;
 mod daemon;
+mod gate;
 mod lab;
 mod log;
 mod namespace;
 mod network;
 mod origin;
+mod output;
 mod record;
 pub mod socks;
 mod squat;
@@ -35,18 +39,20 @@ mod squatter;
 mod sshd;
 mod strace;
 
-pub use api::{Answer, request};
+pub use api::{API_PORT, API_TOKEN, Answer, request, request_over_tcp};
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};
 pub use daemon::{Daemon, Ended, listens_on};
+pub use gate::Gate;
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
-pub use log::{LogLine, lines_of};
+pub use log::{LogLine, assert_no_busy_port, lines_of, starts};
 pub use namespace::{ProcessInfo, kill, process_end, stop_signal};
 pub use network::{NOBODY, become_nobody, ip, isolated};
 pub use origin::{serve_echo, serve_page};
+pub use output::{run, said_by};
 pub use record::{DEADLINE, Record, within_deadline};
-pub use squat::{Held, Squat, Use};
-pub use squatter::Squatter;
+pub use squat::{Held, Squat, Use, would_bind_and_listen};
+pub use squatter::{Squatter, listener_called, python};
 pub use sshd::Sshd;
 pub use strace::{Trace, Tripwire};

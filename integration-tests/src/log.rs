@@ -31,6 +31,20 @@ impl LogLine {
     }
 }
 
+/// Checks that no ssh was asked to listen on a port that was in use.
+pub fn assert_no_busy_port(log: &[LogLine]) {
+    for line in log {
+        let is_busy = line.has("error_kind", "local_port_held")
+            || ["Address", "in use"].iter().any(|words| line.raw.contains(words));
+        assert!(!is_busy, "{}", line.raw);
+    }
+}
+
+/// How many processes the tunnels have started.
+pub fn starts(log: &[LogLine]) -> usize {
+    log.iter().filter(|line| line.has("event", "starting")).count()
+}
+
 /// Records each line that comes out of `pipe`, until it ends.
 pub(crate) fn capture<T: Clone + Send + 'static>(
     pipe: impl AsyncRead + Unpin + Send + 'static,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
+use portward::port::{Endpoint, Protocol};
 use socket2::{Domain, Socket, Type};
 
 /// What the socket does with the port.
@@ -212,6 +213,19 @@ impl Squat {
             address => address,
         }
     }
+}
+
+/// Whether what ssh does next would succeed, or for UDP what a program does that wants the port for itself.
+pub fn would_bind_and_listen(wanted: &Endpoint) -> bool {
+    let is_tcp = wanted.protocol == Protocol::Tcp;
+    let squat = Squat {
+        r#use: if is_tcp { Use::Listening } else { Use::Datagrams },
+        address: wanted.address.ip(),
+        v6only: wanted.v6only,
+        reuse_address: is_tcp,
+        reuse_port: false,
+    };
+    squat.make(wanted.port()).is_ok()
 }
 
 /// Closes `first`, which is then in TIME_WAIT, and `second` once it has heard of that.

@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use integration_tests::{Answer, Daemon, Lab};
+use integration_tests::{API_TOKEN, Answer, Daemon, Lab, NOBODY, request_over_tcp, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 /// No tunnel needs to be up to be asked for in a wrong way. The hashes of the last two both begin with `0ee8eec7`.
 const TUNNELS: &str = "
@@ -18,12 +18,6 @@ const TUNNELS: &str = "
   - {name: t34178, remote_host: server, remote_port: 8000, local_port: 9443, enabled: false}
   - {name: t30524, remote_host: server, remote_port: 8000, local_port: 9444, enabled: false}
 ";
-
-const API_PORT: u16 = 5002;
-const TOKEN: &str = "a-token-for-this-test";
-
-/// A uid that is neither root's nor the daemon's.
-const STRANGER: u32 = 65534;
 
 #[tokio::test]
 async fn each_is_refused_with_its_status_and_a_reason() {
@@ -93,7 +87,8 @@ async fn what_is_no_http_is_closed_and_nobody_else_notices() {
 #[tokio::test]
 async fn over_tcp_nothing_is_told_without_the_token() {
     let lab = Lab::new();
-    let daemon = start_with_tcp(&lab).await;
+    lab.configure_tcp(TUNNELS);
+    let daemon = Daemon::start_as_configured(&lab).await;
     let wrong_tokens = [
         None,
         Some("Bearer"),
@@ -105,17 +100,17 @@ async fn over_tcp_nothing_is_told_without_the_token() {
     for wrong in wrong_tokens {
         for (method, path) in [("GET", "/status"), ("GET", "/health"), ("POST", "/stop"), ("GET", "/nothing")]
         {
-            let answer = ask_over_tcp(method, path, wrong).await;
+            let answer = request_over_tcp(method, path, wrong).await;
             assert_refused(&answer, 401, "Unauthorized", &format!("{method} {path} with {wrong:?}"));
             assert!(answer.json()["message"].as_str().unwrap().contains("api.token_file"), "{answer:?}");
             assert!(answer.head.to_lowercase().contains("www-authenticate: bearer"), "{answer:?}");
         }
     }
     let right = Some("Bearer a-token-for-this-test");
-    let answer = ask_over_tcp("GET", "/status", right).await;
+    let answer = request_over_tcp("GET", "/status", right).await;
     assert_eq!((answer.status, answer.json().as_array().unwrap().len()), (200, 3));
     assert!(!answer.head.to_lowercase().contains("access-control-"), "no CORS: {answer:?}");
-    assert_refused(&ask_over_tcp("PUT", "/status", right).await, 405, "PUT does not go with", "PUT");
+    assert_refused(&request_over_tcp("PUT", "/status", right).await, 405, "PUT does not go with", "PUT");
     assert_goes_on(&daemon).await;
 }
 
@@ -123,14 +118,13 @@ async fn over_tcp_nothing_is_told_without_the_token() {
 async fn a_token_file_that_guards_nothing_keeps_the_daemon_from_starting() {
     let lab = Lab::new();
     let token = lab.path("token");
-    configure_tcp(&lab);
+    lab.configure_tcp(TUNNELS);
     for (content, mode, reason) in [
-        (TOKEN, 0o644, "mode 0644"),
+        (API_TOKEN, 0o644, "mode 0644"),
         ("\n", 0o600, "must hold one word"),
         ("two words", 0o600, "must hold one word"),
     ] {
-        fs::write(&token, content).unwrap();
-        fs::set_permissions(&token, Permissions::from_mode(mode)).unwrap();
+        lab.write_token(content, mode);
         assert_does_not_start(&lab, reason).await;
     }
     fs::remove_file(&token).unwrap();
@@ -184,31 +178,6 @@ async fn assert_goes_on(daemon: &Daemon<'_>) {
     assert_eq!(states, ["stopped", "stopped", "stopped"]);
 }
 
-fn configure_tcp(lab: &Lab) {
-    let api =
-        format!("api: {{listen: \"127.0.0.1:{API_PORT}\", token_file: {}}}", lab.path("token").display());
-    fs::write(lab.config_path(), format!("{}\n{api}\n", lab.config(TUNNELS))).unwrap();
-}
-
-async fn start_with_tcp(lab: &Lab) -> Daemon<'_> {
-    configure_tcp(lab);
-    fs::write(lab.path("token"), format!("{TOKEN}\n")).unwrap();
-    fs::set_permissions(lab.path("token"), Permissions::from_mode(0o600)).unwrap();
-    Daemon::start_as_configured(lab).await
-}
-
-async fn ask_over_tcp(method: &str, path: &str, authorization: Option<&str>) -> Answer {
-    let mut stream = TcpStream::connect(("127.0.0.1", API_PORT)).await.unwrap();
-    let authorization = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: portward\r\n{authorization}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
-
 /// `GET /status` on the unix socket by a process of another user.
 async fn ask_as_stranger(lab: &Lab, socket: &Path) -> Output {
     let mut socat = lab
@@ -217,8 +186,8 @@ async fn ask_as_stranger(lab: &Lab, socket: &Path) -> Output {
         .args(["-t", "0.1", "-"])
         .arg(format!("UNIX-CONNECT:{}", socket.display()))
         .current_dir("/")
-        .uid(STRANGER)
-        .gid(STRANGER)
+        .uid(NOBODY)
+        .gid(NOBODY)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -235,16 +204,7 @@ async fn ask_as_stranger(lab: &Lab, socket: &Path) -> Output {
 
 /// `portward run` on the lab's configuration ends by itself with exit code 1 and says `reason`.
 async fn assert_does_not_start(lab: &Lab, reason: &str) {
-    let run = lab
-        .command(lab.path("bin/portward"))
-        .args(["run", "--log", "text", "--config"])
-        .arg(lab.config_path())
-        .arg("--socket")
-        .arg(lab.path("run/portward.sock"))
-        .env("RUNTIME_DIRECTORY", lab.path("run"))
-        .output();
-    let output = tokio::time::timeout(integration_tests::DEADLINE, run).await.expect("it ends").unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let mut portward = lab.portward(&["run", "--log", "text"]);
+    let said = run(&mut portward, 1).await;
     assert!(said.contains(reason), "{said}");
 }

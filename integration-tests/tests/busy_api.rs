@@ -7,9 +7,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use integration_tests::{Answer, Daemon, Lab, Squatter, within_deadline};
+use integration_tests::{
+    API_PORT, API_TOKEN, Answer, Daemon, Lab, Squatter, request_over_tcp, within_deadline,
+};
 use portward::protocol::StateName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -17,42 +19,14 @@ const TUNNELS: &str = "
   - {name: web, remote_host: server, remote_port: 8000, local_port: 9443, enabled: false}
 ";
 
-const API_PORT: u16 = 5002;
-const TOKEN: &str = "a-token-for-this-test";
-
 /// More than there are places.
 const CROWD: usize = 300;
 
 /// An answer that had to wait for anybody's deadline comes later.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-fn write_token(lab: &Lab, token: &str, mode: u32) {
-    fs::write(lab.path("token"), token).unwrap();
-    fs::set_permissions(lab.path("token"), Permissions::from_mode(mode)).unwrap();
-}
-
-async fn start_with_tcp<'lab>(lab: &'lab Lab, tunnels: &str) -> Daemon<'lab> {
-    write_token(lab, TOKEN, 0o600);
-    let api =
-        format!("api: {{listen: \"127.0.0.1:{API_PORT}\", token_file: {}}}", lab.path("token").display());
-    fs::write(lab.config_path(), format!("{}\n{api}\n", lab.config(tunnels))).unwrap();
-    Daemon::start_as_configured(lab).await
-}
-
-/// Reads a whole answer and takes it apart.
-async fn answer(mut stream: impl AsyncRead + Unpin) -> Option<Answer> {
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
-}
-
 async fn ask_over_tcp(path: &str, token: &str) -> Answer {
-    let mut stream = TcpStream::connect(("127.0.0.1", API_PORT)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    answer(stream).await.expect("an answer over TCP")
+    request_over_tcp("GET", path, Some(&format!("Bearer {token}"))).await
 }
 
 /// `portward status` and `GET /status`, each at once.
@@ -124,7 +98,7 @@ async fn followers_lock_nobody_out(path: &str) {
     let asked = format!("GET {path} HTTP/1.0\r\n\r\n");
     let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
     stream.write_all(asked.as_bytes()).await.unwrap();
-    let one_too_many = answer(stream).await.unwrap();
+    let one_too_many = Answer::read(stream).await;
     assert_eq!(one_too_many.status, 503);
     assert!(one_too_many.head.to_lowercase().contains("retry-after: "), "{one_too_many:?}");
     assert!(one_too_many.json()["error"].as_str().unwrap().contains("64 clients follow"), "{one_too_many:?}");
@@ -154,7 +128,7 @@ async fn requests_that_wait_lock_nobody_out() {
     let mut crowd = crowd_on_unix(&daemon, "POST /start/web?timeout=5m HTTP/1.0\r\n\r\n").await;
     daemon.wait_state("web", StateName::AwaitingPort).await;
     assert_answers(&daemon, "requests that wait").await;
-    let last = answer(crowd.pop().unwrap()).await.unwrap();
+    let last = Answer::read(crowd.pop().unwrap()).await;
     assert_eq!(last.status, 503);
     assert!(last.body.contains("requests wait for tunnels already"), "{last:?}");
 }
@@ -162,8 +136,9 @@ async fn requests_that_wait_lock_nobody_out() {
 #[tokio::test]
 async fn clients_without_a_complete_request_lock_nobody_out() {
     let lab = Lab::new();
-    let daemon = start_with_tcp(&lab, TUNNELS).await;
-    let right = format!("Authorization: Bearer {TOKEN}\r\n");
+    lab.configure_tcp(TUNNELS);
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let right = format!("Authorization: Bearer {API_TOKEN}\r\n");
     let incomplete = [
         ("silent clients", String::new()),
         ("clients with half a head", "GET /status HTTP/1.1\r\nHost: x\r\n".to_owned()),
@@ -174,7 +149,7 @@ async fn clients_without_a_complete_request_lock_nobody_out() {
     for (who, said) in incomplete {
         let over_tcp = crowd_on_tcp(&said).await;
         let asked = Instant::now();
-        let answer = within_deadline(who, ask_over_tcp("/status", TOKEN)).await;
+        let answer = within_deadline(who, ask_over_tcp("/status", API_TOKEN)).await;
         let took = asked.elapsed();
         println!("{who} on TCP: answered after {took:?}");
         assert_eq!(answer.status, 200, "{who}: {answer:?}");
@@ -228,9 +203,7 @@ async fn clients_that_do_not_read_long_answers_lock_nobody_out_and_take_bounded_
         crowd.push(stream);
     }
     assert_answers(&daemon, "clients that do not read").await;
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let peak = daemon.peak_memory();
     println!("{CROWD} unread answers of {answer} bytes: peak memory {peak} KiB");
     assert!(peak < 400 * 1024, "{peak} KiB");
     drop(crowd);
@@ -239,7 +212,8 @@ async fn clients_that_do_not_read_long_answers_lock_nobody_out_and_take_bounded_
 #[tokio::test]
 async fn without_descriptors_the_api_answers_and_does_not_spin() {
     let lab = Lab::new();
-    let daemon = start_with_tcp(&lab, TUNNELS).await;
+    lab.configure_tcp(TUNNELS);
+    let daemon = Daemon::start_as_configured(&lab).await;
     let open = || fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     let limit = open() + 10;
     let limited = lab
@@ -257,15 +231,10 @@ async fn without_descriptors_the_api_answers_and_does_not_spin() {
         followers.push(stream);
     }
     daemon.wait_log(0, "of missing descriptors", |line| line.raw.contains("cannot accept connections")).await;
-    let ticks = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').map(str::trim).collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = ticks();
+    let before = daemon.processor_time();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let used = ticks() - before;
-    assert!(used < 20, "{used} ticks in 2 s");
+    let used = daemon.processor_time().saturating_sub(before);
+    assert!(used < Duration::from_millis(200), "{used:?} in 2 s");
     let told =
         daemon.log().all().iter().filter(|line| line.raw.contains("cannot accept connections")).count();
     assert!(told <= 2, "told {told} times, once for each door at most");
@@ -294,23 +263,24 @@ async fn the_last_descriptor_is_for_the_next_client() {
 #[tokio::test]
 async fn a_new_token_counts_from_the_next_request_on_and_a_bad_one_lets_nobody_in() {
     let lab = Lab::new();
-    let daemon = start_with_tcp(&lab, TUNNELS).await;
+    lab.configure_tcp(TUNNELS);
+    let daemon = Daemon::start_as_configured(&lab).await;
     let status = async |token: &'static str| ask_over_tcp("/list", token).await.status;
-    assert_eq!(status(TOKEN).await, 200);
+    assert_eq!(status(API_TOKEN).await, 200);
 
     // Replaced in one step, and written over in place.
     fs::write(lab.path("new"), "second-token\n").unwrap();
     fs::set_permissions(lab.path("new"), Permissions::from_mode(0o600)).unwrap();
     fs::rename(lab.path("new"), lab.path("token")).unwrap();
-    assert_eq!((status("second-token").await, status(TOKEN).await), (200, 401));
-    write_token(&lab, "third-token", 0o600);
+    assert_eq!((status("second-token").await, status(API_TOKEN).await), (200, 401));
+    lab.write_token("third-token", 0o600);
     assert_eq!((status("third-token").await, status("second-token").await), (200, 401));
 
     let token = lab.path("token");
     let spoil: [(&str, &dyn Fn()); 5] = [
-        ("mode 0644", &|| write_token(&lab, "third-token", 0o644)),
-        ("must hold one word", &|| write_token(&lab, "", 0o600)),
-        ("must hold one word", &|| write_token(&lab, &"x".repeat(5000), 0o600)),
+        ("mode 0644", &|| lab.write_token("third-token", 0o644)),
+        ("must hold one word", &|| lab.write_token("", 0o600)),
+        ("must hold one word", &|| lab.write_token(&"x".repeat(5000), 0o600)),
         ("cannot read the API's token file", &|| fs::remove_file(&token).unwrap()),
         ("cannot read the API's token file", &|| {
             fs::remove_file(&token).unwrap();
@@ -322,7 +292,7 @@ async fn a_new_token_counts_from_the_next_request_on_and_a_bad_one_lets_nobody_i
         assert_eq!(status("third-token").await, 200, "before the file is bad: {why}");
         let mark = daemon.log().mark();
         spoil();
-        for token in ["third-token", "second-token", TOKEN, "", "x"] {
+        for token in ["third-token", "second-token", API_TOKEN, "", "x"] {
             assert_eq!(status(token).await, 401, "{token:?} where the file is bad: {why}");
         }
         let told = daemon.wait_log(mark, why, |line| line.raw.contains(why)).await;
@@ -330,7 +300,7 @@ async fn a_new_token_counts_from_the_next_request_on_and_a_bad_one_lets_nobody_i
         let told = daemon.log().since(mark).iter().filter(|line| line.raw.contains(why)).count();
         assert_eq!(told, 1, "{why} is told once, not for each request");
         let _ = fs::remove_dir(&token);
-        write_token(&lab, "third-token", 0o600);
+        lab.write_token("third-token", 0o600);
     }
     assert_eq!(status("third-token").await, 200);
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use integration_tests::{
-    Daemon, Lab, ORIGIN_PORT, Squatter, fetch, kill, listens_on, serve_page, stop_signal,
+    Daemon, Gate, Lab, ORIGIN_PORT, Squatter, fetch, kill, listens_on, serve_page, stop_signal,
 };
 use nix::sys::signal::Signal;
 use portward::protocol::{FailureKind, StateName};
@@ -25,8 +25,8 @@ const FORKING: &str = "
         sys.exit(subprocess.call(['socat', 'TCP-LISTEN:9443,bind=127.0.0.1,fork,reuseaddr', 'TCP:127.0.0.1:8000']))
     local_port: 9443
 ";
-/// Listens only when the file `gate` is there.
-fn gated(lab: &Lab) -> String {
+/// Listens once it is through the gate.
+fn gated(gate: &Gate) -> String {
     format!(
         "
   - name: relay
@@ -35,13 +35,12 @@ fn gated(lab: &Lab) -> String {
       - -c
       - |
         import os, socket, signal
-        # Opening a pipe for reading waits until somebody opens it for writing.
         open('{}').read()
         listener = socket.create_server(('127.0.0.1', 9443))
         signal.pause()
     local_port: 9443
 ",
-        lab.path("gate").display()
+        gate.path().display()
     )
 }
 
@@ -61,22 +60,19 @@ async fn a_command_is_up_when_it_listens_and_is_restarted_when_it_dies() {
     assert_ne!(again.pid, up.pid);
     fetch(PORT).await.expect("the page comes through the new command");
 
-    let answer = daemon.post("/restart/relay?timeout=20s").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_ne!(daemon.tunnel_pid("relay").await, again.pid.unwrap());
+    let (before, after) = daemon.restart("relay").await;
+    assert_eq!(Some(before), again.pid);
+    assert_ne!(after, before);
     fetch(PORT).await.expect("the page comes through the restarted command");
 }
 
 #[tokio::test]
 async fn a_command_that_runs_is_not_up_before_it_listens() {
     let lab = Lab::new();
-    let gate = lab.path("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let daemon = Daemon::start(&lab, &gated(&lab)).await;
+    let gate = Gate::new(&lab);
+    let daemon = Daemon::start(&lab, &gated(&gate)).await;
     daemon.wait_state("relay", StateName::Connecting).await;
-    // The command has opened the gate for reading when this returns.
-    let opened = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(gate));
-    let gate = integration_tests::within_deadline("the command at its gate", opened).await.unwrap().unwrap();
+    let gate = gate.reached().await;
     let waiting = daemon.status("relay").await;
     assert_eq!(waiting.state, StateName::Connecting);
     assert_eq!(waiting.listeners, []);
@@ -99,8 +95,7 @@ async fn a_listener_of_a_descendant_counts_and_dies_with_the_group() {
     stop_signal(child.pid);
     let answer = daemon.post("/stop/relay?timeout=20s").await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let left: Vec<u32> = lab.daemon_processes().iter().map(|process| process.pid).collect();
-    assert_eq!(left, [daemon.pid()], "{:?}", lab.daemon_processes());
+    daemon.assert_alone();
 }
 
 #[tokio::test]
@@ -111,11 +106,7 @@ async fn killing_the_leader_takes_the_descendants_along() {
     let before = daemon.wait_state("relay", StateName::Up).await;
     let mark = daemon.mark();
     kill(before.pid.unwrap(), Signal::SIGKILL);
-    daemon
-        .wait_status(mark, "relay", "up anew", |status| {
-            status.state == StateName::Up && status.pid != before.pid
-        })
-        .await;
+    daemon.wait_up_anew(mark, "relay", before.pid).await;
     fetch(PORT).await.expect("the page comes through the new command");
 }
 
@@ -133,15 +124,13 @@ async fn a_foreign_listener_never_counts_as_up() {
 #[tokio::test]
 async fn a_foreign_listener_that_comes_first_never_counts_as_up() {
     let lab = Lab::new();
-    let gate = lab.path("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let daemon = Daemon::start(&lab, &gated(&lab)).await;
+    let gate = Gate::new(&lab);
+    let daemon = Daemon::start(&lab, &gated(&gate)).await;
     daemon.wait_state("relay", StateName::Connecting).await;
     // The port is taken after it was confirmed free and before the command binds it.
     let squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
     let mark = daemon.mark();
-    let opened = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(gate));
-    drop(integration_tests::within_deadline("the command at its gate", opened).await.unwrap());
+    drop(gate.reached().await);
     // The command fails to bind and ends; portward waits for the port again and names who took it.
     let waiting = daemon
         .wait_status(mark, "relay", "awaiting the port", |status| status.state == StateName::AwaitingPort)

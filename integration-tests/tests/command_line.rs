@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::fs;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use integration_tests::{Daemon, Lab, Squatter, Sshd, lines_of};
 use portward::protocol::{StateName, TunnelStatus};
@@ -13,20 +13,9 @@ const TWO: &str = "
   - {name: database, remote_host: server, remote_port: 127.0.0.1:7000, local_port: 9444, enabled: false}
 ";
 
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
 /// Runs a command, checks its exit code and returns what it printed on both streams.
 async fn run(daemon: &Daemon<'_>, arguments: &[&str], code: i32) -> String {
-    let output = daemon.cli(arguments).await;
-    let text = stdout(&output) + &stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "portward {arguments:?}: {text}");
-    text
+    integration_tests::run(&mut daemon.cli_command(arguments), code).await
 }
 
 #[tokio::test]
@@ -102,9 +91,8 @@ async fn wrong_usage_and_a_missing_daemon_exit_2() {
     run(&daemon, &["check", &lab.config_path().display().to_string()], 0).await;
 
     let nowhere = lab.path("nowhere.sock");
-    let output = daemon.cli(&["status", "--socket", &nowhere.display().to_string()]).await;
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(stderr(&output).contains("nowhere.sock"), "{output:?}");
+    let said = run(&daemon, &["status", "--socket", &nowhere.display().to_string()], 2).await;
+    assert!(said.contains("nowhere.sock"), "{said}");
 }
 
 #[tokio::test]

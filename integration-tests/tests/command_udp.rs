@@ -58,8 +58,6 @@ async fn a_udp_command_that_dies_is_started_again() {
     let mark = daemon.mark();
     kill(up.pid.unwrap(), Signal::SIGKILL);
     daemon.wait_failure(mark, "echo", FailureKind::Killed).await;
-    let again = daemon
-        .wait_status(mark, "echo", "up", |status| status.state == StateName::Up && status.pid != up.pid);
-    again.await;
+    daemon.wait_up_anew(mark, "echo", up.pid).await;
     echoes();
 }

@@ -5,8 +5,8 @@
 use std::fs;
 use std::time::Duration;
 
-use integration_tests::{Daemon, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
-use portward::protocol::{FailureKind, StateName, TunnelStatus};
+use integration_tests::{Daemon, Gate, Lab, LogLine, ORIGIN_PORT, Sshd, fetch, serve_page};
+use portward::protocol::{FailureKind, StateName};
 
 /// Writes its directory and some variables to the file `told` of its directory, and listens.
 const TELLING: &str = "
@@ -82,8 +82,7 @@ async fn a_command_has_its_directory_and_its_environment_and_a_change_of_them_re
         let (mark, log) = (daemon.mark(), daemon.log().mark());
         let pid = daemon.tunnel_pid("telling").await;
         fs::write(lab.config_path(), config(directory, token)).unwrap();
-        let renewed = |status: &TunnelStatus| status.state == StateName::Up && status.pid != Some(pid);
-        daemon.wait_status(mark, "telling", "up anew", renewed).await;
+        daemon.wait_up_anew(mark, "telling", Some(pid)).await;
         let after = told(&daemon, log, &lab, lies_in).await;
         assert_eq!(after["TOKEN"], token);
         assert_eq!(after["cwd"], lab.path(lies_in).canonicalize().unwrap().to_str().unwrap());
@@ -290,8 +289,7 @@ async fn a_listener_of_a_child_is_the_commands_too() {
     );
     let answer = daemon.post("/stop/wrapped?timeout=20s").await;
     assert_eq!(answer.status, 200, "{answer:?}");
-    let left: Vec<u32> = lab.daemon_processes().iter().map(|process| process.pid).collect();
-    assert_eq!(left, [daemon.pid()], "{:?}", lab.daemon_processes());
+    daemon.assert_alone();
 }
 
 #[tokio::test]
@@ -318,8 +316,7 @@ async fn a_command_in_a_network_namespace_of_its_own_is_told_so() {
 #[tokio::test]
 async fn the_right_port_in_the_wrong_hands_is_told() {
     let lab = Lab::new();
-    let gate = lab.path("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let gate = Gate::new(&lab);
     let tunnel = format!(
         "
   - name: client
@@ -327,13 +324,12 @@ async fn the_right_port_in_the_wrong_hands_is_told() {
     local_port: 8080
     start_timeout: 2s
 ",
-        gate.display()
+        gate.path().display()
     );
     let daemon = Daemon::start(&lab, &tunnel).await;
     daemon.wait_state("client", StateName::Connecting).await;
     // Taken after the port was confirmed: the command runs.
-    let opened = tokio::task::spawn_blocking(move || fs::OpenOptions::new().write(true).open(gate));
-    let _gate = integration_tests::within_deadline("the command at its gate", opened).await.unwrap().unwrap();
+    let _gate = gate.reached().await;
     let _listener = std::net::TcpListener::bind("127.0.0.1:8080").unwrap();
     let failed = daemon.wait_failure(0, "client", FailureKind::Timeout).await;
     let message = failed.last_error.unwrap().message;

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use integration_tests::{
-    Daemon, Lab, NOBODY, Squat, Squatter, Sshd, kill, process_end, stop_signal, within_deadline,
+    Daemon, Lab, NOBODY, Squat, Squatter, Sshd, kill, process_end, run, stop_signal, within_deadline,
 };
 use nix::sys::signal::Signal;
 use portward::doctor::CHECKS;
@@ -27,15 +27,6 @@ const WEB: &str = "
 /// `portward doctor` of the lab's configuration, as the lab's daemon would run.
 fn doctor(lab: &Lab, arguments: &[&str]) -> Command {
     lab.portward(&[&["doctor"], arguments].concat())
-}
-
-/// Runs a command, checks its exit code and returns what it printed.
-async fn run(command: &mut Command, code: i32) -> String {
-    let output = within_deadline("portward doctor", command.output()).await.unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let complaints = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {text}{complaints}");
-    text
 }
 
 async fn findings(command: &mut Command, code: i32) -> Vec<Finding> {

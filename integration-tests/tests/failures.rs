@@ -24,10 +24,7 @@ fn web(destination: &str) -> String {
 
 /// Waits until the tunnel is up with another process than before.
 async fn up_anew(daemon: &Daemon<'_>, mark: usize, before: &TunnelStatus) {
-    let what = "up with a new process";
-    let after = daemon
-        .wait_status(mark, "web", what, |status| status.state == StateName::Up && status.pid != before.pid)
-        .await;
+    let after = daemon.wait_up_anew(mark, "web", before.pid).await;
     assert_eq!(after.last_error, None, "an error is over when the tunnel is up");
     fetch(PORT).await.expect("the tunnel carries data again");
 }

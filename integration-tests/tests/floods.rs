@@ -47,21 +47,6 @@ fn dropped(log: &[LogLine], tunnel: &str) -> (u64, usize) {
     (told.iter().sum(), told.len())
 }
 
-/// The most memory that the daemon has had, in KiB.
-fn peak_memory(daemon: &Daemon<'_>) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// Processor time that the daemon has used.
-fn processor_time(daemon: &Daemon<'_>) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
-
 fn assert_harmless(text: &str) {
     if let Some(letter) = text.chars().find(|letter| is_unsafe(*letter)) {
         panic!("{letter:?} in {}", text.escape_debug().take(1000).collect::<String>());
@@ -92,7 +77,7 @@ async fn thirty_commands_that_say_megabytes_of_escapes_take_little_memory_and_li
             kept["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().len() + 1).sum();
         assert!(bytes <= 64 * 1024, "{bytes} bytes are kept of {name}");
     }
-    let memory = peak_memory(&daemon);
+    let memory = daemon.peak_memory();
     let log = daemon.stop().await.log;
     let bytes: usize = log.iter().map(|line| line.raw.len() + 1).sum();
     println!("30 x 4 MB of ESC: peak memory {memory} KiB, log {bytes} bytes");
@@ -156,7 +141,7 @@ async fn an_endless_flood_leaves_the_others_their_log_and_their_time() {
     daemon.wait_state("quiet", StateName::Up).await;
     daemon.wait_log(0, "of the limit", |line| line.has("event", "output_limited")).await;
 
-    let (start, used, logged) = (Instant::now(), processor_time(&daemon), daemon.log().mark());
+    let (start, used, logged) = (Instant::now(), daemon.processor_time(), daemon.log().mark());
     let mut restarts = Vec::new();
     for _ in 0..5 {
         let mark = daemon.log().mark();
@@ -171,14 +156,14 @@ async fn an_endless_flood_leaves_the_others_their_log_and_their_time() {
         }
     }
     tokio::time::sleep(Duration::from_secs(3).saturating_sub(start.elapsed())).await;
-    let (wall, used) = (start.elapsed(), processor_time(&daemon).saturating_sub(used));
+    let (wall, used) = (start.elapsed(), daemon.processor_time().saturating_sub(used));
     let flood = daemon.log().since(logged).iter().filter(|line| is_output(line, "flood")).count();
     println!(
         "beside a flood: restarts {restarts:?}; {used:?} of processor in {wall:?}; {flood} lines of it logged"
     );
     assert!(used < wall / 2, "{used:?} of processor in {wall:?}");
     assert!(flood as u64 <= 100 * (wall.as_secs() + 1) + 250, "{flood} lines in {wall:?}");
-    assert!(peak_memory(&daemon) < 100 * 1024, "{} KiB", peak_memory(&daemon));
+    assert!(daemon.peak_memory() < 100 * 1024, "{} KiB", daemon.peak_memory());
 
     // What portward says of the flooding tunnel is not lost in the flood.
     let kept = daemon.cli(&["logs", "flood", "--lines", "1000"]).await;

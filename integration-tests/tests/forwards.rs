@@ -11,13 +11,6 @@ use tokio::net::TcpListener;
 
 const PORT: u16 = 9443;
 
-async fn restart(daemon: &Daemon<'_>, name: &str) {
-    let before = daemon.tunnel_pid(name).await;
-    let answer = daemon.post(&format!("/restart/{name}?timeout=20s")).await;
-    assert_eq!(answer.status, 200, "{answer:?}\n{}", daemon.report());
-    assert_ne!(daemon.tunnel_pid(name).await, before);
-}
-
 #[tokio::test]
 async fn a_remote_forward_carries_data_before_and_after_a_restart() {
     let lab = Lab::new();
@@ -35,7 +28,8 @@ async fn a_remote_forward_carries_data_before_and_after_a_restart() {
     assert_eq!(up.status, portward::protocol::autossh_tunnel::Status::Running);
     for _ in 0..3 {
         fetch(PORT).await.expect("the page comes through the remote forward");
-        restart(&daemon, "published").await;
+        let (before, after) = daemon.restart("published").await;
+        assert_ne!(before, after);
     }
     fetch(PORT).await.expect("the page comes through the remote forward");
     assert_eq!(lab.ssh_starts().len(), 4);
@@ -59,7 +53,8 @@ async fn a_dynamic_forward_is_a_socks_proxy_before_and_after_a_restart() {
     for _ in 0..3 {
         let connection = socks::connect(PORT, "localhost", ECHO_PORT).await.expect("the proxy connects");
         assert!(NumberedStream::over(connection).await.finish().await > 0);
-        restart(&daemon, "proxy").await;
+        let (before, after) = daemon.restart("proxy").await;
+        assert_ne!(before, after);
     }
     let connection = socks::connect(PORT, "localhost", ECHO_PORT).await.expect("the proxy connects");
     assert!(NumberedStream::over(connection).await.finish().await > 0);

@@ -2,38 +2,14 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use std::process::Stdio;
-
-use integration_tests::{Daemon, Lab, Squat, Sshd, Use, lines_of, within_deadline};
+use integration_tests::{Daemon, Lab, Squat, Sshd, Use, listener_called, run, said_by, within_deadline};
 use portward::port::{Kinship, OccupantKind};
 use portward::protocol::doctor::{Finding, Level};
 use portward::protocol::{StateName, TunnelStatus};
-use tokio::process::Child;
 
 const WEB: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443'}
 ";
-const LISTENS: &str = "import signal, socket\n\
-                       squatter = socket.create_server(('127.0.0.1', 9443))\n\
-                       print('ready', flush=True)\n\
-                       signal.pause()\n";
-
-/// A process that listens on port 9443, and whose command line begins like this.
-async fn called(lab: &Lab, name: &str) -> Child {
-    let mut command = lab.command("/usr/bin/python3");
-    command.arg0(name).args(["-c", LISTENS]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let said = lines_of(child.stdout.take().unwrap());
-    assert!(said.find(0, |line| line == "ready").await.is_some(), "{name} does not listen: {:?}", said.all());
-    child
-}
-
-/// What is said on both streams, and the exit code.
-async fn said_by(lab: &Lab, arguments: &[&str]) -> (String, Option<i32>) {
-    let output = within_deadline("portward", lab.portward(arguments).output()).await.unwrap();
-    (String::from_utf8([output.stdout, output.stderr].concat()).unwrap(), output.status.code())
-}
-
 async fn held_ports(lab: &Lab) -> (Finding, Option<i32>) {
     let output = within_deadline("doctor", lab.portward(&["doctor", "--json"]).output()).await.unwrap();
     let findings: Vec<Finding> = serde_json::from_slice(&output.stdout).unwrap();
@@ -51,8 +27,8 @@ async fn everybody_says(lab: &Lab, daemon: &Daemon<'_>, right: &str, wrong: &[&s
     let line = daemon.wait_log(0, "that tells of the holder", |line| line.has("event", "held")).await.raw;
     let status = String::from_utf8(daemon.cli(&["status"]).await.stdout).unwrap();
     let start = daemon.post("/start/web?timeout=1ms").await.body;
-    let (who, _) = said_by(lab, &["who", "9443"]).await;
-    let (wait, _) = said_by(lab, &["wait", "9443", "--timeout", "10ms"]).await;
+    let (_, who) = said_by(&mut lab.portward(&["who", "9443"])).await;
+    let (_, wait) = said_by(&mut lab.portward(&["wait", "9443", "--timeout", "10ms"])).await;
     let (finding, code) = held_ports(lab).await;
     assert_eq!((finding.level, code), (Level::Error, Some(1)), "{finding:#?}");
     let doctor = finding.fix.unwrap();
@@ -74,7 +50,7 @@ async fn everybody_says(lab: &Lab, daemon: &Daemon<'_>, right: &str, wrong: &[&s
 #[tokio::test]
 async fn the_port_of_a_container_is_freed_by_stopping_the_container() {
     let lab = Lab::new();
-    let mut proxy = called(&lab, "/usr/bin/docker-proxy").await;
+    let mut proxy = listener_called(&lab, "/usr/bin/docker-proxy", 9443).await;
     let daemon = Daemon::start(&lab, WEB).await;
     everybody_says(&lab, &daemon, "docker ps --filter publish=9443/tcp", &["systemctl", "kill "]).await;
     daemon.stop().await;
@@ -85,7 +61,7 @@ async fn the_port_of_a_container_is_freed_by_stopping_the_container() {
 async fn the_port_of_a_podman_container_is_freed_by_its_id() {
     let lab = Lab::new();
     let id = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";
-    let mut conmon = called(&lab, &format!("/usr/bin/conmon --api-version 1 -c {id}")).await;
+    let mut conmon = listener_called(&lab, &format!("/usr/bin/conmon --api-version 1 -c {id}"), 9443).await;
     let daemon = Daemon::start(&lab, WEB).await;
     everybody_says(&lab, &daemon, "podman stop 4fa6e0f0c678", &["systemctl", "kill "]).await;
     daemon.stop().await;
@@ -95,7 +71,7 @@ async fn the_port_of_a_podman_container_is_freed_by_its_id() {
 #[tokio::test]
 async fn a_forward_of_an_ssh_client_is_ended_with_its_session_alone() {
     let lab = Lab::new();
-    let mut session = called(&lab, "sshd: alice@pts/0").await;
+    let mut session = listener_called(&lab, "sshd: alice@pts/0", 9443).await;
     let pid = session.id().unwrap();
     let daemon = Daemon::start(&lab, WEB).await;
     everybody_says(&lab, &daemon, &format!("kill {pid}"), &["systemctl", "on_conflict"]).await;
@@ -120,7 +96,7 @@ async fn a_tunnel_of_ours_that_has_the_port_is_named() {
     let status = String::from_utf8(daemon.cli(&["status", "web"]).await.stdout).unwrap();
     assert!(status.contains("`portward stop 'my db'`"), "{status}");
     // Who is not the daemon knows as much as that it is a portward's.
-    let (who, _) = said_by(&lab, &["who", "9443"]).await;
+    let (_, who) = said_by(&mut lab.portward(&["who", "9443"])).await;
     assert!(who.contains("another portward has it") && !who.contains("kill"), "{who}");
     daemon.cli(&["stop", "my db"]).await;
     daemon.wait_status(0, "web", "on its way", |status| status.state == StateName::Connecting).await;
@@ -159,7 +135,7 @@ async fn what_on_conflict_kill_would_spare_doctor_calls_an_error() {
     let lab = Lab::new();
     lab.write_config(&WEB.replace("name: web,", "name: web, on_conflict: kill,"));
     // It would be ended,
-    let mut squatter = called(&lab, "squatter").await;
+    let mut squatter = listener_called(&lab, "squatter", 9443).await;
     let (finding, code) = held_ports(&lab).await;
     assert_eq!((finding.level, code), (Level::Warning, Some(0)), "{finding:#?}");
     squatter.kill().await.unwrap();
@@ -188,13 +164,11 @@ async fn what_on_conflict_kill_would_spare_doctor_calls_an_error() {
 async fn a_holder_outside_the_container_is_not_hidden_by_a_lack_of_privilege() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    let mut squatter = called(&lab, "squatter").await;
+    let mut squatter = listener_called(&lab, "squatter", 9443).await;
     let program = lab.path("bin/portward");
     let mut inside = lab.command("unshare");
     inside.args(["--pid", "--fork", "--mount-proc"]).arg(program).args(["who", "9443"]);
-    let output = within_deadline("portward who", inside.output()).await.unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let said = run(&mut inside, 0).await;
     assert!(said.contains("a process outside this container"), "{said}");
     assert!(
         !said.contains("sudo portward") && !said.contains("hidden") && !said.contains("Nobody"),

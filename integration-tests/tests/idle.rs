@@ -12,41 +12,33 @@ use portward::protocol::StateName;
 const HELPER_THREADS_END: Duration = Duration::from_secs(11);
 
 #[tokio::test]
-async fn ten_idle_tunnels_make_no_system_call_for_thirty_seconds() {
+async fn ten_ssh_ten_commands_and_one_that_waits_make_no_system_call() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    let mut tunnels = String::new();
+    let squatter = Squatter::listen(&lab, "127.0.0.1", 9470).await;
+    let program = env!("CARGO_BIN_EXE_listening-process");
+    let mut tunnels = String::from(
+        "  - {name: waits, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9470}\n",
+    );
     for index in 0..10 {
         writeln!(
             tunnels,
-            "  - {{name: t{index}, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 944{index}}}"
+            "  - {{name: ssh{index}, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 944{index}}}\n  \
+             - {{name: command{index}, command: [{program}, '945{index}'], local_port: 945{index}}}"
         )
         .unwrap();
     }
     let daemon = Daemon::start(&lab, &tunnels).await;
     for index in 0..10 {
-        daemon.wait_state(&format!("t{index}"), StateName::Up).await;
+        daemon.wait_state(&format!("ssh{index}"), StateName::Up).await;
+        daemon.wait_state(&format!("command{index}"), StateName::Up).await;
     }
+    daemon.wait_holder("waits").await;
     tokio::time::sleep(HELPER_THREADS_END).await;
-    let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(30)).await;
+    let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(20)).await;
     assert_eq!(calls, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn waiting_for_a_port_makes_no_system_call() {
-    let lab = Lab::new();
-    let _sshd = Sshd::start(&lab).await;
-    let squatter = Squatter::listen(&lab, "127.0.0.1", 9443).await;
-    let tunnels = "
-  - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9443}
-";
-    let daemon = Daemon::start(&lab, tunnels).await;
-    daemon.wait_holder("web").await;
-    tokio::time::sleep(HELPER_THREADS_END).await;
-    let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(5)).await;
-    assert_eq!(calls, Vec::<String>::new());
-    assert_eq!(lab.ssh_starts().len(), 0);
+    assert_eq!(lab.ssh_starts().len(), 10);
 
     squatter.leave().await;
-    daemon.wait_state("web", StateName::Up).await;
+    daemon.wait_state("waits", StateName::Up).await;
 }

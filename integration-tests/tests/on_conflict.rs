@@ -3,14 +3,13 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Stdio;
 
-use integration_tests::{Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, within_deadline};
+use integration_tests::{
+    Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, python, within_deadline,
+};
 use portward::protocol::{FailureKind, StateName};
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Child;
 
 const PORT: u16 = 9443;
 const WEB: &str = "
@@ -35,15 +34,6 @@ const CLIENT: &str = "import signal, socket\n\
                       client = socket.create_connection(('127.0.0.1', 9443))\n\
                       print('ready', flush=True)\n\
                       signal.pause()\n";
-
-/// A python process, once it has said a line, and that line.
-async fn python(lab: &Lab, program: &str) -> (Child, String) {
-    let mut command = lab.command("/usr/bin/python3");
-    let mut child = command.args(["-c", program]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-    (child, line.trim_end().to_owned())
-}
 
 #[tokio::test]
 async fn the_holder_is_terminated_and_a_client_of_the_port_survives() {
@@ -182,9 +172,7 @@ async fn a_holder_that_may_not_be_signalled_is_named_with_the_way_to_end_it() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     // Root without the capability may not signal the processes of others.
-    let daemon_itself = std::fs::read_link(lab.path("bin/portward")).unwrap();
-    let bounded = format!("exec setpriv --bounding-set -kill --inh-caps -kill {}", daemon_itself.display());
-    lab.install_script("portward", &format!("{bounded} \"$@\"\n"));
+    lab.wrap_portward("exec setpriv --bounding-set -kill --inh-caps -kill $DAEMON \"$@\"");
     let listens = "import os, signal, socket\n\
                    squatter = socket.create_server(('127.0.0.1', 9443))\n\
                    os.setresuid(65534, 65534, 65534)\n\

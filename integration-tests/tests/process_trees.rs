@@ -216,10 +216,17 @@ async fn a_daemon_that_clears_its_environment_long_before_it_listens_is_waited_f
     stop_leaves_nothing(&lab, &daemon, "relay").await;
 }
 
+/// Serves once an orphan has left its group, its session and its environment.
+fn unmarked_orphan(lab: &Lab) -> String {
+    let left = lab.path("left").display().to_string();
+    nix::unistd::mkfifo(left.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    format!("(env -i setsid sh -c \"exec sleep 1000 >{left}\" 2>/dev/null &) ; : <{left}; exec {SOCAT}")
+}
+
 #[tokio::test]
 async fn an_orphan_that_shows_nothing_of_its_origin_is_the_only_tunnels() {
     let lab = Lab::new();
-    let script = format!("(env -i setsid sleep 1000 >/dev/null 2>&1 &) ; exec {SOCAT}");
+    let script = unmarked_orphan(&lab);
     let daemon = Daemon::start(&lab, &shell(&script, "")).await;
     daemon.wait_state("relay", StateName::Up).await;
     stop_leaves_nothing(&lab, &daemon, "relay").await;
@@ -228,7 +235,7 @@ async fn an_orphan_that_shows_nothing_of_its_origin_is_the_only_tunnels() {
 #[tokio::test]
 async fn an_orphan_that_may_be_of_any_tunnel_is_named_and_ends_with_the_last_one() {
     let lab = Lab::new();
-    let script = format!("(env -i setsid sleep 1000 >/dev/null 2>&1 &) ; exec {SOCAT}");
+    let script = unmarked_orphan(&lab);
     let other = "  - {name: other, command: [socat, 'TCP-LISTEN:9444,bind=127.0.0.1,reuseaddr', STDOUT], local_port: 9444}\n";
     let daemon = Daemon::start(&lab, &(shell(&script, "") + other)).await;
     daemon.wait_state("relay", StateName::Up).await;

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Fetcher, Lab, LogLine, NumberedStream, ORIGIN_PORT, Sshd, serve_echo, serve_page,
-    stop_signal, within_deadline,
+    Daemon, ECHO_PORT, Fetcher, Lab, NumberedStream, ORIGIN_PORT, Sshd, assert_no_busy_port, serve_echo,
+    serve_page, starts, stop_signal, within_deadline,
 };
 use portward::protocol::{FailureKind, StateName};
 
@@ -26,27 +26,6 @@ const ECHO: &str = "
 /// The ancestor promised a restart within 5 to 6 seconds.
 const PROMISED: Duration = Duration::from_secs(5);
 
-/// Restarts the tunnel through the API; returns the pids before and after.
-async fn restart(daemon: &Daemon<'_>, name: &str) -> (u32, u32) {
-    let before = daemon.tunnel_pid(name).await;
-    let answer = daemon.post(&format!("/restart/{name}?timeout=20s")).await;
-    assert_eq!(answer.status, 200, "{answer:?}\n{}", daemon.report());
-    let status = daemon.status(name).await;
-    assert_eq!(status.state, StateName::Up);
-    (before, status.pid.unwrap())
-}
-
-/// What the seed's users saw, and must not see again.
-fn assert_no_busy_port(log: &[LogLine]) {
-    for line in log {
-        assert!(!line.raw.contains("Address") && !line.raw.contains("in use"), "{}", line.raw);
-    }
-}
-
-fn starting_lines(log: &[LogLine]) -> usize {
-    log.iter().filter(|line| line.has("event", "starting")).count()
-}
-
 #[tokio::test]
 async fn twenty_restarts_in_a_row_start_ssh_once_each_while_a_client_fetches() {
     const RESTARTS: usize = 20;
@@ -59,7 +38,7 @@ async fn twenty_restarts_in_a_row_start_ssh_once_each_while_a_client_fetches() {
 
     for done in 1..=RESTARTS {
         fetcher.next_page().await;
-        let (before, after) = restart(&daemon, "web").await;
+        let (before, after) = daemon.restart("web").await;
         assert_ne!(before, after, "the connection is a new one");
         assert_eq!(lab.ssh_starts().len(), 1 + done, "{:#?}", lab.ssh_starts());
     }
@@ -71,7 +50,7 @@ async fn twenty_restarts_in_a_row_start_ssh_once_each_while_a_client_fetches() {
     let ended = daemon.stop().await;
     assert!(ended.status.success(), "{:?}", ended.status);
     assert_no_busy_port(&ended.log);
-    assert_eq!(starting_lines(&ended.log), 1 + RESTARTS);
+    assert_eq!(starts(&ended.log), 1 + RESTARTS);
     assert_eq!(lab.ssh_starts().len(), 1 + RESTARTS);
 }
 
@@ -88,7 +67,7 @@ async fn a_stopped_old_ssh_does_not_hold_up_a_restart() {
     for done in 1..=RESTARTS {
         fetcher.next_page().await;
         stop_signal(daemon.tunnel_pid("web").await);
-        let (before, after) = restart(&daemon, "web").await;
+        let (before, after) = daemon.restart("web").await;
         assert_ne!(before, after);
         assert_eq!(lab.ssh_starts().len(), 1 + done);
     }
@@ -97,7 +76,7 @@ async fn a_stopped_old_ssh_does_not_hold_up_a_restart() {
     assert!(seen.longest_gap < PROMISED, "{seen:?}");
     let ended = daemon.stop().await;
     assert_no_busy_port(&ended.log);
-    assert_eq!(starting_lines(&ended.log), 1 + RESTARTS);
+    assert_eq!(starts(&ended.log), 1 + RESTARTS);
 }
 
 #[tokio::test]
@@ -111,7 +90,7 @@ async fn connections_through_the_old_ssh_do_not_hold_up_a_restart() {
 
     for done in 1..=RESTARTS {
         let streams = [NumberedStream::open(PORT).await, NumberedStream::open(PORT).await];
-        let (before, after) = restart(&daemon, "echo").await;
+        let (before, after) = daemon.restart("echo").await;
         assert_ne!(before, after);
         assert_eq!(lab.ssh_starts().len(), 1 + done);
         for stream in streams {
@@ -121,7 +100,7 @@ async fn connections_through_the_old_ssh_do_not_hold_up_a_restart() {
     NumberedStream::open(PORT).await.finish().await;
     let ended = daemon.stop().await;
     assert_no_busy_port(&ended.log);
-    assert_eq!(starting_lines(&ended.log), 1 + RESTARTS);
+    assert_eq!(starts(&ended.log), 1 + RESTARTS);
 }
 
 #[tokio::test]
@@ -172,7 +151,7 @@ async fn a_failed_restart_leaves_the_old_connection_up() {
     assert!(stream.finish().await > 0);
 
     sshd.start_again().await;
-    let (old, new) = restart(&daemon, "echo").await;
+    let (old, new) = daemon.restart("echo").await;
     assert_ne!(old, new);
     assert_eq!(daemon.status("echo").await.last_error, None);
 }

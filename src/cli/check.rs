@@ -6,20 +6,19 @@ use super::arguments::CheckArguments;
 use super::failure::Failed;
 use super::output;
 use crate::config::{self, ConfigError, Desired};
-use crate::daemon::paths;
-use crate::{doctor, home, text};
+use crate::{doctor, paths, text};
 
 /// Says whether a configuration is valid, and if not, why. What may be right by the time that a tunnel needs it is a warning.
 ///
 /// A file that a service of the system reads is judged for that service: `~/` is its user's home directory then.
 pub(super) async fn check(arguments: CheckArguments) -> Result<(), Failed> {
-    let path = arguments.file.unwrap_or_else(paths::default_config);
+    let path = arguments.file.unwrap_or_else(paths::config);
     let ours = config::load(&path);
     let depends = depends_on_home(&path, &ours);
     let runner = if depends { doctor::runner_of(&path).await } else { None };
     let (judged, whose) = match runner {
         Some(runner) => (config::load_for(&path, runner.home.as_deref()), Some((runner.name, runner.home))),
-        None => (ours, depends.then(|| ("the user of this command".to_owned(), home::directory()))),
+        None => (ours, depends.then(|| ("the user of this command".to_owned(), paths::home()))),
     };
     match judged {
         Ok(desired) => {

@@ -1,6 +1,6 @@
 //! Asks the daemon over its unix socket.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time;
@@ -146,17 +147,12 @@ impl Client {
     }
 }
 
+/// What a URL may contain as it is (RFC 3986, section 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A text as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut segment, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            segment.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(segment, "%{byte:02X}");
-        }
-        segment
-    })
+    utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
 #[cfg(test)]

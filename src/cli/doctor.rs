@@ -14,11 +14,10 @@ use super::arguments::DoctorArguments;
 use super::client::Client;
 use super::failure::{ClientError, Failed};
 use super::output;
-use crate::daemon::paths;
 use crate::doctor::{self, By, Order};
 use crate::protocol::Health;
 use crate::protocol::doctor::{Finding, Level, Report, TIME_LIMIT};
-use crate::{config, shell, text};
+use crate::{config, paths, shell, text};
 
 /// Width of the longest name of a check, and two more.
 const CHECK_WIDTH: usize = 18;
@@ -28,9 +27,9 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Prints what would make a tunnel fail; fails if anything would.
 pub(super) async fn doctor(arguments: DoctorArguments, socket: Option<PathBuf>) -> Result<(), Failed> {
-    let config = arguments.file.clone().unwrap_or_else(paths::default_config);
+    let config = arguments.file.clone().unwrap_or_else(paths::config);
     let configured = || config::load(&config).ok().and_then(|desired| desired.api.socket);
-    let socket = socket.or_else(configured).unwrap_or_else(paths::default_socket);
+    let socket = socket.or_else(configured).unwrap_or_else(paths::socket);
     let report = match ask(&socket, arguments.file.as_deref()).await {
         Ok(report) => report,
         Err(by) => {

@@ -33,7 +33,7 @@ use clap::Parser;
 use self::arguments::{Arguments, Command};
 use self::client::Client;
 use self::failure::Failed;
-use crate::daemon::paths;
+use crate::paths;
 use crate::protocol::Verb;
 
 /// `portward`, with the arguments of this process.
@@ -59,7 +59,7 @@ pub fn run_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(arguments: Arguments) -> Result<(), Failed> {
     let Arguments { socket, command } = arguments;
-    let client = || Client::new(socket.clone().unwrap_or_else(paths::default_socket));
+    let client = || Client::new(socket.clone().unwrap_or_else(paths::socket));
     match command {
         Command::Run(arguments) => block_on(run::run(arguments, socket.clone())),
         Command::Check(arguments) => block_on(check::check(arguments)),

@@ -20,7 +20,7 @@ pub struct Desired {
 /// Where the API listens, beyond the command line's own default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Api {
-    /// Path of the unix socket; `None`: the default of [`crate::daemon::paths`].
+    /// Path of the unix socket; `None`: the default of [`crate::paths`].
     pub socket: Option<PathBuf>,
     /// TCP address and the file that holds the bearer token: one is never without the other.
     pub tcp: Option<ApiTcp>,

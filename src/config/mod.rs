@@ -39,8 +39,6 @@ pub use file::ReadError;
 pub use raw::schema;
 pub use watch::ConfigWatch;
 
-use crate::home;
-
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -54,7 +52,7 @@ pub enum ConfigError {
 
 /// Reads and checks the file `path`, for a daemon that this process would be.
 pub fn load(path: &Path) -> Result<Desired, ConfigError> {
-    load_for(path, home::directory().as_deref())
+    load_for(path, crate::paths::home().as_deref())
 }
 
 /// The same for a daemon of whose user the home directory is `home`.
@@ -65,7 +63,7 @@ pub fn load_for(path: &Path, home: Option<&Path>) -> Result<Desired, ConfigError
 /// Checks `source`, the text of the file `path`: paths in it are relative to where that file lies, and `~/` is this user's
 /// home directory.
 pub fn parse(source: &str, path: &Path) -> Result<Desired, Diagnostics> {
-    parse_for(source, path, home::directory().as_deref())
+    parse_for(source, path, crate::paths::home().as_deref())
 }
 
 fn parse_for(source: &str, path: &Path, home: Option<&Path>) -> Result<Desired, Diagnostics> {

@@ -1,6 +1,9 @@
 //! What may be handed to ssh: destinations and options.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
 
 use super::address::{check_host, is_never_in_destination};
 use super::diagnose::{Problems, Refusal, quote};
@@ -104,20 +107,11 @@ fn check_user(text: &str, user: &str) -> Result<(), Refusal> {
     }
 }
 
-/// What `%41` and the like stand for; `None` if a `%` begins nothing of the kind, or not a text.
+/// Decodes `%41` and the like. `None` if two hexadecimal digits do not follow each `%`, or if the result is not UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        let digits = std::str::from_utf8(&digits).ok().filter(|digits| !digits.starts_with('+'))?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
+    let is_code = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let is_encoded = text.split('%').skip(1).all(is_code);
+    is_encoded.then(|| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)).flatten()
 }
 
 /// Reports every option of `ssh` that is not one, or not for the user to set.

@@ -3,17 +3,16 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::config::desired::{Forward, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
-use crate::process::{Child, LONGEST_LINE, Main, Pace, Remains, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 
@@ -44,14 +43,8 @@ pub(super) enum Order {
     CloseForward(Request),
 }
 
-/// What a process of ours listens on, as the kernel showed it when it came up.
-pub(super) type Listening = Arc<Mutex<Vec<Listener>>>;
-
-/// What is left of the process after its end.
-pub(super) type Left = Arc<Mutex<Remains>>;
-
 /// What every attempt needs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) connection: ConnectionId,
     pub(super) teller: Teller,
@@ -59,8 +52,8 @@ pub(super) struct Attempt {
     pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
     pub(super) endpoints: Vec<Endpoint>,
-    pub(super) listening: Listening,
-    pub(super) left: Left,
+    /// What the process listens on, as the kernel showed it last.
+    pub(super) listening: Mutex<Vec<Listener>>,
     /// The last lines of the process.
     pub(super) said: Said,
 }
@@ -70,7 +63,7 @@ impl Attempt {
     pub(super) async fn run_ssh(
         self,
         tunnel: SshTunnel,
-        process: (Child, ChildStdout, ChildStderr),
+        process: (Child, Pipe, Pipe),
         control: (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
@@ -136,7 +129,7 @@ impl Attempt {
         if tree.has_members().await {
             self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         }
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = tree.gone().await;
+        self.teller.tell(Report::Remains(tree.gone().await));
         self.report(ConnectionEvent::Ended(failure));
     }
 
@@ -247,11 +240,10 @@ impl Attempt {
     }
 
     fn still_listens(&self) -> bool {
-        match self.ports.listeners(&self.endpoints) {
-            Ok(present) => {
-                let opened = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-                opened.iter().all(|listener| present.contains(listener))
-            }
+        let has_all =
+            |present: &[Listener]| self.listening().iter().all(|listener| present.contains(listener));
+        match self.listeners(has_all) {
+            Ok(present) => has_all(&present),
             // What cannot be asked about is not lost.
             Err(error) => {
                 self.teller.warn(&error.to_string());
@@ -284,11 +276,16 @@ impl Attempt {
         if self.endpoints.is_empty() {
             return Ok(());
         }
-        let listeners = self
-            .listeners(|endpoint, listener| {
-                endpoint.address == listener.address && holder::pid_owns(pid, listener.inode)
-            })
-            .map_err(|error| port_failure(&error))?;
+        let is_ours = |listener: &Listener| {
+            let is_wanted = self.endpoints.iter().any(|endpoint| endpoint.address == listener.address);
+            is_wanted && holder::pid_owns(pid, listener.inode)
+        };
+        let has_all = |found: &[Listener]| {
+            let ours = found.iter().filter(|listener| is_ours(listener));
+            ours.count() == self.endpoints.len()
+        };
+        let mut listeners = self.listeners(has_all).map_err(|error| port_failure(&error))?;
+        listeners.retain(is_ours);
         for endpoint in &self.endpoints {
             if !listeners.iter().any(|listener| listener.address == endpoint.address) {
                 // It would say the same when asked again.
@@ -301,7 +298,7 @@ impl Attempt {
                 ));
             }
         }
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        self.listens_on(listeners);
         Ok(())
     }
 
@@ -343,14 +340,24 @@ impl Attempt {
         }
     }
 
-    /// The listeners for which `ours` holds with one of our endpoints.
-    pub(super) fn listeners(
-        &self,
-        ours: impl Fn(&Endpoint, &Listener) -> bool,
-    ) -> Result<Vec<Listener>, PortError> {
-        let mut listeners = self.ports.listeners(&self.endpoints)?;
-        listeners.retain(|listener| self.endpoints.iter().any(|endpoint| ours(endpoint, listener)));
-        Ok(listeners)
+    /// The listeners on our endpoints: all of them, or as many as a look-up finds if those are `enough`. A dump visits every
+    /// listener of the machine; a look-up takes microseconds, and finds one of several sockets that share an address.
+    pub(super) fn listeners(&self, enough: impl Fn(&[Listener]) -> bool) -> Result<Vec<Listener>, PortError> {
+        match self.ports.look_up(&self.endpoints)? {
+            Some(found) if enough(&found) => Ok(found),
+            Some(_) | None => self.ports.listeners(&self.endpoints),
+        }
+    }
+
+    /// What the process listens on, as far as is known.
+    pub(super) fn listening(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers and reports what the process listens on.
+    pub(super) fn listens_on(&self, listeners: Vec<Listener>) {
+        self.teller.tell(Report::Listening(self.connection, listeners.clone()));
+        *self.listening() = listeners;
     }
 
     pub(super) fn report(&self, event: ConnectionEvent) {

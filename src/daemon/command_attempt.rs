@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::process::ExitStatus;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -15,7 +14,7 @@ use super::attempt::{Attempt, OUTPUT_GRACE, Said};
 use crate::config::desired::CommandTunnel;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
-use crate::process::{Child, Tree, read_lines};
+use crate::process::{Child, Pipe, Tree, read_lines};
 use crate::text;
 
 /// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So while a command starts,
@@ -33,7 +32,7 @@ impl Attempt {
     pub(super) async fn run_command(
         self,
         tunnel: CommandTunnel,
-        (mut child, stdout, stderr): (Child, ChildStdout, ChildStderr),
+        (mut child, stdout, stderr): (Child, Pipe, Pipe),
     ) {
         let said = self.said.clone();
         let spoke = Arc::new(Notify::new());
@@ -114,14 +113,17 @@ impl Attempt {
 
     /// Whether a process of the tree listens on the port; remembers on what.
     async fn look(&self, tree: &Tree) -> bool {
-        let listeners = match self.listeners(|endpoint, listener| listener.overlaps(endpoint)) {
+        let known = self.listening().clone();
+        let owns = |listener: &Listener| {
+            known.contains(listener) || tree.pid().is_some_and(|pid| holder::pid_owns(pid, listener.inode))
+        };
+        let listeners = match self.listeners(|found| found.iter().all(owns)) {
             Ok(listeners) => listeners,
             Err(error) => {
                 self.teller.warn(&error.to_string());
                 return false;
             }
         };
-        let known = self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut ours = Vec::new();
         let mut unknown = Vec::new();
         for listener in listeners {
@@ -138,7 +140,12 @@ impl Attempt {
             ours.extend(claimed(tree.clone(), unknown).await);
         }
         let listens = !ours.is_empty();
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = ours;
+        if !listens {
+            // What follows from that is reported first.
+            self.listening().clear();
+        } else if ours != known {
+            self.listens_on(ours);
+        }
         listens
     }
 }

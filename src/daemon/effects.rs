@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Left, Listening, Order, Said, port_failure};
+use super::attempt::{Attempt, Order, Said, port_failure};
 use super::launch::Launch;
 use super::shares::Shares;
 use super::ssh_start::SshStart;
@@ -76,8 +76,8 @@ struct Running {
     /// What it is to listen on, once that is known.
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     orders: mpsc::UnboundedSender<Order>,
-    listening: Listening,
-    left: Left,
+    /// What it listens on, as the kernel showed it last.
+    listeners: Vec<Listener>,
     said: Said,
 }
 
@@ -128,18 +128,26 @@ impl Outside {
         })
     }
 
-    /// What the connection's process listened on when it came up.
-    pub(super) fn listeners(&self, connection: ConnectionId) -> Vec<Listener> {
-        self.running.get(&connection).map_or_else(Vec::new, |running| {
-            running.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        })
+    /// What the connection's process listens on, as the kernel showed it last.
+    pub(super) fn listeners(&self, connection: ConnectionId) -> &[Listener] {
+        self.running.get(&connection).map_or(&[], |running| &running.listeners)
+    }
+
+    /// The connection's process listens on these now.
+    pub(super) fn set_listeners(&mut self, connection: ConnectionId, listeners: Vec<Listener>) {
+        if let Some(running) = self.running.get_mut(&connection) {
+            running.listeners = listeners;
+        }
     }
 
     /// The process has ended.
     pub(super) fn forget(&mut self, connection: ConnectionId) {
-        if let Some(running) = self.running.remove(&connection) {
-            self.left = running.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        }
+        self.running.remove(&connection);
+    }
+
+    /// This is left of the latest process that has ended.
+    pub(super) fn set_left(&mut self, left: Remains) {
+        self.left = left;
     }
 
     /// What was left of the latest process that has ended.
@@ -321,8 +329,7 @@ impl Effects {
     ) {
         outside.left = Remains::default();
         let planned = outside.planned.take();
-        let (listening, endpoints) = (Listening::default(), Arc::<OnceLock<_>>::default());
-        let left = Left::default();
+        let endpoints = Arc::<OnceLock<_>>::default();
         let said = Said::default();
         let mut attempt = Attempt {
             connection,
@@ -330,8 +337,7 @@ impl Effects {
             ports: self.ports.clone(),
             pace: self.pace.clone(),
             endpoints: Vec::new(),
-            listening: listening.clone(),
-            left: left.clone(),
+            listening: Mutex::default(),
             said: said.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
@@ -362,7 +368,7 @@ impl Effects {
         };
         match started {
             Ok(launch) => {
-                let running = Running { launch, endpoints, orders, listening, left, said };
+                let running = Running { launch, endpoints, orders, listeners: Vec::new(), said };
                 outside.running.insert(connection, running);
             }
             Err(error) => {

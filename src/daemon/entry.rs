@@ -74,6 +74,14 @@ impl Entry {
         }
     }
 
+    /// Takes over what the connection that serves it listens on.
+    pub(super) fn note_listeners(&mut self) {
+        if let Some((connection, _)) = self.link.listening(self.slot()) {
+            let listeners = self.outside.listeners(connection);
+            self.listeners = listeners.iter().map(|listener| listener.address).collect();
+        }
+    }
+
     pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
         let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
         let last = FailedConnection {

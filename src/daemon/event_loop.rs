@@ -126,6 +126,17 @@ impl EventLoop {
             Report::Event(event) => self.hear(slot, event),
             // The status that is published next has its pid.
             Report::ProcessChanged => {}
+            Report::Listening(connection, listeners) => {
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.outside.set_listeners(connection, listeners);
+                    entry.note_listeners();
+                }
+            }
+            Report::Remains(remains) => {
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.outside.set_left(remains);
+                }
+            }
             Report::ConnectionsFailed(failed) => {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
                     entry.note_failed_connections(&failed, &self.clock);
@@ -160,10 +171,7 @@ impl EventLoop {
             Some(deadline) => self.state.timers.arm(Timer::Link(slot), deadline),
             None => self.state.timers.disarm(Timer::Link(slot)),
         }
-        if let Some((connection, _)) = entry.link.listening(slot) {
-            let listeners = entry.outside.listeners(connection);
-            entry.listeners = listeners.iter().map(|listener| listener.address).collect();
-        }
+        entry.note_listeners();
         narrate::transition(entry, &before, now);
         if entry.removed && entry.state().0 == StateName::Stopped {
             self.forget(slot);
@@ -304,7 +312,7 @@ impl EventLoop {
     fn refresh(&mut self) {
         let up = |(slot, entry): (&Slot, &Entry)| {
             let (connection, request) = entry.link.listening(*slot)?;
-            Some((*slot, connection, request, entry.outside.listeners(connection)))
+            Some((*slot, connection, request, entry.outside.listeners(connection).to_vec()))
         };
         let expected: Vec<_> = self.state.entries.iter().filter_map(up).collect();
         let listeners = expected.iter().flat_map(|(.., listeners)| listeners);

@@ -10,7 +10,6 @@ mod event_loop;
 pub mod handle;
 mod launch;
 mod narrate;
-pub mod paths;
 mod publish;
 mod published;
 mod reload;

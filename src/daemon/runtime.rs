@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::unistd::Uid;
 use tokio::time::{Instant, sleep_until};
 
+use crate::paths;
 use crate::socket::{Socket, SocketError};
 use crate::ssh::ControlError;
 use crate::watch::{Followed, Scope, Watcher, Window};
@@ -61,7 +62,7 @@ impl Runtime {
         let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
         let (mode, identity) = fs::metadata(&directory)
             .map_or((0o700, None), |there| (there.permissions().mode() & 0o777, Some(identity(&there))));
-        let paths = vec![Socket::lock_file(&path), control.to_owned(), path];
+        let paths = vec![paths::lock_file(&path), control.to_owned(), path];
         let followed = Followed::new(watcher, paths, Scope::Presence);
         Self { directory, mode, identity, socket, followed, window: None, retry: None }
     }

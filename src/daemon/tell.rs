@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::shares::{Burst, Heard, Shares};
 use crate::config::desired;
-use crate::core::{Event, Slot};
+use crate::core::{ConnectionId, Event, Slot};
 use crate::observe::log::OUTPUT;
-use crate::process::LONGEST_LINE;
+use crate::port::Listener;
+use crate::process::{LONGEST_LINE, Remains};
 use crate::ssh::ConnectionErrorKind;
 use crate::text;
 
@@ -63,6 +64,10 @@ pub(super) struct Teller {
 pub(super) enum Report {
     /// What the core decides about.
     Event(Event),
+    /// What the connection's process listens on, as the kernel shows it now.
+    Listening(ConnectionId, Vec<Listener>),
+    /// What is left of a process after its end.
+    Remains(Remains),
     /// A process was started, or another one stands for the tunnel now: the status has its pid.
     ProcessChanged,
     /// Clients were turned away.

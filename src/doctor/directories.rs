@@ -1,13 +1,14 @@
 //! Who else can change what the daemon reads and trusts.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
 use super::fix::{Fix, path};
-use super::permissions::Permissions;
 use super::process::Process;
+use crate::access::{self, Fault, Insecure, Rule};
 use crate::protocol::doctor::Finding;
 use crate::socket::{SocketError, check_directory};
 use crate::token::{Token, TokenError};
@@ -39,29 +40,31 @@ pub(super) fn findings(
     findings
 }
 
-/// The configuration and its directory, and those that a symbolic link leads to.
+/// The configuration, the target of a symbolic link, and all directories on the way to them: whoever can rename one of these can
+/// replace the file.
 fn trusted(config: &Path) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::from([config.to_owned()]);
     paths.extend(config.canonicalize());
     let directories: Vec<PathBuf> =
-        paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        paths.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
     paths.extend(directories.into_iter().filter(|path| !path.as_os_str().is_empty()));
     paths
 }
 
 fn shared(place: &Path, process: &Process, why: &str, fix: Fix) -> Option<Finding> {
     // Other checks report what does not exist.
-    let permissions = Permissions::of(place).ok()?;
-    let Permissions { uid, mode, .. } = permissions;
+    let metadata = fs::metadata(place).ok()?;
+    let Insecure { uid, mode, fault } = access::check(&metadata, Rule::ChangedBy(process.uid)).err()?;
     let (name, user) = (place.display(), process.user());
-    let (what, line) = if uid != 0 && uid != process.uid {
-        let line = fix.as_root(&format!("chown {user} {}", path(place)));
-        (format!("{name} belongs to uid {uid}, which is neither root nor {user}"), line)
-    } else if permissions.is_shared() && !(place.is_dir() && permissions.is_sticky()) {
-        let line = fix.as_owner(uid, &format!("chmod go-w {}", path(place)));
-        (format!("{name} has mode {mode:04o}: users other than its owner can write it"), line)
-    } else {
-        return None;
+    let (what, line) = match fault {
+        Fault::Owner => (
+            format!("{name} belongs to uid {uid}, which is neither root nor {user}"),
+            fix.as_root(&format!("chown {user} {}", path(place))),
+        ),
+        Fault::Mode => (
+            format!("{name} has mode {mode:04o}: users other than its owner can write it"),
+            fix.as_owner(uid, &format!("chmod go-w {}", path(place))),
+        ),
     };
     Some(Finding::warning(what, why, line))
 }
@@ -94,7 +97,6 @@ fn unusable(token: &Path, process: &Process, fix: Fix) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
@@ -158,6 +160,17 @@ mod tests {
         std::os::unix::fs::symlink(elsewhere.join("real.yaml"), &config).unwrap();
         set_mode(&elsewhere, 0o777);
         assert!(fixed(&config, None).what.contains("/elsewhere has mode 0777"));
+    }
+
+    #[test]
+    fn a_parent_that_others_can_write_is_found() {
+        let (directory, _) = site();
+        let inner = directory.path().join("etc/portward");
+        fs::create_dir_all(&inner).unwrap();
+        let config = inner.join("config.yaml");
+        fs::write(&config, "tunnels: []\n").unwrap();
+        set_mode(&directory.path().join("etc"), 0o777);
+        assert!(fixed(&config, None).what.contains("/etc has mode 0777"));
     }
 
     #[test]

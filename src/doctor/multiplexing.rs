@@ -7,12 +7,13 @@ use std::path::Path;
 
 use super::fix::{Fix, path};
 use super::process::Process;
+use crate::paths;
 use crate::protocol::doctor::Finding;
 use crate::ssh::ControlDirectory;
 
 /// What prevents ssh from creating its control sockets, in a directory beside the API's `socket`.
 pub(super) fn finding(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
-    let control = socket.with_extension("ssh");
+    let control = paths::control_directory(socket);
     if let Err(too_long) = ControlDirectory::check_length(&control) {
         let why = "the ssh of every tunnel creates a socket there, and the path of a unix socket has at most 107 bytes";
         let line = "portward run --socket /tmp/portward/portward.sock";
@@ -63,7 +64,7 @@ fn try_in(directory: &Path) -> Result<(), (&'static str, io::Error)> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use rustix::thread::CapabilitySet;
+    use rustix::thread::{CapabilitySet, CapabilitySets};
 
     use super::super::process::tests::process;
     use super::*;
@@ -105,8 +106,22 @@ mod tests {
     }
 
     #[test]
-    fn where_no_socket_can_be_created_is_reported() {
-        // Nobody may create files there, not even root.
-        assert!(found(Path::new("/proc/self/portward.sock")).is_some());
+    fn a_file_system_without_sockets_is_told_from_a_directory_that_may_not_be_written() {
+        let finding = found(Path::new("/proc/self/portward.sock")).unwrap();
+        assert!(
+            finding.level == Level::Error && finding.what.contains("cannot hold a unix socket"),
+            "{finding:?}"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        // Of this thread alone: root could write everywhere.
+        let without_capabilities = || {
+            let none = CapabilitySet::empty();
+            let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            found(&directory.path().join("portward.sock")).unwrap()
+        };
+        let finding = std::thread::scope(|scope| scope.spawn(without_capabilities).join().unwrap());
+        assert!(finding.level == Level::Warning && finding.what.contains("may not create"), "{finding:?}");
     }
 }

@@ -6,7 +6,7 @@ use nix::unistd::{Uid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::machine::Machine;
-use crate::home;
+use crate::paths;
 use crate::port::holder;
 use crate::port::holder::cgroup;
 
@@ -48,7 +48,7 @@ impl Process {
 
     /// The home directory in the passwd entry, which is the one that ssh uses, whatever HOME says.
     pub(super) fn home(&self) -> Option<PathBuf> {
-        home::of_user(self.uid)
+        paths::home_of(self.uid)
     }
 }
 

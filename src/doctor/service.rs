@@ -11,7 +11,7 @@ use super::ask::Asker;
 use super::machine::Machine;
 use super::systemd::Unit;
 use super::unit::Units;
-use crate::home;
+use crate::paths;
 
 /// The PATH of systemd's services.
 const PATH_OF_SERVICES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -73,7 +73,7 @@ fn environment(machine: &Machine, unit: &Unit, user: &User) -> Variables {
     let mut variables = Variables::from([("PATH".into(), PATH_OF_SERVICES.into())]);
     if !unit.property("User").is_empty() {
         let (name, shell) = (OsString::from(&user.name), user.shell.clone().into_os_string());
-        variables.insert(home::VARIABLE.into(), user.dir.clone().into_os_string());
+        variables.insert(paths::HOME.into(), user.dir.clone().into_os_string());
         variables.extend([("USER".into(), name.clone()), ("LOGNAME".into(), name), ("SHELL".into(), shell)]);
     }
     variables.extend(words(unit.property("Environment")).iter().filter_map(|word| assignment(word)));
@@ -88,8 +88,8 @@ fn environment(machine: &Machine, unit: &Unit, user: &User) -> Variables {
 
 /// What `~/` in the configuration means with these variables, for the user `uid`.
 fn home_of(variables: &Variables, uid: u32) -> Option<PathBuf> {
-    let set = variables.get(OsStr::new(home::VARIABLE)).map(PathBuf::from).filter(|home| home.is_absolute());
-    set.or_else(|| home::of_user(uid))
+    let set = variables.get(OsStr::new(paths::HOME)).map(PathBuf::from).filter(|home| home.is_absolute());
+    set.or_else(|| paths::home_of(uid))
 }
 
 /// The configuration that `portward run` reads with these arguments and variables, as the user `uid`.
@@ -107,12 +107,7 @@ fn config_of(arguments: &[&str], variables: &Variables, uid: u32) -> Option<Path
     if let Some(path) = variable("PORTWARD_CONFIG") {
         return Some(PathBuf::from(path));
     }
-    if uid == 0 {
-        return Some(PathBuf::from("/etc/portward/config.yaml"));
-    }
-    let base = variable("XDG_CONFIG_HOME").map(PathBuf::from).filter(|base| base.is_absolute());
-    let base = base.or_else(|| Some(home_of(variables, uid)?.join(".config")))?;
-    Some(base.join("portward/config.yaml"))
+    paths::config_of(uid, variable("XDG_CONFIG_HOME").map(OsString::as_os_str), || home_of(variables, uid))
 }
 
 fn assignment(word: &str) -> Option<(OsString, OsString)> {

@@ -1,4 +1,4 @@
-//! What portward tells the outside: log lines, the journal, systemd.
+//! What portward reports: log lines, the journal, the state for systemd.
 
 pub mod log;
 pub mod recent;

@@ -5,20 +5,20 @@ use std::sync::Mutex;
 
 use tokio::sync::broadcast;
 
-/// Lines kept for each tunnel,
+/// Lines kept per tunnel.
 pub const LINES_KEPT: usize = 1000;
-/// and their bytes, with line ends.
+/// Bytes kept per tunnel, including line ends.
 pub const BYTES_KEPT: usize = 64 * 1024;
 
-/// Lines that a follower may fall behind.
+/// How many lines a follower may lag behind.
 const FOLLOWER_LAG: usize = 256;
 
-/// Whose line it is.
+/// Who wrote a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
-    /// portward says something of the tunnel.
+    /// portward itself.
     Portward,
-    /// The tunnel's process has said it.
+    /// The tunnel's process.
     Process,
 }
 
@@ -31,8 +31,9 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// The last lines of each tunnel, by hash: [`LINES_KEPT`] and [`BYTES_KEPT`] at most. When there is no room, the oldest line goes of
-/// whoever takes more than half of it, so that a process that says a lot leaves what portward says of its tunnel alone.
+/// The last lines of each tunnel, by hash: at most [`LINES_KEPT`] lines and [`BYTES_KEPT`] bytes. Beyond that the oldest line of the
+/// process is removed if the process has more than half, else the oldest of portward. So a process that writes a lot does
+/// not displace what portward reports about its tunnel.
 #[derive(Debug)]
 pub struct RecentLogs {
     lines: Mutex<HashMap<String, Lines>>,
@@ -42,20 +43,20 @@ pub struct RecentLogs {
 #[derive(Debug, Default)]
 struct Lines {
     texts: VecDeque<(Speaker, String)>,
-    /// Sum of the lengths, with line ends.
+    /// Sum of the lengths, including line ends.
     bytes: usize,
-    /// The part of the tunnel's process: lines,
+    /// Lines of the tunnel's process.
     said: usize,
-    /// and bytes.
+    /// Bytes of the tunnel's process.
     said_bytes: usize,
     /// Time of the last line.
     modified: jiff::Timestamp,
 }
 
-/// What `GET /logs` tells of one tunnel's log.
+/// What `GET /logs` returns about one tunnel's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSummary {
-    /// Bytes kept, with line ends.
+    /// Bytes kept, including line ends.
     pub bytes: usize,
     /// Time of the last line.
     pub modified: jiff::Timestamp,
@@ -68,13 +69,13 @@ impl Default for RecentLogs {
 }
 
 impl RecentLogs {
-    /// Appends a line to the log of the tunnel `hash` and tells the followers.
+    /// Appends a line to the log of the tunnel `hash` and sends it to the followers.
     pub fn push(&self, hash: &str, at: jiff::Timestamp, speaker: Speaker, text: String) {
         let mut all = self.lock();
         let lines = all.entry(hash.to_owned()).or_default();
         lines.push(speaker, text.clone());
         lines.modified = at;
-        // Under the lock, so that `tail` misses no line and repeats none. Nobody following is not an error.
+        // With the lock held, so that `tail` neither misses nor repeats a line. An error means that nobody follows.
         let _ = self.follow.send(LogLine { hash: hash.to_owned(), text });
     }
 
@@ -83,18 +84,18 @@ impl RecentLogs {
         last(&self.lock(), hash, count)
     }
 
-    /// Size and time of the log of the tunnel `hash`; `None` if it has said nothing yet.
+    /// Size and time of the log of the tunnel `hash`; `None` if it has no lines yet.
     pub fn summary(&self, hash: &str) -> Option<LogSummary> {
         self.lock().get(hash).map(|lines| LogSummary { bytes: lines.bytes, modified: lines.modified })
     }
 
-    /// The last `count` lines of the tunnel `hash`, and the lines of all tunnels that come after them.
+    /// The last `count` lines of the tunnel `hash`, and a receiver of all later lines of all tunnels.
     pub fn tail(&self, hash: &str, count: usize) -> (Vec<String>, broadcast::Receiver<LogLine>) {
         let all = self.lock();
         (last(&all, hash, count), self.follow.subscribe())
     }
 
-    /// Moves a log to a new hash (the tunnel was renamed), or drops it (`None`: the tunnel is gone).
+    /// Moves a log to a new hash, or drops it if `new` is `None`.
     pub fn rehash(&self, old: &str, new: Option<&str>) {
         let mut all = self.lock();
         if let (Some(lines), Some(new)) = (all.remove(old), new) {
@@ -103,7 +104,7 @@ impl RecentLogs {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Lines>> {
-        // A panic while pushing a line leaves nothing half done that a reader could trip over.
+        // A panic while a line is added leaves no state that would be invalid for readers.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
-//! What portward tells the service manager. Without one (no `NOTIFY_SOCKET`) all of this does nothing.
+//! Notifications to the service manager. Without one (no `NOTIFY_SOCKET`) these functions do nothing.
 //!
-//! The variables stay in the environment, because only the start of a process may take them out; children are started
-//! without them.
+//! The variables stay in this process's environment, because removing them is safe only before threads are started. Children
+//! are started without them.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,43 +15,42 @@ use sd_notify::NotifyState;
 
 use crate::text;
 
-/// Everything wanted was started, or a reload is over.
+/// Reports that all tunnels were started, or that a reload is complete.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// One line about how things are, for `systemctl status`.
+/// Sets the status line of `systemctl status`.
 pub fn status(text: &str) {
-    // A line end would let the text make assignments of its own.
+    // Escaped, because a line end would let the text add assignments of its own.
     notify(&[NotifyState::Status(&text::line(text))]);
 }
 
-/// A reload has begun; [`ready`] tells of its end.
+/// Reports that a reload has started. [`ready`] reports its end.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        // In one message: systemd 253 waits for ever for a time that comes later.
+        // In one message: systemd 253 waits for ever if the time comes in a later one.
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!("systemd is not told of the reload: cannot read the clock: {error}"),
     }
 }
 
-/// The daemon is going down.
+/// Reports that the daemon is stopping.
 pub fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// How often to [`ping`]: half of the time after which systemd takes this process for hung (`WatchdogSec=`); `None` when
-/// nobody watches it.
+/// The interval of [`ping`]: half of `WatchdogSec=`. `None` if the watchdog is off.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()).map(|limit| limit / 2)
 }
 
-/// The event loop makes progress.
+/// Reports that the event loop makes progress.
 pub fn ping() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// Does not wait: a service manager that does not read must not keep a tunnel down. What it does not take is lost.
+/// Does not block: a service manager that does not read must not delay a tunnel. The message is lost then.
 fn notify(state: &[NotifyState]) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(socket.as_bytes(), &message(state)) {

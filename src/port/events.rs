@@ -31,6 +31,9 @@ const fn groups(protocol: Protocol) -> [u32; 2] {
     }
 }
 
+/// The filter is made again once one in this many ports is no longer watched: the work grows with the number of ports.
+const STALE_PART: usize = 8;
+
 /// An event with all its attributes takes a few hundred bytes.
 const BUFFER_SIZE: usize = 8 * 1024;
 
@@ -63,8 +66,8 @@ struct Open {
     joined: BTreeSet<Protocol>,
     /// What the kernel lets through.
     filter: Filter,
-    /// Whether ports have gone that the filter still lets through.
-    is_stale: bool,
+    /// How many ports have gone that the filter still lets through.
+    stale: usize,
     /// The task that reads it.
     reader: AbortHandle,
 }
@@ -77,7 +80,7 @@ impl Open {
         socket.bind_auto()?;
         let socket = Arc::new(register(socket)?);
         let reader = tokio::spawn(read(Arc::downgrade(events), socket.clone())).abort_handle();
-        Ok(Self { socket, joined: BTreeSet::new(), filter: Filter::default(), is_stale: false, reader })
+        Ok(Self { socket, joined: BTreeSet::new(), filter: Filter::default(), stale: 0, reader })
     }
 
     /// Hands the filter to the kernel. Without one all events arrive, which costs time but loses nothing: so it is when the
@@ -200,7 +203,7 @@ impl State {
                 if ids.is_empty() {
                     self.by_port.remove(port);
                 }
-                self.open.iter_mut().for_each(|open| open.is_stale = true);
+                self.open.iter_mut().for_each(|open| open.stale += 1);
             }
         }
         if !subscriber.is_muted {
@@ -236,7 +239,7 @@ impl State {
     /// Lets nothing through any more that nobody waits for.
     fn narrow(&mut self) {
         if let Some(open) = &mut self.open
-            && open.is_stale
+            && open.stale > 0
         {
             open.filter = Filter::default();
             for (port, ids) in &self.by_port {
@@ -245,7 +248,7 @@ impl State {
                     open.filter.add(*port, watched);
                 }
             }
-            open.is_stale = false;
+            open.stale = 0;
             open.attach_filter();
         }
     }
@@ -337,7 +340,8 @@ impl State {
             subscriber.changed.notify_one();
             is_watched = true;
         }
-        if !is_watched {
+        let stale = self.open.as_ref().map_or(0, |open| open.stale);
+        if !is_watched && stale * STALE_PART >= self.by_port.len() {
             self.narrow();
         }
     }

@@ -95,6 +95,23 @@ impl Ports {
         self.shared.events.subscribe(endpoints, Watched::Listeners)
     }
 
+    /// The sockets that a connection to each of `endpoints` would reach: of several that share an address, one. `None` where
+    /// a look-up cannot find them all: of UDP, and of wildcard addresses. Takes some microseconds, however many listeners there are.
+    pub fn look_up(&self, endpoints: &[Endpoint]) -> Result<Option<Vec<Listener>>, PortError> {
+        let is_definite = |endpoint: &Endpoint| {
+            endpoint.protocol == Protocol::Tcp && !endpoint.address.ip().is_unspecified()
+        };
+        if !endpoints.iter().all(is_definite) {
+            return Ok(None);
+        }
+        let mut listeners = Vec::new();
+        for address in endpoints.iter().flat_map(verdict::lookups) {
+            let found = self.diag().listener(address)?.map(|row| verdict::listener(&row, Protocol::Tcp));
+            listeners.extend(found.filter(|found| !listeners.contains(found)));
+        }
+        Ok(Some(listeners))
+    }
+
     /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound.
     pub fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, PortError> {
         let ports = |protocol| {

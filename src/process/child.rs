@@ -1,29 +1,37 @@
 //! One child process: its start, its signals, its end.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
-use tokio::process::{ChildStderr, ChildStdout};
 
-use super::exec;
-use super::reaper::reap_orphans;
+use super::exec::{self, Image};
+use super::limits;
+use super::lines::Pipe;
+use super::reaper::reap_orphans_soon;
 use super::registry::{self, MARK};
 use super::spawn_error::SpawnError;
 use super::tree::{Tree, watch_pidfd};
+use super::vfork::{self, Start};
 use crate::config::environment::SERVICE_MANAGER_VARIABLES;
-use crate::home;
+use crate::paths;
 
 /// A child process, the leader of a [`Tree`].
 #[derive(Debug)]
 pub struct Child {
-    process: std::process::Child,
+    pid: u32,
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
+    /// How it ended, once it is reaped.
+    status: Option<ExitStatus>,
 }
 
 /// Starts `command` as the leader of a session and a process group of its own, with nothing on its standard input, and its
@@ -31,64 +39,62 @@ pub struct Child {
 ///
 /// In a session of its own it has no terminal: neither does ssh stop (SIGTTIN) when it reads its password from one, nor does
 /// Ctrl-C end it before portward does.
-pub fn spawn(mut command: Command) -> Result<(Child, ChildStdout, ChildStderr), SpawnError> {
+pub fn spawn(mut command: Command) -> Result<(Child, Pipe, Pipe), SpawnError> {
     for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
     }
     give_home(&mut command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let file = exec::resolve(&command);
     start(&mut command, &file).map_err(|source| SpawnError::new(&command, file, source))
 }
 
 /// A system service without `User=` has no HOME, and ssh's helpers and most other programs look for their files there.
 fn give_home(command: &mut Command) {
-    let is_given = command.get_envs().any(|(name, _)| name == home::VARIABLE);
+    let is_given = command.get_envs().any(|(name, _)| name == paths::HOME);
     if !is_given
-        && home::from_environment().is_none()
-        && let Some(directory) = home::directory()
+        && paths::home_from_environment().is_none()
+        && let Some(directory) = paths::home()
     {
-        command.env(home::VARIABLE, directory);
+        command.env(paths::HOME, directory);
     }
 }
 
-fn start(command: &mut Command, path: &Path) -> io::Result<(Child, ChildStdout, ChildStderr)> {
+fn start(command: &mut Command, path: &Path) -> io::Result<(Child, Pipe, Pipe)> {
     // Held until the child is known: nobody may take it for an orphan before.
     let mut trees = registry::lock();
-    let mark = trees.next_mark();
-    command.env(MARK, &mark);
-    exec::prepare(command, path)?;
-    let mut child = command.spawn()?;
-    let tree = Tree::new(trees.add(child.id(), mark));
+    command.env(MARK, trees.next_mark());
+    let image = Image::of(command, path)?;
+    let directory = command.get_current_dir().map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (stdin, output, errors) = (File::open("/dev/null")?, io::pipe()?, io::pipe()?);
+    let streams = [stdin.as_fd(), output.1.as_fd(), errors.1.as_fd()];
+    let limit = limits::of_children();
+    let pid = Start { image: &image, directory: directory.transpose()?, streams, limit }.run()?;
+    let tree = Tree::new(trees.add(pid));
     drop(trees);
-    let (pidfd, stdout, stderr) = match watch(&mut child) {
-        Ok(watched) => watched,
+    match watch(pid, output.0, errors.0) {
+        Ok((pidfd, stdout, stderr)) => Ok((Child { pid, pidfd, tree, status: None }, stdout, stderr)),
         Err(error) => {
             // Without its pidfd nobody would hear of its end.
             tree.signal_group(Signal::SIGKILL);
             tree.leader_reaped();
-            let reaped = child.wait();
+            let reaped = vfork::wait(pid);
             tree.forget();
-            return reaped.and(Err(error));
+            reaped.and(Err(error))
         }
-    };
-    Ok((Child { process: child, pidfd, tree }, stdout, stderr))
+    }
 }
 
-fn watch(child: &mut std::process::Child) -> io::Result<(AsyncFd<OwnedFd>, ChildStdout, ChildStderr)> {
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(io::Error::other("a pipe is missing"));
-    };
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+fn watch(pid: u32, output: PipeReader, errors: PipeReader) -> io::Result<(AsyncFd<OwnedFd>, Pipe, Pipe)> {
+    let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     // The child is not reaped yet, so the number cannot have changed hands.
-    let pidfd = pidfd_open(pid.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
-    Ok((watch_pidfd(pidfd)?, ChildStdout::from_std(stdout)?, ChildStderr::from_std(stderr)?))
+    let pidfd = pidfd_open(number.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
+    Ok((watch_pidfd(pidfd)?, Pipe::from_owned_fd(output.into())?, Pipe::from_owned_fd(errors.into())?))
 }
 
 impl Child {
     /// Its pid.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.pid
     }
 
     /// The tree that it leads, which may outlive it.
@@ -99,11 +105,13 @@ impl Child {
     /// Waits for its end and reaps it. Others of its tree may be left. Cancel-safe.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.pidfd.readable().await?.retain_ready();
-        if !self.tree.is_leader_reaped() {
-            self.tree.leader_reaped();
+        if let Some(status) = self.status {
+            return Ok(status);
         }
-        let status = self.process.wait();
-        reap_orphans();
+        self.tree.leader_reaped();
+        let status = vfork::wait(self.pid).map(ExitStatus::from_raw);
+        reap_orphans_soon();
+        self.status = status.as_ref().ok().copied();
         status
     }
 }
@@ -114,8 +122,8 @@ impl Drop for Child {
         if !self.tree.is_leader_reaped() {
             self.tree.signal_group(Signal::SIGKILL);
             self.tree.leader_reaped();
-            let _ = self.process.wait();
-            reap_orphans();
+            let _ = vfork::wait(self.pid);
+            reap_orphans_soon();
         }
         self.tree.forget();
     }
@@ -132,7 +140,7 @@ mod tests {
         command
     }
 
-    async fn lines_of(pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<String> {
+    async fn lines_of(pipe: Pipe) -> Vec<String> {
         let mut lines = Vec::new();
         read_lines(pipe, &Pace::default(), |line| lines.push(line)).await;
         lines
@@ -165,22 +173,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_has_a_session_of_its_own_and_the_old_limit_of_open_files() {
-        crate::process::limits::raise_open_files();
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(1000), ..limit }).unwrap();
+        limits::raise_open_files();
         let (mut child, stdout, _stderr) = spawn(shell("cut -d' ' -f6 /proc/$$/stat; ulimit -Sn")).unwrap();
-        let lines = lines_of(stdout).await;
-        let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        assert_eq!(lines[0], child.pid().to_string());
-        assert!(soft.current == soft.maximum && !lines[1].is_empty(), "{lines:?} {soft:?}");
+        assert_eq!(lines_of(stdout).await, [child.pid().to_string(), "1000".to_owned()]);
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
         child.ended().await.unwrap();
     }
 
     #[tokio::test]
     async fn a_dropped_child_is_killed_with_its_group() {
-        let (child, stdout, _stderr) = spawn(shell("sleep 1000 & echo started; sleep 1000")).unwrap();
-        let lines = tokio::spawn(lines_of(stdout));
+        let (child, stdout, _stderr) = spawn(shell("sleep 1000 & echo started; wait")).unwrap();
+        stdout.readable().await.unwrap();
         drop(child);
         // The pipe's end comes with the last process that holds it.
-        lines.await.unwrap();
+        let lines = tokio::time::timeout(std::time::Duration::from_secs(30), lines_of(stdout)).await;
+        assert_eq!(lines.expect("the group runs on"), ["started"]);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! From a command to the program that the kernel executes: the search in PATH, and the steps between fork and exec.
+//! From a command to the program that the kernel executes: the search in PATH, and what execve(2) is given.
 //!
 //! execvp(3) hands a file that the kernel cannot execute to /bin/sh, be it a picture. So the program is executed by execve(2),
 //! and what the kernel says of it is what is reported.
@@ -8,14 +8,11 @@ use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::libc;
 use rustix::fs::{Access, access};
-
-use super::limits;
 
 /// Where execvp(3) looks without PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -42,26 +39,11 @@ pub(crate) fn resolve(command: &Command) -> PathBuf {
         .unwrap_or_else(|| program.into())
 }
 
-/// Adds to `command` what happens in the child before its program runs, and that it is `path` which is executed.
-pub(super) fn prepare(command: &mut Command, path: &Path) -> io::Result<()> {
-    if !path.as_os_str().as_bytes().contains(&b'/') {
-        return Err(io::Error::from_raw_os_error(libc::ENOENT));
-    }
-    let image = Image::of(command, path)?;
-    let limit = limits::of_children();
-    // SAFETY: the closure runs in the child between fork and exec. It makes system calls only, on memory that was filled before.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::setsid()?;
-            limits::restore(limit);
-            Err(image.execute())
-        });
-    }
-    Ok(())
-}
+/// What [`Command`] holds in place of an argument with a NUL character.
+const ARGUMENT_WITH_NUL: &str = "<string-with-nul>";
 
 /// What execve(2) is given.
-struct Image {
+pub(super) struct Image {
     path: CString,
     arguments: Strings,
     environment: Strings,
@@ -73,11 +55,6 @@ struct Strings {
     _texts: Vec<CString>,
 }
 
-// SAFETY: the pointers lead to the heap memory of the texts beside them, which nobody changes.
-unsafe impl Send for Strings {}
-// SAFETY: as above.
-unsafe impl Sync for Strings {}
-
 impl Strings {
     fn new(texts: impl Iterator<Item = Vec<u8>>) -> io::Result<Self> {
         let texts = texts.map(CString::new).collect::<Result<Vec<_>, _>>()?;
@@ -87,7 +64,14 @@ impl Strings {
 }
 
 impl Image {
-    fn of(command: &Command, path: &Path) -> io::Result<Self> {
+    /// The program of `command`, which is the file `path`.
+    pub(super) fn of(command: &Command, path: &Path) -> io::Result<Self> {
+        if !path.as_os_str().as_bytes().contains(&b'/') {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        if command.get_args().any(|argument| argument == ARGUMENT_WITH_NUL) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let arguments = std::iter::once(command.get_program()).chain(command.get_args());
         let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
         for (name, value) in command.get_envs() {
@@ -106,7 +90,7 @@ impl Image {
     }
 
     /// Returns only if the kernel does not execute it.
-    fn execute(&self) -> io::Error {
+    pub(super) fn execute(&self) -> io::Error {
         // SAFETY: the path ends with a zero, and both arrays end with a null pointer; all live as long as `self`.
         unsafe {
             libc::execve(

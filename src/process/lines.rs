@@ -4,14 +4,18 @@
 //! reading all children takes a bounded part of the time: one that writes faster waits for some milliseconds at a time.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep};
 
 use super::bucket::{Bucket, Rate};
+
+/// The end of a pipe that a child's output comes out of.
+pub type Pipe = pipe::Receiver;
 
 /// Length of a line in bytes. What a longer one has more makes lines of its own.
 pub const LONGEST_LINE: usize = 4096;
@@ -53,7 +57,7 @@ impl Pace {
 
 /// Reads `pipe` to its end and hands over each line, without its line end, no longer than [`LONGEST_LINE`]. It is not safe to
 /// show yet: most lines of a flood are never shown, and making them safe takes longer than reading them.
-pub async fn read_lines(pipe: impl AsyncRead + Unpin, pace: &Pace, each: impl FnMut(String)) {
+pub async fn read_lines(pipe: Pipe, pace: &Pace, each: impl FnMut(String)) {
     let mut reading = pin!(read_all(pipe, pace, each));
     poll_fn(|context| {
         let start = Instant::now();
@@ -65,33 +69,43 @@ pub async fn read_lines(pipe: impl AsyncRead + Unpin, pace: &Pace, each: impl Fn
 }
 
 /// Takes one chunk each time that it is polled: a child that says a lot must not keep the others from being heard.
-async fn read_all(mut pipe: impl AsyncRead + Unpin, pace: &Pace, mut each: impl FnMut(String)) {
-    let mut chunk = vec![0; CHUNK];
+async fn read_all(pipe: Pipe, pace: &Pace, mut each: impl FnMut(String)) {
     let mut line = Vec::new();
-    loop {
-        // An error of a pipe is its end as well.
-        let read = pipe.read(&mut chunk).await.unwrap_or(0);
-        if read == 0 {
-            return hand_over(&line, &mut each);
-        }
-        let mut rest = &chunk[..read];
-        while !rest.is_empty() {
-            let fitting = &rest[..rest.len().min(LONGEST_LINE - line.len())];
-            let end = fitting.iter().position(|byte| *byte == b'\n').map_or(fitting.len(), |end| end + 1);
-            line.extend_from_slice(&rest[..end]);
-            rest = &rest[end..];
-            if line.ends_with(b"\n") || line.len() == LONGEST_LINE {
-                let whole = whole_characters(&line);
-                hand_over(&line[..whole], &mut each);
-                line.drain(..whole);
-            }
-        }
+    // An error of a pipe is its end as well.
+    while pipe.readable().await.is_ok() && take_chunk(&pipe, &mut line, &mut each) {
         tokio::task::yield_now().await;
         let debt = pace.debt();
         if !debt.is_zero() {
             sleep(debt).await;
         }
     }
+    hand_over(&line, &mut each);
+}
+
+/// Reads what is there, into a buffer that is gone when nothing is: thousands of silent children share the stack of the thread.
+/// `line` holds the beginning of a line that is not complete. Returns whether the pipe goes on.
+fn take_chunk(pipe: &Pipe, line: &mut Vec<u8>, each: &mut impl FnMut(String)) -> bool {
+    let mut chunk = [0; CHUNK];
+    let read = match pipe.try_read(&mut chunk) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+        read => read.unwrap_or(0),
+    };
+    let mut rest = &chunk[..read];
+    while !rest.is_empty() {
+        let fitting = &rest[..rest.len().min(LONGEST_LINE - line.len())];
+        let end = fitting.iter().position(|byte| *byte == b'\n').map_or(fitting.len(), |end| end + 1);
+        line.extend_from_slice(&rest[..end]);
+        rest = &rest[end..];
+        if line.ends_with(b"\n") || line.len() == LONGEST_LINE {
+            let whole = whole_characters(line);
+            hand_over(&line[..whole], each);
+            line.drain(..whole);
+        }
+    }
+    if line.is_empty() {
+        *line = Vec::new();
+    }
+    read > 0
 }
 
 /// The number of bytes before a character whose end is not there yet.
@@ -121,9 +135,16 @@ fn hand_over(line: &[u8], each: &mut impl FnMut(String)) {
 mod tests {
     use super::*;
 
+    /// A pipe with all of this in it, and its end.
+    fn pipe_with(said: &[u8]) -> Pipe {
+        let (sender, receiver) = pipe::pipe().unwrap();
+        assert_eq!(sender.try_write(said).unwrap(), said.len());
+        receiver
+    }
+
     async fn lines(said: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        read_lines(said, &Pace::default(), |line| lines.push(line)).await;
+        read_lines(pipe_with(said), &Pace::default(), |line| lines.push(line)).await;
         lines
     }
 
@@ -150,7 +171,7 @@ mod tests {
         let pace = Pace::default();
         pace.spend(Duration::from_secs(1));
         let start = Instant::now();
-        let read = || async { read_lines(&b"said"[..], &pace.clone(), drop).await };
+        let read = || async { read_lines(pipe_with(b"said"), &pace.clone(), drop).await };
         tokio::join!(read(), read());
         let took = start.elapsed();
         assert!((Duration::from_millis(3600)..Duration::from_millis(3610)).contains(&took), "{took:?}");
@@ -159,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn the_time_that_lines_take_counts() {
         let pace = Pace::default();
-        read_lines(&b"said"[..], &pace, |_| std::thread::sleep(Duration::from_millis(400))).await;
+        read_lines(pipe_with(b"said"), &pace, |_| std::thread::sleep(Duration::from_millis(400))).await;
         let debt = pace.debt();
         assert!(debt > Duration::from_millis(500), "{debt:?}");
     }

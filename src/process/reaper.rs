@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::unistd::{Pid, getsid};
 use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::registry;
@@ -24,11 +25,15 @@ const OTHERS_WAIT: Duration = Duration::from_secs(10);
 enum Front {
     /// Nobody is left.
     Empty,
-    /// The owner of a tree reaps its leader, and calls [`reap_orphans`] then.
+    /// The owner of a tree reaps its leader, and calls [`reap_orphans_soon`] then.
     Leader,
     /// Some part of portward is expected to reap this child.
     Expected(u32),
 }
+
+/// A leader was reaped that orphans may have been queued behind. To ask the kernel takes the longer the more children there are:
+/// it is asked once for all leaders that were reaped meanwhile.
+static LEADER_REAPED: Notify = Notify::const_new();
 
 /// Looks after all children, those that there are already included, whenever SIGCHLD comes.
 pub async fn look_after_children(mut changed: Signal) {
@@ -46,17 +51,21 @@ pub async fn look_after_children(mut changed: Signal) {
                 Some(_) | None => Some((pid, Instant::now() + OTHERS_WAIT)),
             },
         };
-        match expected {
-            None => drop(changed.recv().await),
-            Some((_, due)) => tokio::select! {
-                _ = changed.recv() => {}
-                () = sleep_until(due) => {}
-            },
+        let due = expected.map(|(_, due)| due);
+        tokio::select! {
+            _ = changed.recv() => {}
+            () = LEADER_REAPED.notified() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
     }
 }
 
-/// Reaps the orphans that were queued behind a child which has just been reaped.
+/// Has the orphans reaped that were queued behind a child which has just been reaped.
+pub(super) fn reap_orphans_soon() {
+    LEADER_REAPED.notify_one();
+}
+
+/// Reaps the orphans that have ended.
 pub(super) fn reap_orphans() {
     reap_orphans_until();
 }

@@ -4,10 +4,10 @@
 //! leader has started stays a descendant of portward, whether it has left the group, the session or its parents. To which tree
 //! an orphan belongs is told by its session and group, by a variable in its environment, and by what was found out before.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -16,16 +16,25 @@ use super::stat::{self, Identity, Stat};
 /// In the environment of every process that portward starts, and so of all that these start: `PID-START-NUMBER`.
 pub const MARK: &str = "PORTWARD_TREE";
 
+/// What every mark of this process begins with.
+static MARK_OF_OURS: LazyLock<String> = LazyLock::new(|| {
+    let ours = std::process::id();
+    format!("{ours}-{}-", start_of(ours))
+});
+
 /// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
 const MAX_ANCESTORS: usize = 1024;
 
 /// The trees of this process. The kernel keeps one list of children for a process, and so there is one of these.
-static TREES: Mutex<Trees> = Mutex::new(Trees { all: Vec::new(), marks: 0, knows_all_children: false });
+static TREES: LazyLock<Mutex<Trees>> = LazyLock::new(Mutex::default);
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Trees {
-    all: Vec<Arc<Inner>>,
-    marks: u64,
+    /// By their numbers, the latest last.
+    all: BTreeMap<u64, Arc<Inner>>,
+    /// The number of the tree of each leader that is not reaped.
+    leaders: HashMap<u32, u64>,
+    last_number: u64,
     /// Every child comes from a tree: portward had none when it became a subreaper, and is not pid 1 of a container, which
     /// inherits the orphans of strangers too.
     pub(super) knows_all_children: bool,
@@ -33,10 +42,10 @@ pub(super) struct Trees {
 
 #[derive(Debug)]
 pub(super) struct Inner {
+    number: u64,
     pub(super) leader: u32,
     /// Clock ticks from the boot to its start; 0 if portward could not look.
     pub(super) start: u64,
-    mark: String,
     state: Mutex<State>,
     pub(super) main: watch::Sender<Main>,
 }
@@ -94,50 +103,57 @@ pub(super) fn known() -> Trees {
 impl Trees {
     /// A value of [`MARK`] that no tree had before.
     pub(super) fn next_mark(&mut self) -> String {
-        self.marks += 1;
-        let ours = std::process::id();
-        let start = stat::Stat::of(ours).ok().flatten().map_or(0, |stat| stat.identity.start());
-        format!("{ours}-{start}-{}", self.marks)
+        self.last_number += 1;
+        format!("{}{}", *MARK_OF_OURS, self.last_number)
     }
 
-    /// From now on, until [`Trees::remove`], `leader` leads a tree.
-    pub(super) fn add(&mut self, leader: u32, mark: String) -> Arc<Inner> {
+    /// From now on, until [`Trees::remove`], `leader` leads the tree that has the last mark.
+    pub(super) fn add(&mut self, leader: u32) -> Arc<Inner> {
         let main = watch::Sender::new(Main { pid: Some(leader), is_stopped: false, ended: None });
-        let start = Stat::of(leader).ok().flatten().map_or(0, |stat| stat.identity.start());
-        let inner = Arc::new(Inner { leader, start, mark, state: Mutex::default(), main });
-        self.all.push(inner.clone());
+        let inner = Arc::new(Inner {
+            number: self.last_number,
+            leader,
+            start: start_of(leader),
+            state: Mutex::default(),
+            main,
+        });
+        self.all.insert(inner.number, inner.clone());
+        self.leaders.insert(leader, inner.number);
         inner
     }
 
     /// Whether somebody else than the reaper waits for `pid`.
     pub(super) fn is_leader(&self, pid: u32) -> bool {
-        self.all.iter().any(|tree| tree.leader == pid && !tree.state().is_leader_reaped)
+        self.leaders.contains_key(&pid)
     }
 
     pub(super) fn is_only_one(&self) -> bool {
         self.all.len() == 1
     }
 
-    pub(super) fn leaders(&self) -> HashSet<u32> {
-        let unreaped = self.all.iter().filter(|tree| !tree.state().is_leader_reaped);
-        unreaped.map(|tree| tree.leader).collect()
+    /// The leader is being reaped: its pid may be given to another process from here on.
+    pub(super) fn leader_reaped(&mut self, inner: &Inner) {
+        if self.leaders.get(&inner.leader) == Some(&inner.number) {
+            self.leaders.remove(&inner.leader);
+        }
     }
 
     /// Nobody looks after the tree any more.
-    pub(super) fn remove(&mut self, inner: &Arc<Inner>) {
-        self.all.retain(|tree| !Arc::ptr_eq(tree, inner));
+    pub(super) fn remove(&mut self, inner: &Inner) {
+        self.leader_reaped(inner);
+        self.all.remove(&inner.number);
     }
 
     /// The kernel says that a child was stopped or goes on.
     pub(super) fn note_stop(&self, pid: u32, is_stopped: bool) {
-        for tree in self.all.iter().filter(|tree| tree.main.borrow().pid == Some(pid)) {
+        for tree in self.all.values().filter(|tree| tree.main.borrow().pid == Some(pid)) {
             tree.main.send_modify(|main| main.is_stopped = is_stopped);
         }
     }
 
     /// An orphan was reaped.
     pub(super) fn note_end(&self, pid: u32, status: ExitStatus) {
-        for tree in &self.all {
+        for tree in self.all.values() {
             let is_main = tree.main.borrow().pid == Some(pid) && tree.state().is_leader_reaped;
             if is_main {
                 tree.main
@@ -167,12 +183,14 @@ impl Trees {
     /// The tree that this descendant of ours shows to be of.
     pub(super) fn tree_with(&self, stat: &Stat) -> io::Result<Option<Arc<Inner>>> {
         // The latest first: a leader's pid may have been that of an earlier leader.
-        let trees = || self.all.iter().rev();
+        let trees = || self.all.values().rev();
         if let Some(tree) = trees().find(|tree| tree.shows(stat)) {
             return Ok(Some(tree.clone()));
         }
         let tree = match stat::variable(stat.identity.pid, MARK)? {
-            Some(mark) => trees().find(|tree| tree.mark == mark),
+            Some(mark) => {
+                mark.strip_prefix(&*MARK_OF_OURS).and_then(|number| self.all.get(&number.parse().ok()?))
+            }
             None => trees().find(|tree| tree.has_seen(stat)),
         };
         Ok(tree.cloned())
@@ -205,22 +223,21 @@ pub(super) fn knows_all_children() -> bool {
     lock().knows_all_children
 }
 
-/// Orphans that show of no tree that they come from it.
-pub(super) fn unknown_orphans() -> io::Result<Vec<Identity>> {
-    let children = stat::children(std::process::id())?;
+/// Those of `orphans` that show of no tree that they come from it. Reads /proc.
+pub(super) fn unknown(orphans: &[Stat]) -> io::Result<Vec<Identity>> {
     let trees = known();
-    let leaders = trees.leaders();
     let mut unknown = Vec::new();
-    for orphan in children.into_iter().filter(|child| !leaders.contains(child)) {
-        if let Some(stat) = Stat::of(orphan)?
-            && !stat.has_ended
-            && Some(stat.session) != own_session()
-            && trees.tree_with(&stat)?.is_none()
-        {
-            unknown.push(stat.identity);
+    for orphan in orphans.iter().filter(|orphan| Some(orphan.session) != own_session()) {
+        if trees.tree_with(orphan)?.is_none() {
+            unknown.push(orphan.identity);
         }
     }
     Ok(unknown)
+}
+
+/// Clock ticks from the boot to the start of a process; 0 if portward could not look.
+fn start_of(pid: u32) -> u64 {
+    Stat::of(pid).ok().flatten().map_or(0, |stat| stat.identity.start())
 }
 
 /// The child of ours that `pid` descends from.

@@ -167,9 +167,7 @@ mod tests {
         assert!(children(ours).unwrap().contains(&child.id()));
         assert!(children_by_search(ours).unwrap().contains(&child.id()));
         child.kill().unwrap();
-        assert!(
-            !Stat::of(child.id()).unwrap().unwrap().identity.eq(&Stat::of(ours).unwrap().unwrap().identity)
-        );
+        assert_eq!(Stat::of(child.id()).unwrap().unwrap().parent, ours);
         child.wait().unwrap();
         assert_eq!(Stat::of(child.id()).unwrap(), None);
     }

@@ -14,13 +14,14 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal, test_kill_process};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::orphans::{list as list_orphans, orphans};
 use super::reaper::reap_orphans;
 use super::registry::{
-    Inner, Main, Trees, adoptable, known, knows_all_children, lock, own_session, root_of, unknown_orphans,
+    Inner, Main, Trees, adoptable, known, knows_all_children, lock, own_session, root_of, unknown,
 };
 use super::stat::{self, Identity, Stat};
 use crate::port::holder;
@@ -30,6 +31,9 @@ const SIGNAL_ROUNDS: usize = 16;
 
 /// How often a tree is looked at again because an orphan has come meanwhile.
 const LOOK_ROUNDS: usize = 16;
+
+/// How many threads read /proc at a time.
+const READERS: usize = 4;
 
 /// How long to wait before looking again when the kernel gives portward no descriptor to look with.
 const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
@@ -65,6 +69,14 @@ pub struct Remains {
     pub forbidden: Vec<Survivor>,
     /// Processes that came from some tree, and show of none that they did.
     pub unknown: Vec<Survivor>,
+}
+
+/// What was found of a tree.
+struct Look {
+    /// Its living processes.
+    members: Vec<Stat>,
+    /// The orphans that they were looked for among.
+    orphans: Arc<[Stat]>,
 }
 
 impl Tree {
@@ -105,7 +117,7 @@ impl Tree {
     fn signal(&self, signal: Signal) {
         self.signal_group(signal);
         let tree = self.clone();
-        spawn_blocking(move || tree.signal_members(signal));
+        tokio::spawn(async move { tree.signal_members(signal).await });
     }
 
     /// The kernel keeps the group's number from being given to anybody else until the leader is reaped, and after that this
@@ -123,13 +135,13 @@ impl Tree {
         }
     }
 
-    fn signal_members(&self, signal: Signal) {
+    async fn signal_members(self, signal: Signal) {
         let mut signalled = HashSet::new();
         for _ in 0..SIGNAL_ROUNDS {
-            let Ok(members) = self.members() else { return };
+            let Ok(look) = self.look().await else { return };
             let mut is_new = false;
-            for member in members {
-                let in_group = member.group == self.inner.leader && !self.inner.state().is_leader_reaped;
+            for member in look.members {
+                let in_group = member.group == self.inner.leader && !self.is_leader_reaped();
                 if signalled.insert(member.identity) && !in_group {
                     is_new = true;
                     send(member.identity, signal);
@@ -141,32 +153,37 @@ impl Tree {
         }
     }
 
-    /// Every living process of the tree. Reads /proc: blocks for some ten microseconds for each.
-    fn members(&self) -> io::Result<Vec<Stat>> {
-        let ours = std::process::id();
-        let mut children: HashSet<u32> = stat::children(ours)?.into_iter().collect();
+    /// Looks for every living process of the tree.
+    async fn look(&self) -> io::Result<Look> {
+        let is_leader_reaped = self.is_leader_reaped();
+        let mut look = Look { members: Vec::new(), orphans: orphans().await? };
         for _ in 0..LOOK_ROUNDS {
-            let found = self.members_by(&children)?;
-            // While its parents were looked at, an orphan may have moved from them to portward.
-            let now: HashSet<u32> = stat::children(ours)?.into_iter().collect();
-            let leaders = known().leaders();
-            if now.iter().all(|child| children.contains(child) || leaders.contains(child)) {
-                return Ok(found);
+            if is_leader_reaped && look.orphans.is_empty() {
+                break;
             }
-            children = now;
+            let (tree, among) = (self.clone(), look.orphans.clone());
+            look.members = read_proc(move || tree.members_among(&among)).await?;
+            // While its parents were looked at, an orphan may have moved from them to portward.
+            let now = orphans().await?;
+            let is_new = |orphan: &Stat| look.orphans.iter().all(|known| known.identity != orphan.identity);
+            if !now.iter().any(is_new) {
+                break;
+            }
+            look.orphans = now;
         }
-        self.members_by(&children)
+        Ok(look)
     }
 
-    /// `children` are those of portward.
-    fn members_by(&self, children: &HashSet<u32>) -> io::Result<Vec<Stat>> {
-        let is_leader_here = !self.inner.state().is_leader_reaped;
-        let mut roots: Vec<u32> = is_leader_here.then_some(self.inner.leader).into_iter().collect();
-        let trees = known();
-        let leaders = trees.leaders();
-        for orphan in children.iter().filter(|child| !leaders.contains(child)) {
-            if self.owns_orphan(&trees, *orphan)? {
-                roots.push(*orphan);
+    /// Every living process of the tree, if these are all orphans. Reads /proc: blocks for some ten microseconds for each.
+    fn members_among(&self, orphans: &[Stat]) -> io::Result<Vec<Stat>> {
+        let mut roots: Vec<u32> =
+            (!self.is_leader_reaped()).then_some(self.inner.leader).into_iter().collect();
+        if !orphans.is_empty() {
+            let trees = known();
+            for orphan in orphans {
+                if self.owns_orphan(&trees, orphan)? {
+                    roots.push(orphan.identity.pid);
+                }
             }
         }
         let mut found = BTreeMap::new();
@@ -182,9 +199,8 @@ impl Tree {
         Ok(found.into_values().filter(|stat| !stat.has_ended).collect())
     }
 
-    fn owns_orphan(&self, trees: &Trees, pid: u32) -> io::Result<bool> {
-        let Some(stat) = Stat::of(pid)?.filter(|stat| !stat.has_ended) else { return Ok(false) };
-        if let Some(tree) = trees.tree_with(&stat)? {
+    fn owns_orphan(&self, trees: &Trees, stat: &Stat) -> io::Result<bool> {
+        if let Some(tree) = trees.tree_with(stat)? {
             return Ok(Arc::ptr_eq(&tree, &self.inner));
         }
         // It shows nothing, but there is nobody else that it could come from.
@@ -225,21 +241,18 @@ impl Tree {
 
     /// The living processes of the tree. Reads /proc.
     pub fn survivors(&self) -> io::Result<Vec<Survivor>> {
-        let members = self.members()?.into_iter();
+        let members = self.members_among(&list_orphans()?)?.into_iter();
         Ok(members.map(|stat| survivor(stat.identity.pid)).collect())
     }
 
     /// Waits until no process is left that this user may signal, and tells of the others.
     pub async fn gone(&self) -> Remains {
         loop {
-            let tree = self.clone();
-            let members =
-                spawn_blocking(move || tree.members()).await.unwrap_or_else(|error| Err(error.into()));
-            let Ok(members) = members else {
+            let Ok(look) = self.look().await else {
                 sleep(NO_DESCRIPTOR_WAIT).await;
                 continue;
             };
-            let (ours, foreign): (Vec<Stat>, Vec<Stat>) = members.into_iter().partition(is_signalable);
+            let (ours, foreign): (Vec<Stat>, Vec<Stat>) = look.members.into_iter().partition(is_signalable);
             if self.inner.state().is_killed {
                 for member in &ours {
                     send(member.identity, Signal::SIGKILL);
@@ -247,7 +260,8 @@ impl Tree {
             }
             let Some(first) = ours.first() else {
                 let forbidden = foreign.iter().map(|stat| survivor(stat.identity.pid)).collect();
-                let unknown = if knows_all_children() { orphans().await } else { Vec::new() };
+                let unknown =
+                    if knows_all_children() { unknown_among(look.orphans).await } else { Vec::new() };
                 let unknown = unknown.into_iter().map(|orphan| survivor(orphan.pid)).collect();
                 return Remains { forbidden, unknown };
             };
@@ -275,9 +289,7 @@ impl Tree {
 
     /// Whether a process of the tree is left; in doubt it is.
     pub async fn has_members(&self) -> bool {
-        let tree = self.clone();
-        let members = spawn_blocking(move || tree.members()).await;
-        !members.is_ok_and(|members| members.is_ok_and(|members| members.is_empty()))
+        !self.look().await.is_ok_and(|look| look.members.is_empty())
     }
 
     /// Whether the leader may have left its work to a process in the background.
@@ -304,12 +316,14 @@ impl Tree {
         if self.inner.state().is_ending {
             return None;
         }
-        orphans().await.into_iter().find(|orphan| orphan.start() >= self.inner.start)
+        let unknown = unknown_among(orphans().await.ok()?).await;
+        unknown.into_iter().find(|orphan| orphan.start() >= self.inner.start)
     }
 
     /// The leader is being reaped: its pid means nothing from here on.
     pub(super) fn leader_reaped(&self) {
         self.inner.state().is_leader_reaped = true;
+        lock().leader_reaped(&self.inner);
         self.inner.main.send_modify(|main| main.pid = None);
     }
 
@@ -323,9 +337,22 @@ impl Tree {
     }
 }
 
-/// Orphans that show of no tree that they come from it.
-async fn orphans() -> Vec<Identity> {
-    spawn_blocking(unknown_orphans).await.ok().and_then(Result::ok).unwrap_or_default()
+/// Those of `orphans` that show of no tree that they come from it.
+async fn unknown_among(orphans: Arc<[Stat]>) -> Vec<Identity> {
+    if orphans.is_empty() {
+        return Vec::new();
+    }
+    read_proc(move || unknown(&orphans)).await.unwrap_or_default()
+}
+
+/// Runs what reads /proc where it may block, and a few at a time: thousands of trees may be looked at together.
+async fn read_proc<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    static PERMITS: Semaphore = Semaphore::const_new(READERS);
+    // It is never closed.
+    let _permit = PERMITS.acquire().await.map_err(io::Error::other)?;
+    spawn_blocking(read).await?
 }
 
 /// Waits for the end of a process.

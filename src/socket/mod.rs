@@ -20,6 +20,8 @@ use tokio::sync::watch;
 pub use error::SocketError;
 
 use self::lock::{Lock, LockError};
+use crate::access::{self, Insecure, Rule};
+use crate::paths;
 
 /// Connections that the kernel queues for us: on a unix socket, connecting fails at once when the queue is full. The kernel takes
 /// the lower of this and net.core.somaxconn, whose default is the same.
@@ -60,11 +62,6 @@ impl Socket {
         &self.path
     }
 
-    /// The lock file beside the socket `path`.
-    pub fn lock_file(path: &Path) -> PathBuf {
-        path.with_extension("lock")
-    }
-
     /// Makes the lock file and the socket again if they are not there, or if something else is in their place; `true` if
     /// the socket had to be made. Connections that are open go on. When a daemon that started meanwhile holds the lock, its
     /// socket is left alone.
@@ -74,7 +71,7 @@ impl Socket {
             return Ok(false);
         }
         check_directory(&self.path, Uid::effective())?;
-        if !bound.lock.is_at(&Self::lock_file(&self.path)) {
+        if !bound.lock.is_at(&paths::lock_file(&self.path)) {
             bound.lock = lock(&self.path)?;
         }
         if identity(&self.path) == bound.file {
@@ -130,12 +127,9 @@ pub fn check_directory(socket: &Path, owner: Uid) -> Result<(), SocketError> {
     };
     let metadata =
         fs::metadata(path).map_err(|source| SocketError::Directory { path: path.to_owned(), source })?;
-    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let is_ours = uid == owner.as_raw() || uid == 0;
-    if !is_ours || mode & 0o022 != 0 {
-        return Err(SocketError::SharedDirectory { path: path.to_owned(), uid, mode });
-    }
-    Ok(())
+    access::check(&metadata, Rule::WrittenBy(owner.as_raw())).map_err(|Insecure { uid, mode, .. }| {
+        SocketError::SharedDirectory { path: path.to_owned(), uid, mode }
+    })
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -144,7 +138,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 fn lock(socket: &Path) -> Result<Lock, SocketError> {
-    let path = Socket::lock_file(socket);
+    let path = paths::lock_file(socket);
     Lock::take(&path).map_err(|error| match error {
         LockError::Held(pid) => SocketError::AlreadyRunning { pid, socket: socket.to_owned() },
         LockError::Io(source) => SocketError::Lock { path, source },
@@ -304,7 +298,7 @@ mod tests {
     async fn a_lock_that_is_removed_is_taken_again_before_a_second_daemon_has_it() {
         let directory = tempfile::tempdir().unwrap();
         let (path, socket, _doorway) = socket_in(directory.path());
-        fs::remove_file(Socket::lock_file(&path)).unwrap();
+        fs::remove_file(paths::lock_file(&path)).unwrap();
         // The socket still answers.
         assert!(matches!(Socket::bind(&path), Err(SocketError::AlreadyRunning { pid: None, .. })));
         socket.restore().unwrap();
@@ -319,7 +313,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, first, _) = socket_in(directory.path());
         fs::remove_file(&path).unwrap();
-        fs::remove_file(Socket::lock_file(&path)).unwrap();
+        fs::remove_file(paths::lock_file(&path)).unwrap();
         let (_, second, doorway) = socket_in(directory.path());
         assert!(matches!(first.restore(), Err(SocketError::AlreadyRunning { pid: Some(_), .. })));
         first.close();

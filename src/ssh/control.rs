@@ -1,11 +1,11 @@
-//! The directory of the masters' control sockets, and the event of one being ready.
+//! The directory of the masters' control sockets, and the notification that a socket is ready.
 
 use std::collections::HashMap;
 use std::env;
 use std::fs::{self, DirBuilder};
 use std::future::pending;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,23 +16,22 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::access::{self, Insecure, Rule};
 use crate::watch::{Subscription, Watcher};
 
-/// Longest path of a control socket: 108 bytes of `sun_path`, less the final zero and the 17 bytes of the suffix that ssh
-/// appends while it makes the socket.
+/// Longest path of a control socket: the 108 bytes of `sun_path`, less the terminating zero and the suffix of 17 bytes that ssh
+/// appends while it creates the socket.
 const MAX_PATH: usize = 108 - 1 - 17;
 
-/// Longest file name that [`ControlDirectory::socket`] is given: two numbers of 20 digits would be longer, but take
-/// longer than the machine lives.
+/// Longest file name passed to [`ControlDirectory::socket`]: two numbers, which stay far below their 20 digits.
 const NAME_ROOM: usize = 20;
 
-/// Name of a private directory; mkdtemp(3) fills in the end.
+/// Template of the name of a private directory, for mkdtemp(3).
 const PRIVATE: &str = "portward-XXXXXX";
 
-/// Without inotify nothing tells that ssh has made its socket. So while an ssh starts, and only then, its path is looked at
-/// after waits that grow from this one
+/// Without inotify there is no notification. While an ssh starts, and only then, the path is polled, first after this time,
 const FIRST_LOOK: Duration = Duration::from_millis(2);
-/// up to this one, until the attempt is over.
+/// then at intervals that grow to this one, until the attempt is over.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// The directory for control sockets cannot be used.
@@ -48,7 +47,7 @@ pub enum ControlError {
         /// Why it failed.
         source: io::Error,
     },
-    /// Others could put sockets there.
+    /// Other users could create sockets there.
     #[error(
         "{path:?} belongs to uid {uid} with mode {mode:o}; ssh's control sockets need a directory of this user with mode \
          700: remove it or name another runtime directory in RUNTIME_DIRECTORY"
@@ -61,7 +60,7 @@ pub enum ControlError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A unix socket's path has at most 107 bytes.
+    /// The path of a unix socket has at most 107 bytes.
     #[error(
         "{path:?} is too long a path for ssh's control sockets ({length} bytes, at most {max}): name a shorter runtime \
          directory in RUNTIME_DIRECTORY"
@@ -71,38 +70,38 @@ pub enum ControlError {
         path: PathBuf,
         /// Its length in bytes.
         length: usize,
-        /// The most that it may have.
+        /// The longest that is accepted.
         max: usize,
     },
-    /// The directory is gone and cannot be made again.
+    /// The directory is gone and cannot be created again.
     #[error("{cause}; new ones are made in {place:?}")]
     Elsewhere {
-        /// The directory used in its place.
+        /// The directory that is used instead.
         place: PathBuf,
-        /// Why it cannot be made where it belongs.
+        /// Why the configured one cannot be created.
         cause: Box<ControlError>,
     },
 }
 
 type Expected = Arc<Mutex<HashMap<PathBuf, oneshot::Sender<()>>>>;
 
-/// The directory of the control sockets: ours alone, watched through inotify.
+/// The directory of the control sockets. Only this user can access it; inotify reports new sockets.
 ///
-/// Nothing but a master and portward's own connections to it needs the path, so when the directory cannot be kept or made
-/// again where it belongs, a private one is made among the temporary files.
+/// Only the masters and portward itself use the paths. So if the directory is lost and cannot be created again, a private
+/// one in the temporary directory takes its place.
 #[derive(Debug)]
 pub struct ControlDirectory {
-    /// Where it belongs.
+    /// The configured path.
     path: PathBuf,
-    /// Where sockets are made now.
+    /// Where sockets are created now.
     place: Place,
-    /// Private directories that were used before; sockets may still be in there.
+    /// Private directories that were used before and may still contain sockets.
     left: Vec<PathBuf>,
     expected: Expected,
     subscription: Subscription,
 }
 
-/// A directory, and which one: device and inode.
+/// A directory with its identity: device and inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     path: PathBuf,
@@ -126,7 +125,7 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> ControlErr
 }
 
 impl ControlDirectory {
-    /// Makes the directory, or takes over one that is safe; sockets that an earlier run left in it are removed.
+    /// Creates the directory, or uses an existing one that is safe. Sockets that an earlier run left in it are removed.
     pub fn open(watcher: &Watcher, path: &Path) -> Result<Self, ControlError> {
         Self::check_length(path)?;
         match DirBuilder::new().mode(0o700).create(path) {
@@ -149,11 +148,11 @@ impl ControlDirectory {
         Ok(Self { path, place, left, expected, subscription })
     }
 
-    /// Makes the directory again where it is missing, or a private one elsewhere. The error says why it is not where it
-    /// belongs; there is a usable one nevertheless, unless it says that of both.
+    /// Creates the directory again if it is missing, or a private one instead. [`ControlError::Elsewhere`] says why the configured one
+    /// cannot be used; after any other error there is no usable directory.
     ///
-    /// A directory that somebody else has put there may be that of another daemon, whose sockets have the same names: it is
-    /// taken over only if `is_locked`, which means that no other daemon runs there.
+    /// An existing directory may belong to another daemon, whose sockets have the same names. It is used only if `is_locked`,
+    /// which means that no other daemon runs there.
     pub fn restore(&mut self, is_locked: bool) -> Result<(), ControlError> {
         if self.place.path == self.path && self.place.is_intact() {
             return Ok(());
@@ -184,8 +183,8 @@ impl ControlDirectory {
         }
     }
 
-    /// Sockets whose ssh ended while something was mounted over the directory, say, are nobody's to remove but ours. Those of
-    /// masters that run stay.
+    /// Removes sockets whose ssh has ended, for example while something was mounted over the directory. Sockets of running masters
+    /// stay.
     fn remove_dead_sockets(&self) -> Result<(), ControlError> {
         for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
             let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
@@ -202,11 +201,11 @@ impl ControlDirectory {
         if before.path != self.path {
             self.left.push(before.path);
         }
-        // Those that are empty go now, the others with their last user.
+        // Empty ones are removed now, the others later.
         self.left.retain(|path| fs::remove_dir(path).is_err() && path.exists());
     }
 
-    /// Whether the sockets in a directory `path` can have their names: a unix socket's path is short.
+    /// Checks that the paths of sockets in the directory `path` are short enough.
     pub fn check_length(path: &Path) -> Result<(), ControlError> {
         let max = MAX_PATH - NAME_ROOM - 1;
         let length = path.as_os_str().len();
@@ -216,29 +215,24 @@ impl ControlDirectory {
         Ok(())
     }
 
-    /// Whether `path` is a directory that belongs to `owner`, and that nobody else may enter.
+    /// Checks that `path` is a directory that belongs to `owner`, and that nobody else can access.
     pub fn check_safety(path: &Path, owner: u32) -> Result<(), ControlError> {
-        let metadata = fs::symlink_metadata(path).map_err(|source| ControlError::Io {
-            operation: "examine",
-            path: path.to_owned(),
-            source,
-        })?;
-        let (uid, mode) = (metadata.uid(), metadata.permissions().mode() & 0o777);
-        if !metadata.is_dir() || uid != owner || mode & 0o077 != 0 {
-            return Err(ControlError::Unsafe { path: path.to_owned(), uid, mode });
+        let metadata = fs::symlink_metadata(path).map_err(|source| failed("examine", path, source))?;
+        if !metadata.is_dir() {
+            return Err(failed("use", path, io::ErrorKind::NotADirectory.into()));
         }
-        Ok(())
+        access::check(&metadata, Rule::PrivateTo(owner))
+            .map_err(|Insecure { uid, mode, .. }| ControlError::Unsafe { path: path.to_owned(), uid, mode })
     }
 
-    /// A place for a control socket, and when ssh has made it. `name` has at most 20 bytes.
+    /// Reserves the path of a control socket. `name` has at most 20 bytes.
     pub fn socket(&mut self, name: &str) -> (ControlSocket, SocketMade) {
-        // Who cannot have it where it belongs is told by the daemon, which looks after that; if there is no place at all, ssh
-        // says so.
+        // The daemon calls this as well and reports its errors. If there is no directory at all, ssh reports that.
         let _ = self.restore(false);
-        // Each time, for inotify may be to be had again, or no longer.
+        // Each time, because inotify may have become available, or unavailable.
         let is_watched = self.subscription.watch(&self.place.path).is_ok();
         let path = self.place.path.join(name);
-        // A name is given once: what has it is left from somebody else.
+        // Names are unique, so an existing file belongs to nobody.
         let _ = fs::remove_file(&path);
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
@@ -251,19 +245,19 @@ impl Drop for ControlDirectory {
     fn drop(&mut self) {
         self.left.push(self.place.path.clone());
         for path in &self.left {
-            // A directory that is not empty belongs to somebody who still runs.
+            // Fails if the directory is not empty: then it is still in use.
             let _ = fs::remove_dir(path);
         }
     }
 }
 
-/// Does not wait for a listener that is slow to accept.
+/// Connects without waiting for a listener that is slow to accept.
 fn try_connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)
 }
 
-/// A directory of ours alone among the temporary files, where a socket's path still fits.
+/// Creates a private directory in the temporary directory, or in /tmp if the path would be too long.
 fn private_directory() -> Result<Place, ControlError> {
     let temporary =
         Some(env::temp_dir().join(PRIVATE)).filter(|path| ControlDirectory::check_length(path).is_ok());
@@ -272,7 +266,7 @@ fn private_directory() -> Result<Place, ControlError> {
     Place::at(&path)
 }
 
-/// When ssh has made its control socket.
+/// Resolves when ssh has created its control socket.
 #[derive(Debug)]
 pub struct SocketMade {
     path: PathBuf,
@@ -281,8 +275,8 @@ pub struct SocketMade {
 }
 
 impl SocketMade {
-    /// Waits for the socket; for ever, if ssh never makes it. Where inotify is not to be had it is looked for after waits
-    /// that grow, from 2 ms to 1 s.
+    /// Waits for the socket, without a time limit. Where inotify is not available, the path is polled at intervals that grow from
+    /// 2 ms to 1 s.
     pub async fn wait(self) {
         let Self { path, mut heard, is_watched } = self;
         let mut wait = FIRST_LOOK;
@@ -291,7 +285,7 @@ impl SocketMade {
             tokio::select! {
                 made = &mut heard => match made {
                     Ok(()) => return,
-                    // The socket's place was given up.
+                    // The socket was dropped.
                     Err(_) => return pending().await,
                 },
                 () = look => wait = (wait * 3 / 2).min(LAST_LOOK),
@@ -303,13 +297,13 @@ impl SocketMade {
     }
 }
 
-/// ssh makes the socket under another name and links it to its own, so the event comes when it is complete.
+/// Notifies the waiter of a new socket. ssh creates the socket under a temporary name and links it when it is complete.
 fn announce(event: &notify::Event, expected: &Expected) {
     match event.kind {
         EventKind::Create(CreateKind::Any | CreateKind::File | CreateKind::Other)
         | EventKind::Modify(ModifyKind::Name(_)) => {}
         _ if event.need_rescan() => {
-            // Events were lost: look at what is there.
+            // Events were lost: check all paths.
             let mut expected = lock(expected);
             let made: Vec<_> = expected.keys().filter(|path| path.exists()).cloned().collect();
             for path in made {
@@ -323,13 +317,13 @@ fn announce(event: &notify::Event, expected: &Expected) {
     }
     for path in &event.paths {
         if let Some(made) = lock(expected).remove(path) {
-            // A receiver that is gone has given up on this socket.
+            // An error means that nobody waits for this socket any more.
             let _ = made.send(());
         }
     }
 }
 
-/// One control socket's place; dropping it removes the socket that a killed ssh leaves behind.
+/// The path of one control socket. Dropping it removes the socket file that a killed ssh leaves behind.
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
@@ -346,7 +340,7 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         lock(&self.expected).remove(&self.path);
-        // An ssh that ended by itself has removed it.
+        // Fails if ssh has removed the file itself.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -357,6 +351,7 @@ fn lock(expected: &Expected) -> std::sync::MutexGuard<'_, HashMap<PathBuf, onesh
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixListener;
 
     use super::*;

@@ -1,17 +1,15 @@
-//! A connected master, as its control socket serves it.
+//! The forwards of a connected master, which its control socket opens and closes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use openssh_mux_client::{Connection, Error as MuxError, ForwardType, Socket};
-
-use super::dynamic::{self, DynamicError};
-use crate::config::desired::{Forward, HostPort};
+use super::mux::{Direction, Forwarding, MuxClient, MuxError, Place};
+use crate::config::desired::Forward;
 use crate::port::Endpoint;
 
 /// A master did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum MasterError {
-    /// It answered with a refusal, in its own words.
+    /// It refused, in its own words.
     #[error("ssh refused the forward: {0}")]
     Refused(String),
     /// It did not answer as a master does.
@@ -22,7 +20,7 @@ pub enum MasterError {
     Stranger {
         /// The ssh that portward started.
         expected: u32,
-        /// Who answered.
+        /// The process that answered.
         answered: u32,
     },
 }
@@ -30,19 +28,8 @@ pub enum MasterError {
 impl From<MuxError> for MasterError {
     fn from(error: MuxError) -> Self {
         match error {
-            MuxError::RequestFailure(reason) | MuxError::PermissionDenied(reason) => {
-                Self::Refused(reason.into())
-            }
+            MuxError::Refused(reason) => Self::Refused(reason),
             other => Self::Broken(other.to_string()),
-        }
-    }
-}
-
-impl From<DynamicError> for MasterError {
-    fn from(error: DynamicError) -> Self {
-        match error {
-            DynamicError::Refused(reason) => Self::Refused(reason),
-            DynamicError::Io(error) => Self::Broken(error.to_string()),
         }
     }
 }
@@ -50,43 +37,42 @@ impl From<DynamicError> for MasterError {
 /// A connection to a master's control socket.
 #[derive(Debug)]
 pub struct Master {
-    connection: Connection,
-    control: PathBuf,
+    client: MuxClient,
 }
 
 impl Master {
-    /// Connects, and makes sure that it is the process `pid` that answers.
+    /// Connects, and checks that the process `pid` answers.
     pub async fn connect(control: &Path, pid: u32) -> Result<Self, MasterError> {
-        let mut connection = Connection::connect(control).await?;
-        let answered = connection.send_alive_check().await?.get();
+        let mut client = MuxClient::connect(control).await?;
+        let answered = client.alive_check().await?;
         if answered != pid {
             return Err(MasterError::Stranger { expected: pid, answered });
         }
-        Ok(Self { connection, control: control.to_owned() })
+        Ok(Self { client })
     }
 
-    /// Asks for `forward`, listening on those of its `endpoints` that this machine has: all of them, or none.
+    /// Opens `forward` on `endpoints`, the addresses of it that this machine has: on all of them, or on none.
     pub async fn open(&mut self, forward: &Forward, endpoints: &[Endpoint]) -> Result<(), MasterError> {
         let mut opened = Vec::new();
         for part in parts(forward, endpoints) {
-            if let Err(error) = self.open_part(&part).await {
+            if let Err(error) = self.client.open(&part).await {
                 for part in &opened {
-                    // The refusal is the news; a master that cannot close either is ended by whoever hears of it.
-                    let _ = self.close_part(part).await;
+                    // The caller learns of the refusal, and ends a master that cannot close either.
+                    let _ = self.client.close(part).await;
                 }
-                return Err(error);
+                return Err(error.into());
             }
             opened.push(part);
         }
         Ok(())
     }
 
-    /// Closes the listeners of `forward`, also those at the server. A listener that is not there is closed.
+    /// Closes the listeners of `forward`, those at the server included. It is not an error if one is closed already.
     pub async fn close(&mut self, forward: &Forward, endpoints: &[Endpoint]) -> Result<(), MasterError> {
         for part in parts(forward, endpoints) {
-            match self.close_part(&part).await {
-                Ok(()) | Err(MasterError::Refused(_)) => {}
-                Err(error) => return Err(error),
+            match self.client.close(&part).await {
+                Ok(()) | Err(MuxError::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         match forward {
@@ -95,52 +81,22 @@ impl Master {
         }
     }
 
-    /// Waits until the server has done what it was asked, for it answers in the order of the requests.
+    /// Waits until the server has done what it was asked before: it answers requests in their order.
     ///
-    /// ssh asks for a listener's end without waiting for an answer. Until then sshd gives the next connection those of the port's
-    /// addresses that are free, and calls that a success. What ssh does wait for is a new listener: this one is on a port of the
-    /// server's choice, leads nowhere, and is closed at once. A refusal is an answer, too.
+    /// ssh does not wait for an answer when it asks the server to close a listener. Until the server has done so, it gives the next
+    /// connection those of the port's addresses that are free, and reports success. ssh does wait for an answer when it asks for
+    /// a listener. This one is on a port of the server's choice, leads nowhere, and is closed at once. A refusal is an answer, too.
     async fn hear_from_server(&mut self) -> Result<(), MasterError> {
-        let listen = Socket::TcpSocket { port: 0, host: "localhost".into() };
-        let nowhere = Socket::UnixSocket { path: Path::new("/dev/null").into() };
-        match self.connection.request_port_forward(ForwardType::Remote, &listen, &nowhere).await {
-            // The crate knows no answer that names a port.
-            Ok(()) | Err(MuxError::InvalidServerResponse(..)) => {
-                Ok(self.connection.close_port_forward(ForwardType::Remote, &listen, &nowhere).await?)
-            }
-            Err(MuxError::RequestFailure(_) | MuxError::PermissionDenied(_)) => Ok(()),
+        let nowhere = Forwarding {
+            direction: Direction::Remote,
+            listen: Place::tcp("localhost", 0),
+            target: Place::unix("/dev/null"),
+        };
+        match self.client.open(&nowhere).await {
+            Ok(()) => Ok(self.client.close(&nowhere).await?),
+            Err(MuxError::Refused(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    async fn open_part(&mut self, part: &Part<'_>) -> Result<(), MasterError> {
-        match part {
-            Part::Dynamic(endpoint) => dynamic::open(&self.control, *endpoint).await?,
-            Part::Local(endpoint, target) => {
-                let (listen, target) = (endpoint_socket(*endpoint), target_socket(target));
-                self.connection.request_port_forward(ForwardType::Local, &listen, &target).await?;
-            }
-            Part::Remote(listen, target) => {
-                let target = target_socket(target);
-                self.connection.request_port_forward(ForwardType::Remote, listen, &target).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn close_part(&mut self, part: &Part<'_>) -> Result<(), MasterError> {
-        match part {
-            Part::Dynamic(endpoint) => dynamic::close(&self.control, *endpoint).await?,
-            Part::Local(endpoint, target) => {
-                let (listen, target) = (endpoint_socket(*endpoint), target_socket(target));
-                self.connection.close_port_forward(ForwardType::Local, &listen, &target).await?;
-            }
-            Part::Remote(listen, target) => {
-                let target = target_socket(target);
-                self.connection.close_port_forward(ForwardType::Remote, listen, &target).await?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -149,31 +105,29 @@ pub fn is_of_closing(line: &str) -> bool {
     line.trim_end().ends_with("remote port forwarding failed for listen port 0")
 }
 
-/// One request to the master: ssh binds one address at a time.
-enum Part<'forward> {
-    Local(Endpoint, &'forward HostPort),
-    Remote(Socket<'forward>, &'forward HostPort),
-    Dynamic(Endpoint),
-}
-
-fn parts<'forward>(forward: &'forward Forward, endpoints: &[Endpoint]) -> Vec<Part<'forward>> {
+/// The listeners of a forward: ssh binds one address at a time.
+fn parts(forward: &Forward, endpoints: &[Endpoint]) -> Vec<Forwarding> {
+    let listeners = |direction: Direction, target: &Place| {
+        let part = |endpoint: &Endpoint| Forwarding {
+            direction,
+            listen: Place::tcp(endpoint.address.ip().to_string(), endpoint.port()),
+            target: target.clone(),
+        };
+        endpoints.iter().map(part).collect()
+    };
     match forward {
         Forward::Local { target, .. } => {
-            endpoints.iter().map(|endpoint| Part::Local(*endpoint, target)).collect()
+            listeners(Direction::Local, &Place::tcp(target.host.as_str(), target.port))
         }
-        Forward::Dynamic { .. } => endpoints.iter().map(|endpoint| Part::Dynamic(*endpoint)).collect(),
+        Forward::Dynamic { .. } => listeners(Direction::Dynamic, &Place::socks()),
         Forward::Remote { bind, port, target } => {
-            // Without an address the server decides, as `ssh -R PORT:...` lets it: its loopback, unless GatewayPorts.
-            let host = bind.as_deref().unwrap_or("localhost").into();
-            vec![Part::Remote(Socket::TcpSocket { port: u32::from(*port), host }, target)]
+            // Without an address the server decides, as with `ssh -R PORT:...`: its loopback, unless GatewayPorts is set.
+            let host = bind.as_deref().unwrap_or("localhost");
+            vec![Forwarding {
+                direction: Direction::Remote,
+                listen: Place::tcp(host, *port),
+                target: Place::tcp(target.host.as_str(), target.port),
+            }]
         }
     }
-}
-
-fn endpoint_socket(endpoint: Endpoint) -> Socket<'static> {
-    Socket::TcpSocket { port: u32::from(endpoint.port()), host: endpoint.address.ip().to_string().into() }
-}
-
-fn target_socket(target: &HostPort) -> Socket<'_> {
-    Socket::TcpSocket { port: u32::from(target.port), host: target.host.as_str().into() }
 }

@@ -3,12 +3,12 @@
 mod by_hand;
 mod connection_errors;
 mod control;
-mod dynamic;
 mod evaluate;
 mod failure;
 mod forward;
 mod jump;
 mod master;
+mod mux;
 mod plan;
 mod progress;
 mod query;

@@ -183,11 +183,14 @@ impl Sources {
         uses
     }
 
-    /// Folders and files that no layer names.
+    /// Folders and files that no layer names, and names of layers that are not there.
     fn unordered(&self, order: &[Layer]) -> Vec<String> {
         let known: BTreeSet<&String> = order.iter().flat_map(|layer| &layer.names).collect();
         let there: BTreeSet<&String> = self.files.keys().filter_map(|module| module.first()).collect();
-        there.difference(&known).map(|name| format!("src/{name} is in no layer")).collect()
+        let unnamed = there.difference(&known).map(|name| format!("src/{name} is in no layer"));
+        let missing =
+            known.difference(&there).map(|name| format!("the layers name src/{name}, which is not there"));
+        unnamed.chain(missing).collect()
     }
 
     /// Imports that run upwards or sideways, or that a layer forbids; those of tests run downwards as well.
@@ -282,8 +285,9 @@ fn an_import_upwards_or_sideways_is_found_wherever_it_stands() {
     ] {
         assert_eq!(upwards("left/a.rs", text), 1, "{text}");
     }
-    let unknown = Sources::new([("other.rs", "")]).unordered(&layers);
-    assert_eq!(unknown, ["src/other is in no layer"]);
+    let files = ["top.rs", "left.rs", "right.rs", "other.rs"];
+    let mistakes = Sources::new(files.map(|path| (path, ""))).unordered(&layers);
+    assert_eq!(mistakes, ["src/other is in no layer", "the layers name src/low, which is not there"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::squatters::{at, endpoint};
 
 /// How long the port is busy.
 const BUSY: Duration = Duration::from_secs(2);
-/// Fewer connections than this in that time are no test.
+/// and for at least so many connections: fewer are no test.
 const FEW: u64 = 2000;
 /// The longest rest between two queries, with room for a machine that does other things as well.
 const NOTICED: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ fn wait_for_the_port(told: &mpsc::Sender<()>) -> Waited {
 fn connect_to(server: SocketAddr, long: Duration) -> u64 {
     let begin = Instant::now();
     let mut connections = 0;
-    while begin.elapsed() < long {
+    while begin.elapsed() < long || connections <= FEW {
         let client = TcpStream::connect(server).unwrap();
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         connections += 1;

@@ -49,12 +49,34 @@ fn each_fact_is_a_field_of_the_entry() {
             ("DURATION_MS", "1.5"),
             ("MESSAGE", "database: held by\nsomebody"),
             ("TARGET", "systemd::log"),
+            ("CODE_FILE", file!()),
+            ("SYSLOG_IDENTIFIER", "portward"),
         ];
         for (field, value) in expected {
             assert_eq!(entries[0].field(field), Some(value), "{field} in {entries:#?}");
         }
         assert_eq!(entries[0].field("ABSENT"), None);
+        assert!(
+            entries[0].field("CODE_LINE").is_some_and(|line| line.parse::<u32>().is_ok()),
+            "{entries:#?}"
+        );
         assert!(entries[1].has("PRIORITY", "6") && entries[1].has("MESSAGE", "plain"), "{entries:#?}");
+    });
+}
+
+/// An entry may be larger than any datagram, as control characters take six bytes each once they are escaped.
+#[test]
+fn an_entry_too_large_for_a_datagram_arrives_whole() {
+    const LETTERS: usize = 60_000;
+    on_a_machine("log::an_entry_too_large_for_a_datagram_arrives_whole", || {
+        let guard = log::start(LogMode::Journal, Arc::new(RecentLogs::default())).unwrap();
+        tracing::info!(tunnel = "database", "{}", "\u{1b}".repeat(LETTERS));
+        drop(guard);
+
+        let entries = entries(&[OURS]);
+        let message = format!("database: {}", "\\u{1b}".repeat(LETTERS));
+        assert!(entries.len() == 1 && entries[0].has("MESSAGE", &message), "{} entries", entries.len());
+        assert!(entries[0].has("TUNNEL", "database"));
     });
 }
 

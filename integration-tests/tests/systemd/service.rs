@@ -42,6 +42,13 @@ fn running(name: &str) -> Vec<u32> {
     .collect()
 }
 
+/// The ssh of the tunnels; without any, a test that looks at each of them would show nothing.
+fn running_ssh() -> Vec<u32> {
+    let ssh = running("ssh");
+    assert!(!ssh.is_empty(), "no ssh runs");
+    ssh
+}
+
 #[test]
 fn a_start_ends_when_portward_is_ready_and_the_tunnel_comes_up() {
     on_a_machine("service::a_start_ends_when_portward_is_ready_and_the_tunnel_comes_up", || {
@@ -79,7 +86,7 @@ fn the_service_has_no_capability_and_its_directory_is_for_root_only() {
 fn systemd_does_not_lend_its_name_to_the_tunnels() {
     on_a_machine("service::systemd_does_not_lend_its_name_to_the_tunnels", || {
         let _journal = start();
-        for ssh in running("ssh") {
+        for ssh in running_ssh() {
             let environment = fs::read_to_string(format!("/proc/{ssh}/environ")).unwrap();
             assert!(
                 !environment.contains("NOTIFY_SOCKET=") && !environment.contains("WATCHDOG_"),
@@ -95,7 +102,7 @@ fn a_reload_ends_when_the_new_configuration_is_in_force_and_fails_when_it_is_bad
         "service::a_reload_ends_when_the_new_configuration_is_in_force_and_fails_when_it_is_bad",
         || {
             let mut journal = start();
-            let (daemon, ssh) = (property(UNIT, "MainPID"), running("ssh"));
+            let (daemon, ssh) = (property(UNIT, "MainPID"), running_ssh());
 
             site::configure(CONFIG, &[("database", DATABASE), ("wiki", 18080)]);
             run("systemctl", &["reload", UNIT]);
@@ -134,14 +141,14 @@ fn a_hung_daemon_is_replaced_and_its_tunnels_come_back() {
         fs::write("/etc/systemd/system/portward.service.d/impatient.conf", "[Service]\nWatchdogSec=3\n")
             .unwrap();
         let mut journal = start();
-        let (daemon, ssh) = (property(UNIT, "MainPID"), running("ssh"));
+        let (daemon, ssh) = (property(UNIT, "MainPID"), running_ssh());
         run("kill", &["-STOP", &daemon]);
         journal
             .wait(|entry| entry.field("MESSAGE").is_some_and(|message| message.contains("Watchdog timeout")));
         wait_restarted(&mut journal);
         site::expect_greeting(DATABASE);
         assert_ne!(property(UNIT, "MainPID"), daemon);
-        assert!(running("ssh").iter().all(|pid| !ssh.contains(pid)), "an ssh of the old daemon is left");
+        assert!(running_ssh().iter().all(|pid| !ssh.contains(pid)), "an ssh of the old daemon is left");
     });
 }
 
@@ -160,7 +167,7 @@ fn a_killed_daemon_comes_back_with_its_tunnels() {
 fn a_stop_leaves_no_process_no_port_and_no_file_and_needs_no_help() {
     on_a_machine("service::a_stop_leaves_no_process_no_port_and_no_file_and_needs_no_help", || {
         let mut journal = start();
-        assert!(!running("ssh").is_empty());
+        running_ssh();
         run("systemctl", &["stop", UNIT]);
         assert_eq!((running("ssh"), running("portward")), (vec![], vec![]));
         assert!(!Path::new("/run/portward").exists());
@@ -228,6 +235,7 @@ fn a_user_runs_it_under_a_service_manager_of_their_own() {
         as_alice(&["systemctl", "--user", "start", UNIT]);
         journal.wait_up("database");
         site::expect_greeting(DATABASE);
+        running_ssh();
         assert!(as_alice(&["portward", "status"]).contains("database"));
         as_alice(&["systemctl", "--user", "reload", UNIT]);
         as_alice(&["systemctl", "--user", "stop", UNIT]);
@@ -338,7 +346,7 @@ fn a_runtime_directory_that_is_deleted_under_the_service_comes_back() {
     on_a_machine("service::a_runtime_directory_that_is_deleted_under_the_service_comes_back", || {
         let mut journal = start();
         for is_made in [true, false] {
-            let ssh = running("ssh");
+            let ssh = running_ssh();
             fs::remove_dir_all("/run/portward").unwrap();
             if is_made {
                 fs::create_dir("/run/portward").unwrap();

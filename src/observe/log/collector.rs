@@ -1,4 +1,4 @@
-//! The end of `tracing` that the whole process logs to.
+//! The `tracing` layer that receives the events of the whole process.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::record::Record;
 use crate::observe::recent::{RecentLogs, Speaker};
 use crate::text;
 
-/// Longest message that is kept for a tunnel, in bytes.
+/// Longest message that is kept for a tunnel's recent lines, in bytes.
 const LONGEST_KEPT: usize = 4096;
 
-/// Takes each event over as a [`Record`]; never waits.
+/// Turns each event into a [`Record`]. Never blocks.
 #[derive(Debug)]
 pub(super) struct Collector {
     queue: Arc<Queue>,
@@ -32,7 +32,7 @@ impl<S: Subscriber> Layer<S> for Collector {
         let record = Record::of(event, Timestamp::now());
         if let Some(hash) = record.text("tunnel_hash") {
             let message = text::excerpt(record.message(), LONGEST_KEPT);
-            let text = format!("{:.3} {} {message}", record.at, record.level());
+            let text = format!("{:.3} {} {message}", record.at, record.level);
             let speaker = if record.output_of().is_some() { Speaker::Process } else { Speaker::Portward };
             self.recent.push(hash, record.at, speaker, text);
         }

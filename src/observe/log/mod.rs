@@ -1,19 +1,22 @@
-//! The way of a log line: `tracing` event -> `Record` -> recent lines of its tunnel, and a bounded queue -> one thread that
+//! The path of a log line: `tracing` event -> `Record` -> the recent lines of its tunnel, and a bounded queue -> one thread that
 //! writes to the journal or to standard error.
 //!
-//! Only that thread ever waits for a reader. When the journal stalls, or nobody empties the pipe behind standard error, the
-//! queue fills up, what comes after is counted for each tunnel and dropped, and the counts are logged as soon as lines flow again.
+//! Only that thread ever blocks. When the journal stalls, or the pipe behind standard error is not read, the queue fills up.
+//! Further lines are dropped and counted per tunnel, and so are lines that cannot be written. The counts are logged once lines
+//! can be written again.
 //!
-//! Texts stay as they are up to here, and are made safe where they leave: as JSON, or for a terminal.
+//! Records hold texts unchanged. They are escaped where they leave the process: for the journal, for a terminal, or as JSON.
 
 mod collector;
+mod journal;
 mod queue;
 mod record;
 mod sink;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IsTerminal};
-use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -26,20 +29,21 @@ use tracing_subscriber::layer::SubscriberExt;
 pub(crate) use record::OUTPUT;
 
 use self::collector::Collector;
+use self::journal::JournalSink;
 use self::queue::{Queue, Room};
-use self::sink::{Format, JournalSink, Sink, StreamSink};
+use self::sink::{Format, Sink, StreamSink};
 use super::recent::RecentLogs;
 
-/// Chooses what is logged: `warn`, `debug`, `info,portward::port=trace`; `info` when unset or empty.
+/// Selects what is logged: `warn`, `debug`, `info,portward::port=trace`; `info` when unset or empty.
 pub const FILTER_VARIABLE: &str = "PORTWARD_LOG";
 
-/// Where the journal takes native entries.
+/// The socket on which journald accepts native entries.
 pub(crate) const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
-/// What waits for the writer at most: some seconds of tunnels that say a lot.
+/// Capacity of the queue: enough for some seconds of tunnels that write a lot.
 const ROOM: Room = Room { own: 1024 * 1024, tunnel: 256 * 1024, tunnels: 2 * 1024 * 1024 };
 
-/// The end of the process waits this long for the last lines.
+/// How long the end of the process may wait for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where log lines go (`--log`).
@@ -50,16 +54,16 @@ pub enum LogMode {
     Auto,
     /// The journal, with a field for each fact
     Journal,
-    /// Lines for people on standard error
+    /// Plain text lines on standard error
     Text,
     /// A JSON object per line on standard error
     Json,
 }
 
-/// Log lines cannot be written as asked for.
+/// Why logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter cannot be understood.
+    /// The filter is not valid.
     #[error(
         "{FILTER_VARIABLE}={text:?} is not a log filter: {source}; try `info`, or `info,portward::port=debug`"
     )]
@@ -69,7 +73,7 @@ pub enum LogError {
         /// Why.
         source: ParseError,
     },
-    /// `journal` was asked for where there is none.
+    /// `journal` was requested, and there is none.
     #[error("cannot log to the journal at {JOURNAL_SOCKET}: {source}; without systemd, use `--log text`")]
     NoJournal {
         /// Why.
@@ -83,28 +87,28 @@ pub enum LogError {
     AlreadyStarted,
 }
 
-/// While this lives, lines are logged. Dropped, it waits until those logged before are written, for two seconds at most.
+/// Keeps the log running. Dropping it waits until the lines logged before are written, for two seconds at most.
 #[derive(Debug)]
-#[must_use = "dropped at once, it ends the log at once"]
+#[must_use = "dropping it ends the log"]
 pub struct LogGuard {
     queue: Arc<Queue>,
-    /// Hangs up when the writer has written everything.
+    /// Disconnected once the writer has written everything.
     writer_ended: Receiver<()>,
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
         self.queue.close();
-        // Either the writer is done, or nobody reads what it writes: then waiting longer would not help.
+        // An error means that the writer has ended, or that nobody reads what it writes.
         let _ = self.writer_ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
-/// From now on, logs all `tracing` events of this process as `mode` says, and those that belong to a tunnel to `recent` as
-/// well. Once in a process.
+/// Starts logging the `tracing` events of this process to the destination of `mode`, and those that belong to a tunnel to
+/// `recent` as well. Can be called once per process.
 pub fn start(mode: LogMode, recent: Arc<RecentLogs>) -> Result<LogGuard, LogError> {
     let filter = filter(env::var(FILTER_VARIABLE).unwrap_or_default())?;
-    let (collector, guard) = collect(recent, opener(mode)?)?;
+    let (collector, guard) = collect(recent, sink(mode)?)?;
     let subscriber = tracing_subscriber::registry().with(filter).with(collector);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadyStarted)?;
     Ok(guard)
@@ -115,38 +119,24 @@ fn filter(text: String) -> Result<EnvFilter, LogError> {
     EnvFilter::builder().parse(directives).map_err(|source| LogError::Filter { text, source })
 }
 
-/// What opens the place that `mode` asks for.
-fn opener(mode: LogMode) -> Result<fn() -> Box<dyn Sink>, LogError> {
+/// The destination of `mode`.
+fn sink(mode: LogMode) -> Result<Box<dyn Sink>, LogError> {
+    let journal =
+        || JournalSink::open(Path::new(JOURNAL_SOCKET)).map(|journal| Box::new(journal) as Box<dyn Sink>);
     Ok(match mode {
-        LogMode::Auto if stderr_is_journal() && journal_answers().is_ok() => journal_or_text,
-        LogMode::Journal => {
-            journal_answers().map_err(|source| LogError::NoJournal { source })?;
-            journal_or_text
-        }
-        LogMode::Auto | LogMode::Text => text_on_stderr,
-        LogMode::Json => json_on_stderr,
+        LogMode::Auto if stderr_is_journal() => journal().unwrap_or_else(|_| text_on_stderr()),
+        LogMode::Journal => journal().map_err(|source| LogError::NoJournal { source })?,
+        LogMode::Auto | LogMode::Text => text_on_stderr(),
+        LogMode::Json => StreamSink::boxed(io::stderr(), Format::Json),
     })
 }
 
-/// Whether standard error leads to the journal. systemd tells the device and inode of the stream that it set up; a
-/// redirection since then has others (systemd.exec(5), `JOURNAL_STREAM`).
+/// Whether standard error is connected to the journal. systemd passes the device and inode of the stream that it set up; after
+/// a redirection they differ (systemd.exec(5), `JOURNAL_STREAM`).
 fn stderr_is_journal() -> bool {
     let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
     nix::sys::stat::fstat(io::stderr())
         .is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
-}
-
-/// Whether somebody listens on the journal's socket. Does not wait: a stalled journal still listens.
-fn journal_answers() -> io::Result<()> {
-    UnixDatagram::unbound()?.connect(JOURNAL_SOCKET)
-}
-
-/// The journal; text if it went away since it was found.
-fn journal_or_text() -> Box<dyn Sink> {
-    match JournalSink::open() {
-        Ok(journal) => Box::new(journal),
-        Err(_) => text_on_stderr(),
-    }
 }
 
 fn text_on_stderr() -> Box<dyn Sink> {
@@ -154,35 +144,33 @@ fn text_on_stderr() -> Box<dyn Sink> {
     StreamSink::boxed(io::stderr(), Format::Text { colored })
 }
 
-fn json_on_stderr() -> Box<dyn Sink> {
-    StreamSink::boxed(io::stderr(), Format::Json)
-}
-
-/// A collector of events, and the thread that writes them to the sink that `open` opens on it.
-fn collect(
-    recent: Arc<RecentLogs>,
-    open: impl FnOnce() -> Box<dyn Sink> + Send + 'static,
-) -> Result<(Collector, LogGuard), LogError> {
+/// A collector of events, and the thread that writes them to `sink`.
+fn collect(recent: Arc<RecentLogs>, mut sink: Box<dyn Sink>) -> Result<(Collector, LogGuard), LogError> {
     let queue = Arc::new(Queue::new(ROOM));
     let (alive, writer_ended) = mpsc::channel();
     let records = Arc::clone(&queue);
     let write = move || {
-        // Dropped when this thread ends, which is what the guard hears.
+        // Dropped when this thread ends, which disconnects the guard's receiver.
         let _alive = alive;
-        write_all(&records, open().as_mut());
+        write_all(&records, sink.as_mut());
     };
     thread::Builder::new().name("log".to_owned()).spawn(write).map_err(LogError::Thread)?;
     Ok((Collector::new(Arc::clone(&queue), recent), LogGuard { queue, writer_ended }))
 }
 
 fn write_all(queue: &Queue, sink: &mut dyn Sink) {
+    // Lines that were dropped or could not be written, as long as that could not be reported.
+    let mut lost = BTreeMap::new();
     while let Some(batch) = queue.take() {
         for record in &batch.records {
-            sink.write(record);
+            if sink.write(record).is_err() {
+                *lost.entry(record.about()).or_default() += 1;
+            }
         }
         for (about, count) in batch.dropped {
-            sink.write(&record::lines_dropped(about, count));
+            *lost.entry(about).or_default() += count;
         }
+        lost.retain(|about, count| sink.write(&record::lines_dropped(about, *count)).is_err());
     }
 }
 

@@ -1,25 +1,25 @@
-//! The bounded queue between those who log and the thread that writes.
+//! The bounded queue between the threads that log and the thread that writes.
 //!
-//! It is bounded in bytes. portward's own lines have their own room, which nothing that a tunnel's process says can take; the
-//! rest is shared by the tunnels whose processes say something.
+//! It is bounded in bytes. portward's own lines have capacity of their own, which the output of tunnels cannot use up. The rest
+//! is shared by the tunnels whose processes write something.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::record::{About, Record};
 
-/// How much may wait for the writer, in bytes.
+/// How many bytes may wait for the writer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     /// portward's own lines.
     pub(super) own: usize,
-    /// What the process of a tunnel says.
+    /// Output of the process of one tunnel.
     pub(super) tunnel: usize,
-    /// What the processes of all tunnels say: with many of them, each has less.
+    /// Output of the processes of all tunnels; each tunnel has an equal share.
     pub(super) tunnels: usize,
 }
 
-/// Holds records for the writer. Who puts one in never waits for the writer.
+/// Holds records for the writer. Adding one never waits for the writer.
 #[derive(Debug)]
 pub(super) struct Queue {
     room: Room,
@@ -30,19 +30,19 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: Batch,
-    /// Bytes of the own lines among them.
+    /// Bytes of portward's own lines in `waiting`.
     own: usize,
-    /// Bytes of the output among them, by the tunnel's hash.
+    /// Bytes of output in `waiting`, by the tunnel's hash.
     output: HashMap<String, usize>,
     closed: bool,
 }
 
-/// What the writer takes in one go.
+/// What the writer takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// In the order in which they were logged.
     pub(super) records: Vec<Record>,
-    /// How many came after these and found no room, by the tunnel that they were about.
+    /// Number of later records for which there was no room, by the tunnel that they were about.
     pub(super) dropped: BTreeMap<About, u64>,
 }
 
@@ -51,7 +51,7 @@ impl Queue {
         Self { room, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Puts `record` in, or counts it as dropped if there is no room.
+    /// Adds `record`, or counts it as dropped if there is no room.
     pub(super) fn push(&self, record: Record) {
         let mut state = self.lock();
         if state.takes(self.room, &record) {
@@ -75,20 +75,20 @@ impl Queue {
         (!batch.records.is_empty()).then_some(batch)
     }
 
-    /// Lets the writer end once it has taken what is in here.
+    /// Lets the writer end once the queue is empty.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way through a change.
+        // No code below this lock panics in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Whether there is room for `record`; then it is taken.
+    /// Reserves room for `record`; `false` if there is none.
     fn takes(&mut self, room: Room, record: &Record) -> bool {
         let (taken, room) = match record.output_of() {
             None => (&mut self.own, room.own),
@@ -102,7 +102,7 @@ impl State {
             }
         };
         let size = record.size();
-        // One line has always room: then nothing is dropped without a line before it that waits as well.
+        // One line always has room, so that nothing is dropped unless a line before it is waiting as well.
         let has_room = *taken == 0 || *taken + size <= room;
         if has_room {
             *taken += size;

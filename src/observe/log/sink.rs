@@ -1,59 +1,27 @@
-//! Where records end: the journal, or a stream of text or JSON lines.
+//! Where records are written, and the stream of text or JSON lines.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use owo_colors::{OwoColorize, Style};
-use tracing::{Level, Subscriber};
-use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::Level;
 
 use super::record::Record;
 use crate::text;
 
-/// What `journalctl -t` and `SYSLOG_IDENTIFIER` call us.
-const IDENTIFIER: &str = "portward";
+/// Fields that a text line does not repeat, because its message contains them.
+const IN_MESSAGE: [&str; 6] = ["message", "tunnel", "tunnel_hash", "port", "state", "event"];
 
-/// Fields that a text line does not repeat: its message says them in words.
-const SAID_IN_WORDS: [&str; 6] = ["message", "tunnel", "tunnel_hash", "port", "state", "event"];
-
-/// The place where records are written. A line that cannot be written is lost: there is nowhere left to say so.
-pub(super) trait Sink {
-    /// Writes one record; waits as long as the reader takes.
-    fn write(&mut self, record: &Record);
+/// A destination of records.
+pub(super) trait Sink: Send {
+    /// Writes one record. Blocks until the reader has room for it. On an error the record is lost.
+    fn write(&mut self, record: &Record) -> io::Result<()>;
 }
 
-/// The journal, by its native protocol: each field of a record becomes a field of the entry.
-pub(super) struct JournalSink(Box<dyn Subscriber>);
-
-impl JournalSink {
-    /// Connects to the journal.
-    pub(super) fn open() -> io::Result<Self> {
-        let priorities = PriorityMappings {
-            error: Priority::Error,
-            warn: Priority::Warning,
-            info: Priority::Informational,
-            debug: Priority::Debug,
-            trace: Priority::Debug,
-        };
-        let journal = tracing_journald::layer()?
-            .with_field_prefix(None)
-            .with_syslog_identifier(IDENTIFIER.to_owned())
-            .with_priority_mappings(priorities);
-        Ok(Self(Box::new(tracing_subscriber::registry().with(journal))))
-    }
-}
-
-impl Sink for JournalSink {
-    fn write(&mut self, record: &Record) {
-        record.replay(|event| self.0.event(event));
-    }
-}
-
-/// How a record looks as a line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// `TIMESTAMP LEVEL tunnel: message field=value`, the level in its colour.
+    /// `TIMESTAMP LEVEL tunnel: message field=value`, with the level in colour if `colored`.
     Text { colored: bool },
     /// One flat object.
     Json,
@@ -65,27 +33,27 @@ pub(super) struct StreamSink<W> {
     format: Format,
 }
 
-impl<W: Write + 'static> StreamSink<W> {
+impl<W: Write + Send + 'static> StreamSink<W> {
     /// Lines of `format` on `stream`.
     pub(super) fn boxed(stream: W, format: Format) -> Box<dyn Sink> {
         Box::new(Self { stream, format })
     }
 }
 
-impl<W: Write> Sink for StreamSink<W> {
-    fn write(&mut self, record: &Record) {
+impl<W: Write + Send> Sink for StreamSink<W> {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut line = match self.format {
             Format::Text { colored } => text_line(record, colored),
             Format::Json => text::json(&serde_json::to_string(record).unwrap_or_default()),
         };
         line.push('\n');
-        // In one piece, so that lines of other writers do not get in between.
-        let _ = self.stream.write_all(line.as_bytes());
+        // In one piece, so that lines of other writers are not mixed with it.
+        self.stream.write_all(line.as_bytes())
     }
 }
 
 fn text_line(record: &Record, colored: bool) -> String {
-    let level = record.level();
+    let level = record.level;
     let style = if colored { style(level) } else { Style::new() };
     let mut line = format!("{:.3} {:>5} ", record.at, level.as_str().style(style));
     // Writing to a string does not fail.
@@ -93,10 +61,10 @@ fn text_line(record: &Record, colored: bool) -> String {
         let _ = write!(line, "{}: ", text::line(tunnel));
     }
     for (index, part) in record.message().split('\n').enumerate() {
-        // Indented, so that no text can pass for a line of its own.
+        // Indented, so that no text can be mistaken for a line of its own.
         let _ = write!(line, "{}{}", if index > 0 { "\n    " } else { "" }, text::line(part));
     }
-    for (name, value) in record.fields().filter(|(name, _)| !SAID_IN_WORDS.contains(name)) {
+    for (name, value) in record.values.iter().filter(|(name, _)| !IN_MESSAGE.contains(name)) {
         let _ = write!(line, " {name}={value}");
     }
     line

@@ -3,6 +3,7 @@ use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
 use serde_json::json;
 use tracing::subscriber::{DefaultGuard, set_default};
 
+use super::record::{About, Record, Value, lines_dropped};
 use super::*;
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
@@ -18,8 +19,8 @@ struct Logged {
 fn log_to_pipe(format: Format) -> Logged {
     let (reader, writer) = pipe().unwrap();
     let recent = Arc::new(RecentLogs::default());
-    let open = move || StreamSink::<PipeWriter>::boxed(writer, format);
-    let (collector, guard) = collect(Arc::clone(&recent), open).unwrap();
+    let (collector, guard) =
+        collect(Arc::clone(&recent), StreamSink::<PipeWriter>::boxed(writer, format)).unwrap();
     let subscriber = tracing_subscriber::registry().with(filter("trace".to_owned()).unwrap()).with(collector);
     Logged { reader, recent, guard, subscribed: set_default(subscriber) }
 }
@@ -162,6 +163,44 @@ fn a_full_pipe_does_not_stop_who_logs_and_the_lines_lost_are_counted() {
     }
     assert!(dropped > 0);
     assert_eq!(written + dropped, LOGGED);
+}
+
+/// Fails until it has refused the report of the lines lost so far; then one more line comes.
+struct BrokenSink<'q> {
+    queue: &'q Queue,
+    is_repaired: bool,
+    written: Vec<String>,
+}
+
+impl Sink for BrokenSink<'_> {
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        if self.is_repaired {
+            self.written.push(record.message().to_owned());
+            return Ok(());
+        }
+        if record.text("event") == Some("log_dropped") {
+            self.is_repaired = true;
+            self.queue.push(line("repaired"));
+            self.queue.close();
+        }
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn line(message: &str) -> Record {
+    let values = vec![("message", Value::Text(message.to_owned()))];
+    Record { values, ..lines_dropped(&About::default(), 0) }
+}
+
+#[test]
+fn lines_that_cannot_be_written_are_counted_and_reported_later() {
+    let queue = Queue::new(ROOM);
+    let mut sink = BrokenSink { queue: &queue, is_repaired: false, written: Vec::new() };
+    queue.push(line("one"));
+    queue.push(line("two"));
+    write_all(&queue, &mut sink);
+    let report = "2 log lines were dropped: the log was not read fast enough";
+    assert_eq!(sink.written, ["repaired", report]);
 }
 
 #[test]

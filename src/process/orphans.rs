@@ -1,0 +1,62 @@
+//! The orphans that portward was given as their subreaper.
+//!
+//! The kernel has no shorter way to find them than the list of all children, and whenever a process ends, its tree must be
+//! looked for among them. When thousands end together they share a look: one that began after each of them has asked.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use super::registry;
+use super::stat::{self, Stat};
+
+/// How often the children are listed again because an orphan has come meanwhile.
+const ROUNDS: usize = 16;
+
+/// The look that began last.
+static LAST_BEGUN: AtomicU64 = AtomicU64::new(0);
+/// The last look and what it found. Whoever waits for it asked before it ended, but not always before it began.
+static LAST: Mutex<(u64, Option<Arc<[Stat]>>)> = Mutex::const_new((0, None));
+
+/// The living children of portward that lead no tree. Those that are given to portward while this looks may be missing, unless
+/// their parents were orphans themselves.
+pub(super) async fn orphans() -> io::Result<Arc<[Stat]>> {
+    let asked = LAST_BEGUN.load(Ordering::Relaxed);
+    let mut last = LAST.lock().await;
+    if let (number, Some(found)) = &*last
+        && *number > asked
+    {
+        return Ok(found.clone());
+    }
+    let number = LAST_BEGUN.fetch_add(1, Ordering::Relaxed) + 1;
+    let found = spawn_blocking(list).await??;
+    *last = (number, Some(found.clone()));
+    Ok(found)
+}
+
+/// The same, now. Reads /proc.
+pub(super) fn list() -> io::Result<Arc<[Stat]>> {
+    let mut known = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        let mut children = stat::children(std::process::id())?;
+        let trees = registry::lock();
+        // One that was reaped since leads no tree any more, and has ended.
+        children.retain(|child| !trees.is_leader(*child));
+        drop(trees);
+        let before = known.len();
+        known.extend(children);
+        // While one of them ends, its children become portward's.
+        if known.len() == before {
+            break;
+        }
+    }
+    let mut living = Vec::new();
+    for pid in known {
+        living.extend(Stat::of(pid)?.filter(|stat| !stat.has_ended));
+    }
+    Ok(living.into())
+}
