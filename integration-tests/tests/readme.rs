@@ -1,7 +1,8 @@
-//! The README stays true where a program can tell.
+//! The README and the other documents stay true where a program can check it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use portward::doctor::{CHECKS, Check};
 
@@ -40,6 +41,66 @@ fn the_readme_says_of_every_dependency_what_it_is_for() {
     let listed: BTreeSet<&str> =
         cells.flat_map(|cell| cell.split(", ")).filter(|cell| *cell != "crate").collect();
     assert_eq!(listed, dependencies().collect());
+}
+
+#[test]
+fn every_test_that_the_facts_name_exists() {
+    let facts = read("docs/kernel-facts.md");
+    let code = facts.split('`').skip(1).step_by(2);
+    let named: Vec<_> = code.filter_map(|code| code.split_once(".rs::")).collect();
+    assert!(named.len() >= 50, "only {} tests are named", named.len());
+    for (file, function) in named {
+        let below = match file.split('/').next() {
+            Some("src") => "",
+            Some("benches") => "integration-tests/",
+            _ => "integration-tests/tests/",
+        };
+        let source = read(&format!("{below}{file}.rs"));
+        assert!(source.contains(&format!("fn {function}(")), "{below}{file}.rs has no function {function}");
+    }
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let documents = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "docs/kernel-facts.md",
+    ];
+    for document in documents {
+        let text = read(document);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("https://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file =
+                repository().join(document).with_file_name(if file.is_empty() { document } else { file });
+            assert!(file.exists(), "{document} links to {target}, which is not there");
+            if !heading.is_empty() {
+                let headings = fs::read_to_string(file).unwrap();
+                let mut headings = headings.lines().filter_map(|line| line.strip_prefix('#'));
+                assert!(
+                    headings.any(|line| anchor(line) == heading),
+                    "{document} links to {target}, and there is no such heading"
+                );
+            }
+        }
+    }
+}
+
+/// What a heading is linked by.
+fn anchor(heading: &str) -> String {
+    heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Names under `[dependencies]` of the product's manifest.

@@ -120,7 +120,7 @@ async fn a_name_an_order_and_a_comment_restart_nothing() {
     reloaded(&daemon, || lab.write_config(&joined(&[&renamed, KEPT]))).await;
     let status = daemon.status("renamed").await;
     assert_eq!((status.state, status.pid), (StateName::Up, other.pid));
-    assert_ne!(status.hash, other.hash, "the name is part of the ancestor's hash");
+    assert_ne!(status.hash, other.hash, "the name is part of autossh-tunnel's hash");
     kept.is_untouched(&daemon).await;
 
     reloaded(&daemon, || lab.write_config(&joined(&[&renamed, "  # a comment", KEPT]))).await;

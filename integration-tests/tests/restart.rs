@@ -23,7 +23,7 @@ const ECHO: &str = "
     remote_port: 127.0.0.1:7000
     local_port: 9443
 ";
-/// The ancestor promised a restart within 5 to 6 seconds.
+/// autossh-tunnel promised a restart within 5 to 6 seconds.
 const PROMISED: Duration = Duration::from_secs(5);
 
 #[tokio::test]

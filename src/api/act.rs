@@ -94,7 +94,7 @@ fn describe(verb: Verb, outcome: Outcome) -> Acted {
         (Some(took), _) => done(verb, name, took),
         (None, Some(failure)) => format!("{name} was not {}: {failure}", past(verb)),
         (None, None) => format!(
-            "{name} is not {} yet, but {}{} `portward status {name}` tells how it goes on.",
+            "{name} is not {} yet, but {}{} `portward status {name}` shows the progress.",
             wanted(verb),
             status.state,
             explain(&status, Timestamp::now()).map_or_else(|| ".".to_owned(), |text| format!(": it {text}"))

@@ -96,7 +96,7 @@ pub(super) async fn answer<T>(
     match time::timeout(promised + PATIENCE, question).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Refusal::unavailable(
-            "portward's event loop does not answer: look at its log, and restart it if that tells nothing",
+            "portward's event loop does not answer: see its log, and restart it if the log shows no reason",
         )),
     }
 }

@@ -20,7 +20,7 @@ pub enum ApiError {
     Socket(#[from] SocketError),
     /// The TCP address cannot be bound.
     #[error(
-        "cannot listen on {address} (api.listen): {source}: `ss -tlnp` tells who does; choose another port"
+        "cannot listen on {address} (api.listen): {source}: `ss -tlnp` shows which process does; choose another port"
     )]
     Tcp {
         /// The address.

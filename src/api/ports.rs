@@ -20,7 +20,10 @@ pub(super) async fn who(
     };
     let question = Question { ports: vec![port..=port], protocol, connections: clients };
     let failed = |error: String| {
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot tell who holds port {port}: {error}"))
+        Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("cannot find out who holds port {port}: {error}"),
+        )
     };
     // It reads all of /proc.
     let occupants = spawn_blocking(move || Ports::new()?.occupants(&question))

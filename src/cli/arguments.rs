@@ -18,7 +18,7 @@ use crate::protocol::{Timeout, duration};
     version,
     max_term_width = 100,
     long_about = help::ABOUT,
-    after_help = "`portward --help` tells the exit codes, the environment, the files and examples.",
+    after_help = "`portward --help` shows exit codes, environment variables, files and examples.",
     after_long_help = help::AFTER
 )]
 pub(super) struct Arguments {
@@ -33,52 +33,51 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the daemon in the foreground
     ///
-    /// It reads the configuration, follows it as it is edited, and ends all tunnels on SIGTERM or SIGINT. SIGHUP reloads, and
-    /// makes again what is missing in the runtime directory.
+    /// It reads the configuration, applies changes when the file is saved, and ends all tunnels on SIGTERM or SIGINT. SIGHUP
+    /// reloads, and restores missing files in the runtime directory.
     Run(RunArguments),
-    /// Say what is wrong with a configuration, without a daemon
+    /// Check a configuration, without a daemon
     ///
-    /// A file that a service of the system reads is judged for the user of that service: `~/` is that user's home directory.
+    /// A file that a system service reads is checked for the user of that service: `~/` is that user's home directory.
     ///
-    /// Exits with 0 if it is valid and with 1 if it is not; then every error is shown with its line and a hint. An
-    /// `identity_file` that is missing, or that the daemon cannot read, is a warning on standard error: it may be there by the
-    /// time that ssh needs it.
+    /// Exits with 0 if it is valid, and with 1 if it is not; each error is shown with its line and a hint. An `identity_file` that is
+    /// missing, or that the daemon cannot read, is a warning on standard error, because it may exist when ssh needs it.
     Check(CheckArguments),
-    /// Show the tunnels: what they do, where they listen, who is in their way
+    /// Show the state of the tunnels, where they listen, and who holds their ports
     Status(StatusArguments),
-    /// Bring tunnels up
+    /// Start tunnels
     Start(ActArguments),
-    /// Bring tunnels down, leaving no process behind
+    /// Stop tunnels, leaving no process behind
     Stop(ActArguments),
     /// Replace the connections of tunnels, make before break
     ///
-    /// The new connection is made first and takes the port over from the old one. If it cannot be made, the old one stays.
+    /// The new connection is made first, and then takes over the port from the old one. If it cannot be made, the old one stays.
     Restart(ActArguments),
     /// Read the configuration now
     ///
-    /// portward does so by itself whenever the file changes. This tells what it did, or with --dry-run what it would do.
+    /// portward does this by itself when the file changes. This command prints what was changed, or with --dry-run what would be.
     Reload(ReloadArguments),
     /// Print the recent log lines of a tunnel
     Logs(LogsArguments),
     /// Print every change of a tunnel or of the configuration as it happens
     Events(EventsArguments),
-    /// Say who holds ports, without a daemon
+    /// Show who holds ports, without a daemon
     ///
-    /// Asks the kernel for the sockets that listen on a port or are bound to it, on any address. Where there are none of
-    /// these, whatever else keeps the port from being bound is shown: a connection that has it as its own, or TIME_WAIT.
+    /// Queries the kernel for the sockets that listen on a port or are bound to it, on any address. If there are none, anything
+    /// else that keeps the port from being bound is shown: a connection that uses it as its own, or TIME_WAIT.
     ///
-    /// Needs no privilege. Of a process of another user, the uid, the user and the systemd unit are shown; its pid and
-    /// command line are not, for the kernel shows them to root only.
+    /// Needs no privilege. For processes of other users, the uid, the user and the systemd unit are shown, but not the pid and
+    /// the command line, which the kernel shows to root only.
     ///
-    /// Exits with 0 if anything is shown, with 1 if nobody holds any of the ports, and with 2 on errors.
+    /// Exits with 0 if anything is shown, with 1 if no process holds any of the ports, and with 2 on errors.
     Who(WhoArguments),
-    /// Wait until a port is unbound, or until somebody listens on it, without a daemon
+    /// Wait until a port is unbound, or until a process listens on it, without a daemon
     ///
-    /// Unbound means that no socket on any address of this machine keeps the port from being bound. The kernel tells when a
-    /// socket goes away, so nothing polls. It does not tell when one begins to listen: --bound looks after 2 ms, and again
-    /// after waits that grow by half each time, up to one second.
+    /// Unbound means that no socket on any address of this machine keeps the port from being bound. The kernel reports
+    /// when a socket is destroyed, so nothing polls. It does not report when one begins to listen: --bound queries after 2 ms, and
+    /// again after delays that grow by half each time, up to one second.
     ///
-    /// Exits with 0 when it is so, with 1 when the time is over (then standard error names the holder), and with 2 on errors.
+    /// Exits with 0 on success, with 1 after the timeout (the holder is shown on standard error), and with 2 on errors.
     Wait(WaitArguments),
     /// Check for problems that would make a tunnel fail, and print the fix
     #[command(long_about = help::doctor())]
@@ -112,7 +111,7 @@ pub(super) struct StatusArguments {
     /// Print the API's JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// Show it again whenever something changes
+    /// Update the table whenever something changes
     #[arg(long)]
     pub(super) watch: bool,
 }
@@ -125,7 +124,7 @@ pub(super) struct ActArguments {
     /// All tunnels that are not interactive
     #[arg(long)]
     pub(super) all: bool,
-    /// How long to wait until it is done, 5m at most; portward goes on afterwards [default: 5s]
+    /// How long to wait until it is done, at most 5m; portward continues afterwards [default: 5s]
     #[arg(long, value_name = "DURATION")]
     pub(super) timeout: Option<Timeout>,
     /// Print the API's JSON, one line for each TUNNEL
@@ -135,7 +134,7 @@ pub(super) struct ActArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ReloadArguments {
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     pub(super) dry_run: bool,
 }
@@ -148,7 +147,7 @@ pub(super) struct LogsArguments {
     /// How many of the last lines
     #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
     pub(super) lines: usize,
-    /// Go on with the lines to come
+    /// Follow the log
     #[arg(short, long)]
     pub(super) follow: bool,
 }
@@ -162,13 +161,13 @@ pub(super) struct EventsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct WhoArguments {
-    /// Ports and ranges of ports, as 3306 and 8000-8010
+    /// Ports and ranges of ports, for example 3306 and 8000-8010
     #[arg(value_name = "PORT", required = true)]
     pub(super) ports: Vec<PortRange>,
     /// UDP ports instead of TCP ports
     #[arg(long)]
     pub(super) udp: bool,
-    /// Show the connections too whose own port it is, and those in TIME_WAIT
+    /// Also show connections that use the port as their own, and those in TIME_WAIT
     #[arg(long)]
     pub(super) clients: bool,
     /// Print the JSON of the API's GET /ports/PORT, for all ports in one array
@@ -190,7 +189,7 @@ pub(super) struct WaitArguments {
     /// The UDP port instead of the TCP port
     #[arg(long)]
     pub(super) udp: bool,
-    /// How long to wait at most, as 250ms, 10s or 2m [default: for ever]
+    /// How long to wait, for example 250ms, 10s or 2m [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
 }

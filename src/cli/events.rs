@@ -71,7 +71,7 @@ fn describe_tunnel(tunnel: &TunnelStatus, zone: &TimeZone) -> String {
 }
 
 fn not_in_force(error: &str) -> String {
-    format!("the configuration is not in force, and what ran before goes on:\n{error}")
+    format!("the configuration was not applied, and the tunnels keep running as before:\n{error}")
 }
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ mod tests {
         2026-11-24 10:00:00 database: backoff; failed (network: the connection was reset). portward tries again by itself.
         database: removed
         the configuration is in force
-        the configuration is not in force, and what ran before goes on:
+        the configuration was not applied, and the tunnels keep running as before:
         line 3: unknown key
         warning: changes are not noticed
         no warnings are left

@@ -57,7 +57,7 @@ pub(super) enum ClientError {
     },
     /// The connection broke, or what came over it is no HTTP.
     #[error(
-        "the portward on {} broke off ({source}): is it shutting down? `systemctl status portward` tells",
+        "the portward on {} closed the connection ({source}): is it shutting down? See `systemctl status portward`",
         socket.display()
     )]
     Broken {
@@ -67,7 +67,7 @@ pub(super) enum ClientError {
         source: hyper::Error,
     },
     /// It has not answered in time.
-    #[error("the portward on {} does not answer: look at its log, and restart it if that tells nothing", socket.display())]
+    #[error("the portward on {} does not answer: see its log, and restart it if the log shows no reason", socket.display())]
     Silent {
         /// The socket.
         socket: PathBuf,

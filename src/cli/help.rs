@@ -1,4 +1,4 @@
-//! What `portward --help` says around the list of commands.
+//! The text of `portward --help` around the list of commands.
 
 use crate::doctor::CHECKS;
 
@@ -6,9 +6,9 @@ use crate::doctor::CHECKS;
 pub(super) const ABOUT: &str = "\
 Keeps SSH tunnels up, and any other command that binds a port.
 
-portward starts a tunnel only once the kernel says that its port is unbound, and replaces a connection by making the new one \
-before it lets go of the old one. `portward run` is the daemon; the other commands ask it over its socket. \
-`portward who` and `portward wait` ask the kernel, and need no daemon, nor does `portward doctor`.
+portward starts a tunnel only when the kernel reports that its port is unbound, and replaces a connection by making the new one \
+before it ends the old one. `portward run` is the daemon; the other commands connect to it over its socket. \
+`portward who`, `portward wait` and `portward doctor` need no daemon.
 
 TUNNEL is a name, a hash, or a prefix of a hash of 8 digits or more, as `portward status --json` shows them.";
 
@@ -16,18 +16,18 @@ TUNNEL is a name, a hash, or a prefix of a hash of 8 digits or more, as `portwar
 pub(super) const AFTER: &str = "\
 EXIT CODES
   0  done
-  1  not done; standard error says why, and what to do about it
+  1  failed; the reason and the next step are on standard error
   2  wrong usage, or no daemon answers on the socket
-  `who` exits with 1 when nobody holds the ports, `wait` when its time is over, both with 2 on any error;
+  `who` exits with 1 if no process holds the ports, `wait` after a timeout, and both with 2 on errors;
   `doctor` exits with 1 when it finds a problem that would make a tunnel fail
 
 ENVIRONMENT
   PORTWARD_CONFIG    configuration, as --config
   PORTWARD_SOCKET    the daemon's socket, as --socket
   PORTWARD_LOG       what `run` logs: error, warn, info (default), debug, trace
-  HOME               what `~/` in the configuration is; unset, the home directory in the passwd database
-  RUNTIME_DIRECTORY  where the socket is; systemd sets it
-  NO_COLOR           no colour on a terminal either
+  HOME               `~/` in the configuration; if unset, the home directory in the passwd database
+  RUNTIME_DIRECTORY  the directory of the socket; set by systemd
+  NO_COLOR           no colour, also on a terminal
 
 FILES
   /etc/portward/config.yaml                 configuration, for root
@@ -39,11 +39,11 @@ EXAMPLES
   portward check                          is the configuration valid?
   portward doctor                         is there a problem that would make a tunnel fail?
   portward run                            run the daemon, with the default configuration
-  portward status --watch                 see the tunnels change
+  portward status --watch                 show the tunnels, and update them
   portward restart database --timeout 10s
-  portward logs database -f               follow what ssh says
+  portward logs database -f               follow the output of ssh
   portward who 3306 8000-8010             who holds these ports?
-  portward wait 3306 --timeout 10s        go on once the port is unbound
+  portward wait 3306 --timeout 10s        wait until the port is unbound
   portward reload --dry-run               what would the edited file change?
   portward status --json | jq '.[] | select(.state != \"up\") | .name'";
 

@@ -76,7 +76,7 @@ pub(super) fn render(
     if let Some(error) = &snapshot.config_error {
         let path = text::line(&snapshot.config_path);
         let head = format!(
-            "{path} is not in force, and what ran before goes on. Mend it, and portward takes it up:"
+            "{path} was not applied, and the tunnels keep running as before. portward applies it when it is fixed:"
         );
         let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
     }
@@ -215,7 +215,7 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         No tunnels: /etc/portward/config.yaml names none.
 
-        /etc/portward/config.yaml is not in force, and what ran before goes on. Mend it, and portward takes it up:
+        /etc/portward/config.yaml was not applied, and the tunnels keep running as before. portward applies it when it is fixed:
         error: unknown key `remote_prot`
          --> config.yaml:3:5
         ");

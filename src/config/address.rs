@@ -13,7 +13,7 @@ use crate::text::is_unsafe;
 pub(super) enum Listener {
     /// ssh's: the loopback addresses, and IPv6 sockets leave IPv4 alone.
     Ssh,
-    /// A program's own: all addresses, because what it binds is its affair.
+    /// A program's: all addresses, because portward does not control which one the program binds.
     Command,
 }
 
@@ -39,7 +39,7 @@ pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Re
             if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
                 return Err(of_one_interface(host));
             }
-            // An IPv4 address in IPv6's clothes is an IPv4 address to the kernel, and ssh could not bind it.
+            // The kernel treats an IPv4-mapped IPv6 address as an IPv4 address, and ssh cannot bind it.
             vec![address.to_canonical()]
         }
     };
@@ -66,7 +66,7 @@ pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, u16), Refusal
     Ok((host.map(str::to_owned), port))
 }
 
-/// Splits `[host:]port`; brackets around an IPv6 address are taken off.
+/// Splits `[host:]port` and removes the brackets around an IPv6 address.
 fn split(text: &str, keys: Keys) -> Result<(Option<&str>, u16), Refusal> {
     meant::port(text, keys)?;
     if text.contains('/') {
@@ -96,7 +96,7 @@ fn split(text: &str, keys: Keys) -> Result<(Option<&str>, u16), Refusal> {
     Ok((Some(host), port))
 }
 
-/// What is bound to a link-local address needs the name of the interface as well, which has no place here.
+/// A link-local address requires the name of an interface, for which the syntax has no place.
 fn of_one_interface(address: &str) -> Refusal {
     Refusal::new(format!("{} is an address of one interface alone, which is not supported", quote(address)))
         .hint("write another address, or the port alone")
@@ -117,7 +117,7 @@ fn port(digits: &str) -> Result<u16, Refusal> {
     }
 }
 
-/// What no host may be: ssh would take it for an option, or a shell of a ProxyCommand for something else.
+/// Names that no host may have, because ssh or the shell of a ProxyCommand would interpret them.
 pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
     if host.starts_with('-') {
         return Err(Refusal::new(format!(
@@ -132,7 +132,7 @@ pub(super) fn check_host(host: &str) -> Result<(), Refusal> {
     }
 }
 
-/// What ssh refuses in the name of a host (ssh.c, `valid_hostname`), and what would not be seen on a terminal.
+/// Characters that ssh refuses in the name of a host (ssh.c, `valid_hostname`), and those that a terminal does not show.
 pub(super) fn is_never_in_destination(letter: char) -> bool {
     letter.is_whitespace() || is_unsafe(letter) || "'`\"$\\;&<>|(){},".contains(letter)
 }

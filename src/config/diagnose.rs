@@ -9,21 +9,21 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use crate::text;
 
-/// Texts of the file are shown up to this many bytes in a message.
+/// A message shows at most this many bytes of a text from the file.
 const QUOTED_AT_MOST: usize = 80;
 
-/// Bytes of a message, and of a hint: the longest lists all keys that are known somewhere.
+/// Maximum length of a message and of a hint, in bytes: the longest lists all keys of a section.
 const MESSAGE_AT_MOST: usize = 1000;
 
-/// Lines up to this many bytes are shown; longer ones were written by no person, and take long to lay out.
+/// Lines up to this many bytes are shown. Longer ones were not written by a person, and take long to lay out.
 const SHOWN_LINE_AT_MOST: usize = 1000;
 
-/// More problems than this are counted, not rendered: nobody mends more in one go;
+/// Problems beyond this number are counted and not rendered, because nobody fixes more at once;
 const RENDERED_AT_MOST: usize = 50;
-/// nor more than this many bytes, to which the last one may add what it has.
+/// so are those beyond this many bytes, except for the rest of the last one.
 const RENDERED_BYTES_AT_MOST: usize = 32 * 1024;
 
-/// More problems than this, from the first in the file on, are not even counted: a file of 1 MiB may have a million.
+/// Problems beyond this number are not even counted: a file of 1 MiB may have a million.
 const KEPT_AT_MOST: usize = 1000;
 
 /// A stretch of one line of the file.
@@ -55,7 +55,7 @@ pub struct Diagnostic {
 
 /// A text of the file within a message: in back quotes, on one line, and not too long.
 pub(super) fn quote(text: &str) -> String {
-    // A tab would pass for blanks.
+    // A tab would look like spaces.
     format!("`{}`", shorten(text).replace('\t', "\\t"))
 }
 
@@ -109,8 +109,7 @@ impl serde::de::Error for Refusal {
     }
 }
 
-/// Collects problems from everything that reads the file, each once: what is wrong under `defaults` is met again in every
-/// tunnel.
+/// Collects the problems of all steps, each once: an error under `defaults` is found again in every tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Problems(RefCell<BTreeSet<Diagnostic>>);
 
@@ -183,7 +182,7 @@ impl Diagnostics {
 fn render_one(renderer: &Renderer, path: &str, line: &str, problem: &Diagnostic) -> String {
     let Place { line: number, column, .. } = problem.place;
     let title = Level::ERROR.primary_title(&problem.message);
-    // One character for one character: the columns stay what they are.
+    // Each character becomes exactly one, so that the columns stay the same.
     let shown: String = line
         .chars()
         .map(|letter| if letter != '\t' && text::is_unsafe(letter) { '\u{fffd}' } else { letter })
@@ -215,7 +214,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The bytes of `line` that `place` covers, cut to what the line has.
+/// The bytes of `line` that `place` covers, clipped to the line.
 fn byte_span(line: &str, place: Place) -> std::ops::Range<usize> {
     let byte_of = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(byte, _)| byte);
     byte_of(place.column - 1)..byte_of(place.column - 1 + place.length)

@@ -18,7 +18,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 const RESET_AFTER: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// A shorter first wait would make a tunnel that cannot come up a load on both sides.
+/// Minimum of `min_delay`: with a shorter one, a tunnel that cannot start would be a load for both sides.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 
 /// What the entries of a file have in common.
@@ -29,7 +29,7 @@ pub(super) struct Context<'c> {
     pub(super) problems: &'c Problems,
 }
 
-/// A tunnel whose own entry is right; others may still be in its way.
+/// A tunnel whose own entry is valid; it may still conflict with others.
 pub(super) struct Checked {
     /// The place of the port that it listens on.
     pub(super) port: Place,
@@ -119,7 +119,7 @@ struct Timing {
 
 fn policy(work: &Work, timeout: Duration, timing: Timing, on_conflict: Option<&OnConflict>) -> Policy {
     let (kind, ready_timeout) = match work {
-        // The handshake may take the connect timeout, the login behind it as long again; the rest is for a slow machine.
+        // The connect timeout for the handshake, the same for the login, and a margin for a slow machine.
         Work::Ssh(_) => (Kind::Ssh, timeout * 2 + Duration::from_secs(5)),
         Work::Command(_) => (Kind::Command, timeout),
     };

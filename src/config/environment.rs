@@ -11,8 +11,8 @@ use super::located::Located;
 use super::values::{Pairs, pairs};
 use crate::text::is_unsafe;
 
-/// What the service manager gives to portward alone: a process that has it could speak in portward's name. No process of a
-/// tunnel has these.
+/// Variables that the service manager sets for portward alone. Processes of tunnels do not inherit them: with them they could send
+/// notifications on behalf of portward.
 pub const SERVICE_MANAGER_VARIABLES: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
@@ -53,14 +53,14 @@ impl fmt::Debug for Environment {
 pub(super) struct Variables(Pairs);
 
 impl Variables {
-    /// These variables, and of `defaults` those that are not among them.
+    /// These variables, and those of `defaults` that are not among them.
     pub(super) fn merged(&self, defaults: &Self) -> Self {
         let is_missing =
             |(name, _): &&(Located<String>, _)| !self.0.iter().any(|(own, _)| own.value == name.value);
         Self(self.0.iter().chain(defaults.0.iter().filter(is_missing)).cloned().collect())
     }
 
-    /// The variables that are right.
+    /// The valid variables.
     pub(super) fn environment(&self) -> Environment {
         let right = self.0.iter().filter_map(|(name, value)| Some((&name.value, value.value()?)));
         right.map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -141,7 +141,7 @@ fn check_value(name: &str, value: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Where a value names its own variable, as in `PATH: /opt/bin:$PATH`: what it names it by.
+/// The reference by which a value names its own variable, as in `PATH: /opt/bin:$PATH`.
 fn named_itself(name: &str, value: &str) -> Option<String> {
     let (braced, bare) = (format!("${{{name}}}"), format!("${name}"));
     let goes_on =

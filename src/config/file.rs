@@ -15,10 +15,10 @@ pub enum ReadError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The reason.
         source: io::Error,
     },
-    /// A directory, a pipe or a device, from which reading may never end.
+    /// A directory, a pipe or a device; reading it may never end.
     #[error("the configuration {path} is not a regular file", path = path.display())]
     NotAFile {
         /// The path.
@@ -43,7 +43,7 @@ pub enum ReadError {
 /// The text of `path`.
 pub(super) fn read(path: &Path) -> Result<String, ReadError> {
     let unreadable = |source| ReadError::Unreadable { path: path.to_owned(), source };
-    // Opening a pipe would block until somebody writes to it.
+    // Opening a pipe blocks until another process opens it for writing.
     if !path.metadata().map_err(unreadable)?.is_file() {
         return Err(ReadError::NotAFile { path: path.to_owned() });
     }

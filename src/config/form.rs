@@ -1,4 +1,4 @@
-//! Values of another kind than a key takes, such as a text where a list is wanted, and the form that was meant.
+//! Values of the wrong kind, such as a string instead of a list, and the form that was probably meant.
 
 use super::hint::{FILL_IN, command, write, yaml};
 use super::node::{Entry, Kind, NO_TUNNELS, Node};
@@ -24,7 +24,7 @@ impl Wanted {
     }
 }
 
-/// What to write under the key `name` instead of `node`, which is not what is wanted there. The file itself has no name.
+/// What to write under the key `name` instead of `node`. The file itself has no name.
 pub(super) fn meant(name: Option<&str>, wanted: Wanted, node: &Node) -> Option<String> {
     let text = node.text().filter(|_| !node.is_null());
     match (wanted, name, &node.kind) {
@@ -57,7 +57,7 @@ pub(super) fn meant(name: Option<&str>, wanted: Wanted, node: &Node) -> Option<S
             Some("a tunnel has one port: write a tunnel for each".to_owned())
         }
         (Wanted::Text, _, Kind::Mapping(entries)) => match &entries[..] {
-            // What Python's format and its kin fill in.
+            // A placeholder of Python's format or a similar template.
             [Entry { key, value }] if value.is_null() => {
                 Some(format!("`{{{}}}` looks like a placeholder: {FILL_IN}", key.text()?))
             }

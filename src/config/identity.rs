@@ -1,4 +1,4 @@
-//! By what a tunnel is known: autossh-tunnel's two hashes, and the name where none is written.
+//! The identities of a tunnel: the two hashes of autossh-tunnel, and the derived name if there is none in the file.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -51,7 +51,7 @@ pub(super) fn derived_name(runner: &str, local_port: &str) -> String {
 
 /// Makes the names of `unnamed` (hash, derived name) unique among themselves and against `taken`.
 ///
-/// Numbers are given in the order of the hashes, so that a new order in the file renames nothing.
+/// Numbers are assigned in the order of the hashes, so that reordering the file renames nothing.
 pub(super) fn make_unique(unnamed: &mut [(&str, &mut String)], mut taken: HashSet<String>) {
     unnamed.sort_by_key(|(hash, _)| *hash);
     let mut numbers: HashMap<String, usize> = HashMap::new();

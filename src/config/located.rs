@@ -1,4 +1,4 @@
-//! Values that know their place, and the fields that hold them.
+//! Values with their place in the file, and the fields that hold them.
 //!
 //! Both read themselves from [`super::read::Reader`] only, which knows these types by name and hands them a sequence
 //! (place, value): serde has no other way to pass a place along.

@@ -1,4 +1,4 @@
-//! Tunnels that would be in each other's way.
+//! Conflicts between tunnels that listen on the same port.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use crate::port::Endpoint;
 pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems: &Problems) {
     let mut local: HashMap<u16, Vec<(Endpoint, Owner<'_>)>> = HashMap::new();
     if let Some(api) = api {
-        // The API's listener of `[::]` takes IPv4 as well, as far as the machine lets it.
+        // The API's listener on `[::]` accepts IPv4, too, unless the machine is configured otherwise.
         let endpoint = Endpoint { address: api.listen, v6only: false, ..Endpoint::new(api.listen.ip(), 0) };
         local
             .entry(api.listen.port())
@@ -67,7 +67,7 @@ fn report(problems: &Problems, place: Place, second: Owner<'_>, first: Owner<'_>
     problems.report(place, refusal.hint("give one of them another port or another address"));
 }
 
-/// Whether two listeners of one port of a server exclude each other, as far as the texts tell what they bind.
+/// Whether two listeners on one port of a server exclude each other, as far as the configuration shows what they bind.
 fn remote_overlap(left: &str, right: &str) -> bool {
     let (left_binds, right_binds) = (remote_endpoints(left), remote_endpoints(right));
     if left_binds.is_empty() || right_binds.is_empty() {
@@ -90,8 +90,8 @@ fn remote_endpoints(bind: &str) -> Vec<Endpoint> {
     addresses.into_iter().map(|address| Endpoint::new(address, 0)).collect()
 }
 
-/// By what the configuration tells servers apart: the destination, and what sends ssh elsewhere under the same name.
-/// Two of these may still be one server; that shows when it refuses the second listener.
+/// How the configuration distinguishes servers: by the destination, and by options that redirect ssh. Two different ones may still be
+/// the same server, which then refuses the second listener.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Server<'t> {
     destination: &'t str,

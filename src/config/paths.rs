@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use super::diagnose::{Refusal, quote};
 use super::meant;
 
-/// What paths are taken from.
+/// What relative paths are resolved against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Base<'b> {
-    /// Where the configuration lies; absolute.
+    /// The directory of the configuration; absolute.
     pub(super) directory: &'b Path,
     /// The home directory of the user that portward runs as, if it has one.
     pub(super) home: Option<&'b Path>,
 }
 
-/// Expands `~/` to the home directory; what is relative is taken from where the configuration lies.
+/// Expands `~/` to the home directory, and resolves relative paths against the directory of the configuration.
 pub(super) fn expand(text: &str, base: Base<'_>) -> Result<PathBuf, Refusal> {
     if text.is_empty() {
         return Err(Refusal::new("is an empty path").hint("give it a value or remove the line"));

@@ -1,4 +1,4 @@
-//! The configuration as written: every key there is, its type, and what it means.
+//! The configuration as written: every key, its type and its meaning.
 //!
 //! The JSON schema is made from these types and their comments, and so is the list of known keys.
 
@@ -15,11 +15,11 @@ use super::values::{Options, Period, Port};
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "portward configuration", extend("required" = ["tunnels"]))]
 pub(super) struct Config {
-    /// The tunnels; `[]` says that there are none.
+    /// The tunnels; `[]` if there are none.
     pub(super) tunnels: Field<Vec<Field<Tunnel>>>,
-    /// What every tunnel has that does not say otherwise.
+    /// Defaults for all tunnels.
     pub(super) defaults: Field<Defaults>,
-    /// Which of ssh's options the two words of `direction` stand for.
+    /// What the values of `direction` mean.
     pub(super) direction_mode: Field<DirectionMode>,
     /// Where the API listens.
     pub(super) api: Field<Api>,
@@ -32,40 +32,40 @@ pub(super) struct Config {
 pub(super) struct Tunnel {
     /// Unique name, 1 to 128 printable characters. Default: derived from host and port.
     pub(super) name: Field<String>,
-    /// ssh destination: `user@host`, `ssh://user@host:port` or a Host alias of ssh_config.
+    /// Destination for ssh: `user@host`, `ssh://user@host:port` or a Host alias of ssh_config.
     pub(super) remote_host: Field<String>,
-    /// -L: `port` or `host:port` as the server sees it. -R: `port` or `bind:port` on the server. Not used by `dynamic`.
+    /// -L: `port` or `host:port` as seen from the server. -R: `port` or `bind:port` on the server. Not used with `dynamic`.
     pub(super) remote_port: Field<Port>,
     /// -L, -D and command: `port` or `address:port` to listen on. -R: `port` or `host:port` of the service here.
     pub(super) local_port: Field<Port>,
     /// Which side listens. Default: `remote_to_local`, ssh -L.
     pub(super) direction: Field<Direction>,
-    /// A person must authenticate: the tunnel waits in `needs_auth`. Default: false.
+    /// A person must authenticate: the tunnel waits in `needs_auth` until then. Default: false.
     pub(super) interactive: Field<bool>,
     /// `false` keeps the tunnel stopped. Default: true.
     pub(super) enabled: Field<bool>,
-    /// Program and arguments, instead of `remote_host`; no shell sees them.
+    /// Program and arguments, instead of `remote_host`; no shell is involved.
     pub(super) command: Field<Vec<Field<String>>>,
-    /// Where a command runs. Default: where portward does, which is `/` for a service.
+    /// Working directory of the command. Default: that of portward, which is `/` for a service.
     pub(super) working_directory: Field<String>,
-    /// Variables of the environment of the command, or of ssh, beyond portward's own.
+    /// Environment variables for the command, or for ssh, in addition to portward's own.
     pub(super) env: Field<Variables>,
-    /// What a command speaks on `local_port`. Default: `tcp`.
+    /// Protocol of the `local_port` of a command. Default: `tcp`.
     pub(super) protocol: Field<Protocol>,
-    /// How long a command may take until it listens. Default: 30s.
+    /// Time that a command has to listen on its port. Default: 30s.
     pub(super) start_timeout: Field<Period>,
-    /// How ssh is called.
+    /// How ssh is started.
     pub(super) ssh: Field<Ssh>,
-    /// How long to wait between tries.
+    /// Delays between retries.
     pub(super) restart: Field<Restart>,
-    /// Time between SIGTERM and SIGKILL, for every process that the tunnel has started; and how long its process may be stopped
-    /// by a signal before it is replaced. Default: 5s.
+    /// Time between SIGTERM and SIGKILL for the processes of the tunnel, and how long its process may be suspended (SIGSTOP) before
+    /// it is replaced. Default: 5s.
     pub(super) stop_grace: Field<Period>,
-    /// What to do when somebody else holds the port. Default: `wait`.
+    /// What to do when another process holds the port. Default: `wait`.
     pub(super) on_conflict: Field<OnConflict>,
 }
 
-/// What every tunnel has that does not say otherwise. What cannot fit a tunnel's kind is left out for it.
+/// Defaults for all tunnels. Keys that do not apply to a tunnel are ignored for it.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Defaults {
@@ -93,31 +93,31 @@ pub(super) struct Defaults {
     pub(super) on_conflict: Field<OnConflict>,
 }
 
-/// How ssh is called.
+/// How ssh is started.
 #[derive(Debug, Clone, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ssh {
     /// The ssh program. Default: `ssh`, looked up in PATH.
     pub(super) program: Field<String>,
-    /// ssh -F: a file to read instead of ~/.ssh/config, or `none`.
+    /// ssh -F: the file to read instead of ~/.ssh/config, or `none`.
     pub(super) config_file: Field<String>,
     /// ssh -i: the private key.
     pub(super) identity_file: Field<String>,
-    /// ssh -o: options of ssh_config by name, such as `ProxyJump: bastion`.
+    /// ssh -o: options of ssh_config by name, for example `ProxyJump: bastion`.
     pub(super) options: Field<Options>,
-    /// ssh's ConnectTimeout, in whole seconds. Login included, ssh may take twice this and 5s more. Default: 10s.
+    /// ConnectTimeout of ssh, in whole seconds. ssh has twice this time plus 5s to connect and log in. Default: 10s.
     pub(super) connect_timeout: Field<Period>,
 }
 
-/// How long to wait between tries. The first retry comes at once; then the wait doubles.
+/// Delays between retries. The first retry is made immediately; then the delay doubles.
 #[derive(Debug, Clone, Default, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Restart {
-    /// The wait before the second retry. Default: 250ms.
+    /// Delay before the second retry. Default: 250ms.
     pub(super) min_delay: Field<Period>,
-    /// No wait is longer. Default: 60s.
+    /// Longest delay. Default: 60s.
     pub(super) max_delay: Field<Period>,
-    /// A tunnel that was up for so long starts counting anew. Default: 60s.
+    /// After a tunnel was up for this time, the next retry is a first one again. Default: 60s.
     pub(super) reset_after: Field<Period>,
 }
 
@@ -128,9 +128,9 @@ pub(super) struct Restart {
 pub(super) struct Api {
     /// Path of the unix socket. Default: `portward.sock` in the runtime directory.
     pub(super) socket: Field<String>,
-    /// TCP address and port, such as `127.0.0.1:8080`. Default: no TCP.
+    /// TCP address and port, for example `127.0.0.1:8080`. Requires `token_file`. Default: no TCP.
     pub(super) listen: Field<String>,
-    /// File with the bearer token that TCP clients must bring.
+    /// File with the bearer token that TCP clients must send.
     pub(super) token_file: Field<String>,
 }
 
@@ -138,11 +138,11 @@ pub(super) struct Api {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Direction {
-    /// A service of the server's side is reached here: ssh -L (-R with `direction_mode: ssh-standard`).
+    /// This machine listens, and connections go to the server's side: ssh -L (-R with `direction_mode: ssh-standard`).
     RemoteToLocal,
-    /// A service of this side is reached on the server: ssh -R (-L with `direction_mode: ssh-standard`).
+    /// The server listens, and connections come to this side: ssh -R (-L with `direction_mode: ssh-standard`).
     LocalToRemote,
-    /// A SOCKS proxy here: ssh -D.
+    /// This machine listens as a SOCKS proxy: ssh -D.
     Dynamic,
 }
 
@@ -157,7 +157,7 @@ impl Direction {
     }
 }
 
-/// Which of ssh's options the two words of `direction` stand for.
+/// What the values of `direction` mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum DirectionMode {
@@ -168,27 +168,27 @@ pub(super) enum DirectionMode {
     SshStandard,
 }
 
-/// What a command speaks on `local_port`.
+/// Protocol of the `local_port` of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Protocol {
     /// TCP.
     Tcp,
-    /// UDP: to be bound is to listen.
+    /// UDP: a bound socket counts as a listener.
     Udp,
 }
 
-/// What to do when somebody else holds the port.
+/// What to do when another process holds the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OnConflict {
-    /// Wait for the kernel's word that it is free.
+    /// Wait until the kernel reports that it is unbound.
     Wait,
-    /// End exactly the processes that hold it: all of them, or where one may not be ended, none.
+    /// End the processes that hold it: all of them, or none if one of them may not be ended.
     Kill,
 }
 
-/// Every key that may occur in the file, wherever.
+/// Every key that may occur in the file, at any place.
 pub(super) fn known_keys() -> BTreeSet<String> {
     let schema = schema().to_value();
     let mut keys = BTreeSet::new();

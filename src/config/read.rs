@@ -1,7 +1,7 @@
 //! A serde deserializer over the located tree that does not stop at an error.
 //!
-//! The raw types stay the one list of keys and words there is: `derive` hands their names to this reader, which reports
-//! what is not among them. A wrong value is reported and left out, so that reading goes on behind it.
+//! The raw types are the only list of keys and words: `derive` passes their names to this reader, which reports all others. A
+//! wrong value is reported and left out, and reading continues after it.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::form::{self, Wanted};
 use super::located::{FIELD, LOCATED};
 use super::node::{Entry, Kind, Node};
 
-/// A longer word, in bytes, is no slip of a known one.
+/// Words longer than this, in bytes, are not compared with the known ones.
 const LONGEST_SLIP: usize = 64;
 
 /// Reads a `T` from `node`. `None`: it could not be read at all, which is reported.
@@ -100,7 +100,7 @@ impl<'de> Reader<'de> {
             };
             self.problems
                 .report(key.place, Refusal::new(format!("unknown key {}", quote(written))).hint(hint));
-            // Read on as if it had been written as meant, or its absence would be the next error.
+            // Continue as if the right key had been written; otherwise its absence would be the next error.
             if let Some(meant) = meant.filter(|meant| there.insert(meant)) {
                 fields.push((Key::Field(meant), &**value));
             }
@@ -129,7 +129,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        // Which words are a boolean is YAML's affair. Quotes do not matter: autossh-tunnel's shell did not see them.
+        // YAML decides which words are booleans. Quotes are ignored, because the shell of autossh-tunnel did not see them.
         match self.node.text().map(serde_yaml::from_str) {
             Some(Ok(serde_yaml::Value::Bool(value))) => visitor.visit_bool(value),
             _ => Err(self.unexpected(Wanted::Boolean)),
@@ -309,7 +309,7 @@ const SYNONYMS: [(&str, &str); 12] = [
 
 /// The known word that `written` was probably meant to be.
 fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
-    // Far longer than any of them: it was not meant to be one, and comparing would take long.
+    // Far longer than any of them: comparing would take long.
     if written.len() > LONGEST_SLIP {
         return None;
     }
@@ -319,7 +319,7 @@ fn nearest(written: &str, known: &[&'static str]) -> Option<&'static str> {
     }
     let distance = |word: &str| strsim::damerau_levenshtein(&written.to_lowercase(), word);
     let (distance, word) = known.iter().map(|word| (distance(word), *word)).min()?;
-    // A third of the letters wrong is still a slip; more is another word.
+    // Up to a third of the letters may be wrong.
     (distance <= (word.len() / 3).max(1)).then_some(word)
 }
 

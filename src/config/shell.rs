@@ -1,9 +1,9 @@
-//! Lines that were written for a shell, taken apart as far as that can be done without one.
+//! Splits lines that were written for a shell into words, as far as that is possible without one.
 
-/// What a shell does more with than take it as it is, outside of quotes.
+/// Characters with a special meaning for a shell, outside of quotes.
 const SYNTAX: &str = "|&;<>()$`*?[]{}#~!\n";
 
-/// The words of `line`, with quotes and backslashes as sh(1) reads them; `None` if only a shell can tell what it means.
+/// The words of `line`, with quotes and backslashes as sh(1) reads them; `None` if only a shell can expand it.
 pub(super) fn words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

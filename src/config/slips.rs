@@ -1,5 +1,5 @@
-//! Slips that make a file unreadable as YAML, found in its lines: the parser notices most of them later than a person would, and
-//! calls them otherwise.
+//! Finds common mistakes that make a file invalid YAML by looking at its lines: the parser reports most of them at a later place and
+//! with a misleading message.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ const LINES_ABOVE: usize = 2;
 /// Lines up to this many bytes are shown in a hint.
 const SHOWN_AT_MOST: usize = 200;
 
-/// A slip, and what to do about it.
+/// A mistake, and the fix.
 type Slip = (Place, Refusal);
 
-/// The slip that made the parser give up in line `failed` (from 1), if it is one of the known ones.
+/// The mistake that made the parser fail in line `failed` (from 1), if it is a known one.
 pub(super) fn find(lines: &[&str], failed: usize) -> Option<Slip> {
     let known = raw::known_keys();
     let is_shown = |number: &usize| {
@@ -218,7 +218,7 @@ impl<'l> Line<'l> {
                 };
                 Some(self.slip(
                     value,
-                    "a text goes on behind its closing quote",
+                    "unexpected text after the closing quote",
                     write(&in_single_quotes(text)),
                 ))
             }

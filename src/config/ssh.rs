@@ -10,7 +10,7 @@ use super::diagnose::{Problems, Refusal, quote};
 use super::raw::Ssh;
 use super::ssh_options::SSH_OPTIONS;
 
-/// A destination's most characters: a host name has at most 253, and a user before it.
+/// Maximum length of a destination: a host name has at most 253 characters, and may have a user before it.
 const LONGEST_DESTINATION: usize = 320;
 
 /// An ssh destination, by ssh's own rules (ssh.c, `valid_hostname` and `valid_ruser`; misc.c, `parse_uri`) and stricter where a
@@ -114,7 +114,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     is_encoded.then(|| percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)).flatten()
 }
 
-/// Reports every option of `ssh` that is not one, or not for the user to set.
+/// Reports every unknown option of `ssh`, and those that portward sets itself.
 pub(super) fn check_options(ssh: &Ssh, problems: &Problems) {
     let Some(options) = ssh.options.value() else { return };
     let mut seen = BTreeMap::new();

@@ -73,7 +73,7 @@ pub const SSH_OPTIONS: &[SshOption] = &[
         name: "AddKeysToAgent",
         treatment: Treatment::Default("no"),
         since: Some("7.2"),
-        why: "a tunnel leaves no key in an agent, and asks nobody whether it may",
+        why: "a tunnel adds no key to an agent, and cannot ask for confirmation",
     },
     option(
         "ForwardAgent",

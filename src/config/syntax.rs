@@ -1,11 +1,11 @@
-//! What the YAML parser cannot read, in words for a person.
+//! Errors of the YAML parser, rephrased for the user.
 
 use saphyr_parser::ScanError;
 
 use super::diagnose::{Place, Problems, Refusal};
 use super::slips;
 
-/// What the parser says, and what a person probably did.
+/// An error of the parser, and its probable cause.
 const SLIPS: &[(&str, &str)] = &[
     ("simple key expected", "a key is followed by a colon and a space, as in `local_port: 13306`"),
     ("simple key expect", "a key is followed by a colon and a space, as in `local_port: 13306`"),
@@ -25,12 +25,12 @@ const SLIPS: &[(&str, &str)] = &[
     ("indent", "indent all keys of a tunnel alike"),
 ];
 
-/// Reports `error`, with a hint for the usual slips.
+/// Reports `error`, with a hint for common mistakes.
 pub(super) fn report(source: &str, error: &ScanError, problems: &Problems) {
     let lines: Vec<&str> = source.lines().collect();
     let marker = error.marker();
     let mut place = Place { line: marker.line().max(1), column: marker.col() + 1, length: 1 };
-    // The parser often finds out at the end of the file; what a person sees is the last line with something on it.
+    // The parser often fails at the end of the file: show the last line that is not empty.
     while place.line > 1 && lines.get(place.line - 1).is_none_or(|line| line.trim().is_empty()) {
         let length = lines.get(place.line - 2).map_or(0, |line| line.chars().count());
         place = Place { line: place.line - 1, column: length + 1, length: 1 };

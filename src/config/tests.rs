@@ -74,7 +74,7 @@ fn an_ipv4_address_written_as_ipv6_is_the_same_address() {
     }
 }
 
-/// `UPDATE_SCHEMA=1 cargo test --lib the_committed_schema` writes it anew.
+/// `UPDATE_SCHEMA=1 cargo test --lib the_committed_schema` updates it.
 #[test]
 fn the_committed_schema_is_current() {
     let file = repository().join("config/portward.schema.json");

@@ -79,7 +79,7 @@ fn name_the_unnamed(checked: &mut [Checked]) {
     identity::make_unique(&mut unnamed, taken);
 }
 
-/// Reports names that are taken for another tunnel's: those that differ in white space alone, which nobody sees, and those
+/// Reports names that could be mistaken for another tunnel's: those that differ only in white space, and those
 /// that are a hash of another one, for a request by that hash would reach the wrong tunnel.
 fn report_names_that_mislead(checked: &[Checked], problems: &Problems) {
     let mut looks: HashMap<String, (&str, usize)> = HashMap::new();

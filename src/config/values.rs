@@ -1,4 +1,4 @@
-//! Values of the configuration that are more than a text: ports, durations, ssh's options.
+//! Values of the configuration with a syntax of their own: ports, durations, ssh's options.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use super::diagnose::{Refusal, quote};
 use super::located::{Field, Located};
 
-/// Durations beyond this are slips of the pen, and would overflow deadlines at last.
+/// Maximum of a duration. Longer ones are typing errors.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A port, alone or behind an address; kept as written, for autossh-tunnel's hash is made of it.
+/// A port, alone or after an address; kept as written, because the hash of autossh-tunnel is computed from it.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub(super) struct Port(pub(super) String);
 

@@ -1,7 +1,7 @@
-//! Hears of every change of the configuration file, however it is saved.
+//! Reports every change of the configuration file, however it is saved.
 //!
-//! Every event about what the path leads through, or about the file itself, opens a [`Window`] of quiet, after which the
-//! path is followed anew, the file is read, and its content compared with what was last reported.
+//! Each event about a directory or link on the path, or about the file itself, opens a [`Window`]. When no further event has
+//! arrived for a while, the path is resolved again, the file is read, and its content is compared with what was reported last.
 //! While nothing happens, no timer is armed.
 
 use std::path::{Path, PathBuf};
@@ -23,9 +23,8 @@ pub struct ConfigWatch {
 }
 
 impl ConfigWatch {
-    /// Begins to watch `path`, which need not be there yet. Call [`Self::read_now`] for the content to begin with: what
-    /// changes after this call is not missed, as far as [`Self::trouble`] tells of none. Must be called within a tokio
-    /// runtime.
+    /// Starts to watch `path`, which need not exist yet. Call [`Self::read_now`] for the initial content: no change after this
+    /// call is missed unless [`Self::trouble`] reports a reason. Must be called within a tokio runtime.
     pub fn new(watcher: &Watcher, path: &Path) -> Self {
         // Without a working directory nothing else is known of the path.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -57,9 +56,9 @@ impl ConfigWatch {
         }
     }
 
-    /// Reads the file now, and takes it as reported.
+    /// Reads the file now, and marks its content as reported.
     pub fn read_now(&mut self) -> Result<String, ReadError> {
-        // Watched first and read then, so that no change falls between the two.
+        // Watch first and read afterwards, so that no change is missed in between.
         self.followed.follow();
         let content = file::read(&self.path);
         self.reported = Some(content.as_ref().map(String::clone).map_err(ToString::to_string));

@@ -123,7 +123,7 @@ impl Context<'_> {
             }
             Direction::Dynamic => {
                 let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
-                let hint = "remove it: a SOCKS proxy is told by its clients where to connect to";
+                let hint = "remove it: the clients of a SOCKS proxy choose where it connects to";
                 let no_target =
                     self.forbid(&raw.remote_port, "remote_port", "means nothing for `dynamic`", hint);
                 let listen = listen?;

@@ -608,7 +608,7 @@ impl Turn<'_> {
                         tunnel.last_failure = Some(Failure::new(
                             FailureKind::Exited,
                             "the process runs and does not listen on its port any more; unless it does again within 5 s, it \
-                             is started anew",
+                             is started again",
                         ));
                     }
                 }
@@ -781,7 +781,7 @@ impl Turn<'_> {
 fn serves_nobody(pid: u32, policy: &Policy) -> Failure {
     let what = match policy.kind {
         Kind::Ssh => "replaced by a new connection",
-        Kind::Command => "started anew",
+        Kind::Command => "started again",
     };
     Failure::new(
         FailureKind::Timeout,
@@ -797,7 +797,7 @@ fn stopped_for_good(policy: &Policy) -> Failure {
     Failure::new(
         FailureKind::Timeout,
         format!(
-            "the process was stopped by a signal for {} s; it is started anew",
+            "the process was stopped by a signal for {} s; it is started again",
             policy.stop_grace.as_secs_f64()
         ),
     )

@@ -16,8 +16,8 @@ use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Tree, limits, read_l
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 
+use super::reporter::{Report, Reporter};
 use super::tally::Tally;
-use super::tell::{Report, Teller};
 
 /// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
@@ -47,7 +47,7 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) connection: ConnectionId,
-    pub(super) teller: Teller,
+    pub(super) reporter: Reporter,
     pub(super) ports: Ports,
     pub(super) pace: Pace,
     /// The endpoints to listen on: those asked for that this machine has.
@@ -55,7 +55,7 @@ pub(super) struct Attempt {
     /// What the process listens on, as the kernel showed it last.
     pub(super) listening: Mutex<Vec<Listener>>,
     /// The last lines of the process.
-    pub(super) said: Said,
+    pub(super) tail: OutputTail,
 }
 
 impl Attempt {
@@ -71,7 +71,7 @@ impl Attempt {
         let (control, made) = control;
         let was_ready = Arc::new(AtomicBool::new(false));
         let output = tokio::spawn({
-            let (said, teller, tunnel) = (self.said.clone(), self.teller.clone(), tunnel.clone());
+            let (tail, reporter, tunnel) = (self.tail.clone(), self.reporter.clone(), tunnel.clone());
             let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
             async move {
                 let tally = Tally::default();
@@ -85,16 +85,16 @@ impl Attempt {
                     if ssh::is_of_closing(&line) {
                         return;
                     }
-                    teller.output(&line);
+                    reporter.output(&line);
                     if !ssh::is_debug(&line) {
-                        said.push(line);
+                        tail.push(line);
                     }
                 });
                 tokio::select! {
                     () = reading => {}
-                    never = tally.run(&tunnel, &teller) => match never {},
+                    never = tally.run(&tunnel, &reporter) => match never {},
                 }
-                tally.report(&tunnel, &teller);
+                tally.report(&tunnel, &reporter);
             }
         });
         let (pid, tree) = (child.pid(), child.tree());
@@ -108,14 +108,14 @@ impl Attempt {
             never = self.follow_main(&tree) => match never {},
         };
         let _ = timeout(OUTPUT_GRACE, output).await;
-        self.teller.output_ended();
+        self.reporter.output_ended();
         drop(control);
-        let said = self.said.lines();
+        let tail = self.tail.lines();
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &tunnel),
             (None, Ok(status)) => {
                 let was_ready = was_ready.load(Ordering::Relaxed);
-                ssh::classify(&End { status, said: &said, was_ready }, &tunnel)
+                ssh::classify(&End { status, said: &tail, was_ready }, &tunnel)
             }
             (None, Err(error)) => {
                 Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
@@ -129,7 +129,7 @@ impl Attempt {
         if tree.has_members().await {
             self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         }
-        self.teller.tell(Report::Remains(tree.gone().await));
+        self.reporter.send(Report::Remains(tree.gone().await));
         self.report(ConnectionEvent::Ended(failure));
     }
 
@@ -142,7 +142,7 @@ impl Attempt {
             let Main { pid, is_stopped, .. } = *main.borrow_and_update();
             // An end is told with its reason.
             if pid.is_some() && pid != last {
-                self.teller.tell(Report::ProcessChanged);
+                self.reporter.send(Report::ProcessChanged);
             }
             last = pid;
             match pid {
@@ -173,7 +173,7 @@ impl Attempt {
         match Master::connect(control.path(), pid).await {
             Ok(mut master) => {
                 // A banner, say, tells nothing about the end of a connection that stood.
-                self.said.clear();
+                self.tail.clear();
                 was_ready.store(true, Ordering::Relaxed);
                 self.report(ConnectionEvent::Ready);
                 let mut listening = None;
@@ -196,7 +196,7 @@ impl Attempt {
             }
             Err(error @ MasterError::Stranger { .. }) => return error,
             // The deadline of the attempt ends it.
-            Err(error) => self.teller.warn(&error.to_string()),
+            Err(error) => self.reporter.warn(&error.to_string()),
         }
         std::future::pending().await
     }
@@ -224,7 +224,7 @@ impl Attempt {
                 match master.close(&tunnel.forward, &self.endpoints).await {
                     Ok(()) => self.answer(request, ForwardEvent::Closed),
                     // No answer means that it hangs: the deadline kills it.
-                    Err(error) => self.teller.warn(&error.to_string()),
+                    Err(error) => self.reporter.warn(&error.to_string()),
                 }
                 None
             }
@@ -246,7 +246,7 @@ impl Attempt {
             Ok(present) => has_all(&present),
             // What cannot be asked about is not lost.
             Err(error) => {
-                self.teller.warn(&error.to_string());
+                self.reporter.warn(&error.to_string());
                 true
             }
         }
@@ -262,7 +262,7 @@ impl Attempt {
             };
             // It is a limit that is reached, and that is not reached for ever.
             if error != told {
-                self.teller.warn(&error);
+                self.reporter.warn(&error);
                 told = error;
             }
             sleep(NO_DESCRIPTOR_WAIT).await;
@@ -329,12 +329,12 @@ impl Attempt {
                 ),
             ),
             Ok(Verdict::Unbound) => {
-                let said =
-                    self.said.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
-                let said = said.unwrap_or_default();
+                let last =
+                    self.tail.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+                let last = last.unwrap_or_default();
                 Failure::new(
                     FailureKind::Exited,
-                    format!("ssh to {destination} does not listen: {error}{said}"),
+                    format!("ssh to {destination} does not listen: {error}{last}"),
                 )
             }
         }
@@ -356,16 +356,16 @@ impl Attempt {
 
     /// Remembers and reports what the process listens on.
     pub(super) fn listens_on(&self, listeners: Vec<Listener>) {
-        self.teller.tell(Report::Listening(self.connection, listeners.clone()));
+        self.reporter.send(Report::Listening(self.connection, listeners.clone()));
         *self.listening() = listeners;
     }
 
     pub(super) fn report(&self, event: ConnectionEvent) {
-        self.teller.report(Event::Connection(self.connection, event));
+        self.reporter.report(Event::Connection(self.connection, event));
     }
 
     fn answer(&self, request: Request, event: ForwardEvent) {
-        self.teller.report(Event::Forward(request, event));
+        self.reporter.report(Event::Forward(request, event));
     }
 }
 
@@ -395,11 +395,11 @@ pub(super) fn port_failure(error: &PortError) -> Failure {
     Failure::new(kind, error.to_string())
 }
 
-/// The last lines that a process said.
+/// The last lines of the output of a process.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Said(Arc<Mutex<VecDeque<String>>>);
+pub(super) struct OutputTail(Arc<Mutex<VecDeque<String>>>);
 
-impl Said {
+impl OutputTail {
     pub(super) fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push_back(line);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::attempt::{Attempt, OUTPUT_GRACE, Said};
+use super::attempt::{Attempt, OUTPUT_GRACE, OutputTail};
 use crate::config::desired::CommandTunnel;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
@@ -34,18 +34,18 @@ impl Attempt {
         tunnel: CommandTunnel,
         (mut child, stdout, stderr): (Child, Pipe, Pipe),
     ) {
-        let said = self.said.clone();
+        let tail = self.tail.clone();
         let spoke = Arc::new(Notify::new());
         let output = tokio::spawn({
-            let (said, spoke, teller, pace) =
-                (said.clone(), spoke.clone(), self.teller.clone(), self.pace.clone());
+            let (tail, spoke, reporter, pace) =
+                (tail.clone(), spoke.clone(), self.reporter.clone(), self.pace.clone());
             async move {
                 let hear = |line: String| {
                     // A flood is no reason to look at the port time and again.
-                    if teller.output(&line) {
+                    if reporter.output(&line) {
                         spoke.notify_one();
                     }
-                    said.push(line);
+                    tail.push(line);
                 };
                 tokio::join!(read_lines(stdout, &pace, hear), read_lines(stderr, &pace, hear));
             }
@@ -80,8 +80,8 @@ impl Attempt {
                     }
                 }
                 let _ = timeout(OUTPUT_GRACE, output).await;
-                self.teller.output_ended();
-                how_it_ended(&subject, status, &said)
+                self.reporter.output_ended();
+                how_it_ended(&subject, status, &tail)
             }
             Err(error) => {
                 Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
@@ -120,7 +120,7 @@ impl Attempt {
         let listeners = match self.listeners(|found| found.iter().all(owns)) {
             Ok(listeners) => listeners,
             Err(error) => {
-                self.teller.warn(&error.to_string());
+                self.reporter.warn(&error.to_string());
                 return false;
             }
         };
@@ -162,10 +162,10 @@ async fn claimed(tree: Tree, mut listeners: Vec<Listener>) -> Vec<Listener> {
     listeners
 }
 
-fn how_it_ended(subject: &str, status: ExitStatus, said: &Said) -> Failure {
+fn how_it_ended(subject: &str, status: ExitStatus, tail: &OutputTail) -> Failure {
     use std::os::unix::process::ExitStatusExt;
 
-    let last = said.lines().pop().map(|line| format!(": {line}")).unwrap_or_default();
+    let last = tail.lines().pop().map(|line| format!(": {line}")).unwrap_or_default();
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
             Failure::new(FailureKind::Killed, format!("{subject} was ended by signal {signal}{last}"))

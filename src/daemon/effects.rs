@@ -8,11 +8,11 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Order, Said, port_failure};
+use super::attempt::{Attempt, Order, OutputTail, port_failure};
 use super::launch::Launch;
+use super::reporter::{Reporter, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
-use super::tell::{Teller, tell};
 use super::{command_line, elsewhere};
 use crate::config::desired::{self, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
@@ -20,7 +20,7 @@ use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports
 use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 
-/// The outside of all tunnels.
+/// What carries out the actions of all tunnels.
 #[derive(Debug)]
 pub(super) struct Effects {
     ports: Ports,
@@ -29,14 +29,14 @@ pub(super) struct Effects {
     pace: Pace,
 }
 
-/// The outside of one tunnel: its processes and its waits.
+/// What one tunnel has running: its processes and its waits for ports.
 #[derive(Debug)]
-pub(super) struct Outside {
+pub(super) struct TunnelResources {
     slot: Slot,
-    teller: Teller,
+    reporter: Reporter,
     running: HashMap<ConnectionId, Running>,
     waits: HashMap<Request, Wait>,
-    /// What the ssh that starts next said it would do, while its port was found free.
+    /// The plan for the next ssh, from when its port was found unbound.
     planned: Option<Planned>,
     /// What was left of the latest process that has ended.
     left: Remains,
@@ -49,7 +49,7 @@ type Planned = Arc<Mutex<Option<Plan>>>;
 #[derive(Debug)]
 struct Wait {
     task: AbortHandle,
-    /// What is waited for, once ssh has said where it would listen.
+    /// The endpoints that are waited for, once ssh has reported where it would listen.
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
@@ -62,7 +62,7 @@ type Told = Arc<Mutex<Vec<HeldBy>>>;
 /// A tunnel that waits for its port.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    teller: Teller,
+    reporter: Reporter,
     request: Request,
     endpoints: Vec<Endpoint>,
     /// The sockets that were told last, and who has them.
@@ -78,14 +78,14 @@ struct Running {
     orders: mpsc::UnboundedSender<Order>,
     /// What it listens on, as the kernel showed it last.
     listeners: Vec<Listener>,
-    said: Said,
+    tail: OutputTail,
 }
 
-impl Outside {
-    pub(super) fn new(slot: Slot, teller: Teller) -> Self {
+impl TunnelResources {
+    pub(super) fn new(slot: Slot, reporter: Reporter) -> Self {
         Self {
             slot,
-            teller,
+            reporter,
             running: HashMap::new(),
             waits: HashMap::new(),
             planned: None,
@@ -97,8 +97,8 @@ impl Outside {
         self.slot
     }
 
-    pub(super) fn teller(&self) -> &Teller {
-        &self.teller
+    pub(super) fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     /// The pid of the connection's process.
@@ -120,7 +120,7 @@ impl Outside {
     pub(super) fn waiting(&self, request: Request, occupants: &[Occupant]) -> Option<Waiting> {
         let wait = self.waits.get(&request)?;
         Some(Waiting {
-            teller: self.teller.clone(),
+            reporter: self.reporter.clone(),
             request,
             endpoints: wait.endpoints.get()?.clone(),
             told: wait.told.clone(),
@@ -179,7 +179,7 @@ impl Outside {
         let Some(tree) = self.running.get(&connection).and_then(|running| running.launch.tree()) else {
             return;
         };
-        let teller = self.teller.clone();
+        let reporter = self.reporter.clone();
         spawn_blocking(move || {
             let who = match tree.survivors() {
                 // The news of its end is on its way.
@@ -192,7 +192,7 @@ impl Outside {
                  system; portward waits for its end"
             );
             let failure = Failure::new(FailureKind::Killed, message);
-            teller.report(Event::Connection(connection, ConnectionEvent::Survived(failure)));
+            reporter.report(Event::Connection(connection, ConnectionEvent::Survived(failure)));
         });
     }
 
@@ -226,75 +226,77 @@ impl Effects {
     /// Reports `PortUnbound` as soon as the kernel confirms it. Where `connection` is to listen, it is known what on.
     pub(super) fn confirm_port(
         &self,
-        outside: &mut Outside,
+        resources: &mut TunnelResources,
         request: Request,
         connection: Option<ConnectionId>,
         work: &Work,
     ) {
-        let running = connection.and_then(|connection| outside.running.get(&connection));
+        let running = connection.and_then(|connection| resources.running.get(&connection));
         let known = match (work, running) {
             (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
             // Where the next ssh would listen, it says itself.
             (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
-                return self.plan_and_confirm(outside, request, tunnel, work.endpoints());
+                return self.plan_and_confirm(resources, request, tunnel, work.endpoints());
             }
             (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
         };
-        let teller = outside.teller.clone();
+        let reporter = resources.reporter.clone();
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&known) {
-            Ok(Verdict::Unbound) => return teller.report(Event::Forward(request, ForwardEvent::PortUnbound)),
+            Ok(Verdict::Unbound) => {
+                return reporter.report(Event::Forward(request, ForwardEvent::PortUnbound));
+            }
             // An address may yet come.
             Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
-            Err(error) => return teller.report(unusable(request, port_failure(&error))),
+            Err(error) => return reporter.report(unusable(request, port_failure(&error))),
         }
         let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
         let told = Told::default();
         let last = told.clone();
-        let own: Vec<Tree> = outside.trees().collect();
+        let own: Vec<Tree> = resources.trees().collect();
         let task =
-            tokio::spawn(async move { wait_for_port(&ports, &teller, request, &known, &last, &own).await });
+            tokio::spawn(async move { wait_for_port(&ports, &reporter, request, &known, &last, &own).await });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
-        outside.waits.insert(request, wait);
+        resources.waits.insert(request, wait);
     }
 
     /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
     fn plan_and_confirm(
         &self,
-        outside: &mut Outside,
+        resources: &mut TunnelResources,
         request: Request,
         tunnel: &SshTunnel,
         wanted: &[Endpoint],
     ) {
-        let (ports, teller, tunnel) = (self.ports.clone(), outside.teller.clone(), tunnel.clone());
+        let (ports, reporter, tunnel) = (self.ports.clone(), resources.reporter.clone(), tunnel.clone());
         let (wanted, planned, endpoints) =
             (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
-        outside.planned = Some(planned.clone());
+        resources.planned = Some(planned.clone());
         let waited_for = endpoints.clone();
         let told = Told::default();
         let last = told.clone();
-        let own: Vec<Tree> = outside.trees().collect();
+        let own: Vec<Tree> = resources.trees().collect();
         let task = tokio::spawn(async move {
             let plan = Plan::make(&tunnel).await;
             let usable = match plan.endpoints(&wanted, &tunnel.destination) {
                 Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
-                Err(failure) => return teller.report(unusable(request, failure)),
+                Err(failure) => return reporter.report(unusable(request, failure)),
             };
             let verdict = ports.verdict(usable);
             if matches!(verdict, Ok(Verdict::Unbound)) || plan.may_wait() {
                 *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
             }
             match verdict {
-                Ok(Verdict::Unbound) => teller.report(Event::Forward(request, ForwardEvent::PortUnbound)),
+                Ok(Verdict::Unbound) => reporter.report(Event::Forward(request, ForwardEvent::PortUnbound)),
                 // An address may yet come.
                 Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
-                    wait_for_port(&ports, &teller, request, usable, &last, &own).await;
+                    wait_for_port(&ports, &reporter, request, usable, &last, &own).await;
                 }
-                Err(error) => teller.report(unusable(request, port_failure(&error))),
+                Err(error) => reporter.report(unusable(request, port_failure(&error))),
             }
         });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
-        outside.waits.insert(request, wait);
+        resources.waits.insert(request, wait);
     }
 
     /// Asks once more about the ports that tunnels wait for, and reports what has changed: the kernel does not tell of every
@@ -302,7 +304,7 @@ impl Effects {
     pub(super) fn ask_again(&self, waiting: Vec<Waiting>, done: impl FnOnce() + Send + 'static) {
         let ports = self.ports.clone();
         spawn_blocking(move || {
-            for Waiting { teller, request, mut endpoints, told, occupants } in waiting {
+            for Waiting { reporter, request, mut endpoints, told, occupants } in waiting {
                 // Not locked while the kernel is asked, for the wait tells as well.
                 let held = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // As the wait does: what is known to be held is asked about first.
@@ -310,9 +312,9 @@ impl Effects {
                 // Where the kernel cannot be asked, the wait itself says so.
                 let Ok(now) = ports.waited_for(&endpoints) else { continue };
                 if now.is_empty() {
-                    teller.report(Event::Forward(request, ForwardEvent::PortUnbound));
+                    reporter.report(Event::Forward(request, ForwardEvent::PortUnbound));
                 } else if !who::still_tells(&occupants, &held, &now) {
-                    teller.report(Event::Forward(request, ForwardEvent::PortHeld(who::describe(&now))));
+                    reporter.report(Event::Forward(request, ForwardEvent::PortHeld(who::describe(&now))));
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = now;
                 }
             }
@@ -323,27 +325,27 @@ impl Effects {
     /// Starts the process of the tunnel.
     pub(super) fn start(
         &mut self,
-        outside: &mut Outside,
+        resources: &mut TunnelResources,
         connection: ConnectionId,
         desired: &desired::Tunnel,
     ) {
-        outside.left = Remains::default();
-        let planned = outside.planned.take();
+        resources.left = Remains::default();
+        let planned = resources.planned.take();
         let endpoints = Arc::<OnceLock<_>>::default();
-        let said = Said::default();
+        let tail = OutputTail::default();
         let mut attempt = Attempt {
             connection,
-            teller: outside.teller.clone(),
+            reporter: resources.reporter.clone(),
             ports: self.ports.clone(),
             pace: self.pace.clone(),
             endpoints: Vec::new(),
             listening: Mutex::default(),
-            said: said.clone(),
+            tail: tail.clone(),
         };
         let (orders, received) = mpsc::unbounded_channel();
         let started = match &desired.work {
             Work::Ssh(tunnel) => {
-                let control = self.control.socket(&format!("{}-{connection}", outside.slot.0));
+                let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
                 let launch = Launch::pending();
                 let start = SshStart {
                     launch: launch.clone(),
@@ -358,7 +360,7 @@ impl Effects {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
                 // What is set once, and here first, is not set yet.
                 let _ = endpoints.set(attempt.endpoints.clone());
-                outside.teller.starting(&tunnel.argv.join(" "));
+                resources.reporter.starting(&tunnel.argv.join(" "));
                 process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
@@ -368,12 +370,12 @@ impl Effects {
         };
         match started {
             Ok(launch) => {
-                let running = Running { launch, endpoints, orders, listeners: Vec::new(), said };
-                outside.running.insert(connection, running);
+                let running = Running { launch, endpoints, orders, listeners: Vec::new(), tail };
+                resources.running.insert(connection, running);
             }
             Err(error) => {
                 let failure = error.failure();
-                outside.teller.report(Event::Connection(connection, ConnectionEvent::Ended(failure)));
+                resources.reporter.report(Event::Connection(connection, ConnectionEvent::Ended(failure)));
             }
         }
     }
@@ -381,34 +383,39 @@ impl Effects {
     /// Reports `NotReady`, with what the process does instead.
     pub(super) fn explain_delay(
         &self,
-        outside: &Outside,
+        resources: &TunnelResources,
         connection: ConnectionId,
         work: &Work,
         waited: Duration,
     ) {
-        let teller = outside.teller.clone();
+        let reporter = resources.reporter.clone();
         let started =
-            outside.running.get(&connection).and_then(|running| Some((running, running.launch.tree()?)));
+            resources.running.get(&connection).and_then(|running| Some((running, running.launch.tree()?)));
         let Some((running, tree)) = started else {
-            return teller.report(Event::Connection(connection, ConnectionEvent::NotReady(None)));
+            return reporter.report(Event::Connection(connection, ConnectionEvent::NotReady(None)));
         };
-        let (ports, said, work) = (self.ports.clone(), running.said.clone(), work.clone());
+        let (ports, tail, work) = (self.ports.clone(), running.tail.clone(), work.clone());
         let endpoints = running.endpoints.get().cloned().unwrap_or_default();
         spawn_blocking(move || {
             let why = match &work {
-                Work::Ssh(tunnel) => tree.pid().map(|pid| ssh::not_ready(tunnel, pid, &said.lines(), waited)),
+                Work::Ssh(tunnel) => tree.pid().map(|pid| ssh::not_ready(tunnel, pid, &tail.lines(), waited)),
                 Work::Command(_) => elsewhere::explain(&ports, |pid| tree.contains(pid), &endpoints)
                     .map(|why| Failure::new(FailureKind::Timeout, why)),
             };
-            teller.report(Event::Connection(connection, ConnectionEvent::NotReady(why)));
+            reporter.report(Event::Connection(connection, ConnectionEvent::NotReady(why)));
         });
     }
 
     /// SIGTERM to exactly the processes that hold the port, or `HoldersSpared`.
-    pub(super) fn terminate_holders(&self, outside: &Outside, request: Request, holders: Vec<Occupant>) {
-        let Some(wait) = outside.waits.get(&request) else { return };
+    pub(super) fn terminate_holders(
+        &self,
+        resources: &TunnelResources,
+        request: Request,
+        holders: Vec<Occupant>,
+    ) {
+        let Some(wait) = resources.waits.get(&request) else { return };
         let Some(endpoints) = wait.endpoints.get().cloned() else { return };
-        let (ports, teller) = (self.ports.clone(), outside.teller.clone());
+        let (ports, reporter) = (self.ports.clone(), resources.reporter.clone());
         let evictees = wait.evictees.clone();
         spawn_blocking(move || {
             let mut evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
@@ -416,7 +423,7 @@ impl Effects {
             let reason = match ports.holders(&endpoints).map(|held| process::evictees(&held)) {
                 Ok(Ok(found)) => {
                     *evictees = found;
-                    return log_signalled(&teller, "SIGTERM", process::signal(&evictees, Signal::TERM));
+                    return log_signalled(&reporter, "SIGTERM", process::signal(&evictees, Signal::TERM));
                 }
                 Ok(Err(spared)) => {
                     let spared: Vec<_> = spared.iter().map(ToString::to_string).collect();
@@ -426,17 +433,17 @@ impl Effects {
             };
             let message = format!("on_conflict: kill has ended nobody, for {reason}");
             let failure = Failure::new(FailureKind::LocalPortHeld, message);
-            teller.report(Event::Forward(request, ForwardEvent::HoldersSpared(holders, failure)));
+            reporter.report(Event::Forward(request, ForwardEvent::HoldersSpared(holders, failure)));
         });
     }
 
     /// SIGKILL to those who were told to leave the port and still hold it. Who has taken it since has had no SIGTERM yet.
-    pub(super) fn kill_holders(outside: &Outside, request: Request) {
-        let Some(wait) = outside.waits.get(&request) else { return };
-        let (evictees, teller) = (wait.evictees.clone(), outside.teller.clone());
+    pub(super) fn kill_holders(resources: &TunnelResources, request: Request) {
+        let Some(wait) = resources.waits.get(&request) else { return };
+        let (evictees, reporter) = (wait.evictees.clone(), resources.reporter.clone());
         spawn_blocking(move || {
             let evictees = evictees.lock().unwrap_or_else(PoisonError::into_inner);
-            log_signalled(&teller, "SIGKILL", process::signal(&evictees, Signal::KILL));
+            log_signalled(&reporter, "SIGKILL", process::signal(&evictees, Signal::KILL));
         });
     }
 }
@@ -444,7 +451,7 @@ impl Effects {
 /// Waits until the port is unbound. What is left of the tunnel's `own` processes is being ended, and no stranger.
 async fn wait_for_port(
     ports: &Ports,
-    teller: &Teller,
+    reporter: &Reporter,
     request: Request,
     endpoints: &[Endpoint],
     told: &Told,
@@ -457,10 +464,10 @@ async fn wait_for_port(
     let on_held = |held: &[HeldBy], mut occupants: Vec<Occupant>| {
         occupants.retain(|occupant| !is_own(occupant));
         held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
-        teller.report(Event::Forward(request, ForwardEvent::PortHeld(occupants)));
+        reporter.report(Event::Forward(request, ForwardEvent::PortHeld(occupants)));
     };
     let unbound = ports.unbound(endpoints, on_held).await;
-    teller.report(match unbound {
+    reporter.report(match unbound {
         Ok(()) => Event::Forward(request, ForwardEvent::PortUnbound),
         Err(error) => unusable(request, port_failure(&error)),
     });
@@ -470,13 +477,13 @@ fn unusable(request: Request, failure: Failure) -> Event {
     Event::Forward(request, ForwardEvent::PortUnusable(failure))
 }
 
-fn log_signalled(teller: &Teller, sent: &str, signalled: Vec<Signalled<'_>>) {
+fn log_signalled(reporter: &Reporter, sent: &str, signalled: Vec<Signalled<'_>>) {
     for Signalled { holder, result } in signalled {
         let done = match result {
             Ok(()) => format!("sent {sent} to {holder}, which holds the port"),
             Err(error) => format!("could not send {sent} to {holder}, which holds the port: {error}"),
         };
         let holder_pid = holder.pid;
-        tell!(warn, teller.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
+        log!(warn, reporter.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::effects::Outside;
-use super::tell::{Failed, Identity};
+use super::effects::TunnelResources;
+use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
 use crate::core::{
@@ -13,12 +13,12 @@ use crate::core::{
 };
 use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelStatus, autossh_tunnel};
 
-/// A tunnel's wish, its state and its outside.
+/// A tunnel: what is desired, its state and its resources.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) desired: desired::Tunnel,
     pub(super) link: Link,
-    pub(super) outside: Outside,
+    pub(super) resources: TunnelResources,
     pub(super) phases: Phases,
     /// Processes started so far.
     pub(super) starts: u64,
@@ -34,12 +34,12 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn identity(&self) -> Identity {
-        self.outside.teller().identity()
+        self.resources.reporter().identity()
     }
 
     /// Where it is kept; its link knows it by the same number.
     pub(super) fn slot(&self) -> Slot {
-        self.outside.slot()
+        self.resources.slot()
     }
 
     /// The word for its state, and when that was entered.
@@ -62,7 +62,7 @@ impl Entry {
             state,
             direction: written.direction,
             interactive: self.desired.interactive,
-            pid: self.link.process().and_then(|connection| self.outside.pid(connection)),
+            pid: self.link.process().and_then(|connection| self.resources.pid(connection)),
             since: clock.timestamp(since),
             restarts: self.starts.saturating_sub(1),
             last_error: self.link.last_failure(slot).cloned(),
@@ -77,7 +77,7 @@ impl Entry {
     /// Takes over what the connection that serves it listens on.
     pub(super) fn note_listeners(&mut self) {
         if let Some((connection, _)) = self.link.listening(self.slot()) {
-            let listeners = self.outside.listeners(connection);
+            let listeners = self.resources.listeners(connection);
             self.listeners = listeners.iter().map(|listener| listener.address).collect();
         }
     }

@@ -15,8 +15,8 @@ use super::entry::Entry;
 use super::handle::{Command, Outcome};
 use super::narrate::{self, Before};
 use super::published::Published;
+use super::reporter::Report;
 use super::runtime::Runtime;
-use super::tell::Report;
 use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
 use super::warnings::Warnings;
@@ -128,13 +128,13 @@ impl EventLoop {
             Report::ProcessChanged => {}
             Report::Listening(connection, listeners) => {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
-                    entry.outside.set_listeners(connection, listeners);
+                    entry.resources.set_listeners(connection, listeners);
                     entry.note_listeners();
                 }
             }
             Report::Remains(remains) => {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
-                    entry.outside.set_left(remains);
+                    entry.resources.set_left(remains);
                 }
             }
             Report::ConnectionsFailed(failed) => {
@@ -155,10 +155,10 @@ impl EventLoop {
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         self.state.touched.insert(slot);
         if let Event::Connection(connection, ConnectionEvent::Ended(_)) = &event {
-            entry.outside.forget(*connection);
+            entry.resources.forget(*connection);
         }
         if let Event::Forward(request, ForwardEvent::PortUnbound | ForwardEvent::PortUnusable(_)) = &event {
-            entry.outside.abandon_port(*request);
+            entry.resources.abandon_port(*request);
         }
         entry.phases.note_event(&event, now);
         let before = Before::of(entry);
@@ -185,31 +185,31 @@ impl EventLoop {
         let work = &entry.desired.work;
         match action {
             Action::ConfirmPort(_, request, connection) => {
-                self.effects.confirm_port(&mut entry.outside, request, connection, work);
+                self.effects.confirm_port(&mut entry.resources, request, connection, work);
             }
-            Action::AbandonPort(_, request) => entry.outside.abandon_port(request),
+            Action::AbandonPort(_, request) => entry.resources.abandon_port(request),
             Action::TerminateHolders(_, request) => {
                 let holders = entry.link.holders(slot).to_vec();
-                self.effects.terminate_holders(&entry.outside, request, holders);
+                self.effects.terminate_holders(&entry.resources, request, holders);
             }
-            Action::KillHolders(_, request) => Effects::kill_holders(&entry.outside, request),
+            Action::KillHolders(_, request) => Effects::kill_holders(&entry.resources, request),
             Action::OpenForward(_, request, connection) => {
-                entry.outside.order(connection, Order::OpenForward(request));
+                entry.resources.order(connection, Order::OpenForward(request));
             }
             Action::CloseForward(_, request, connection) => {
-                entry.outside.order(connection, Order::CloseForward(request));
+                entry.resources.order(connection, Order::CloseForward(request));
             }
             Action::StartConnection(connection) => {
                 entry.starts += 1;
-                self.effects.start(&mut entry.outside, connection, &entry.desired);
+                self.effects.start(&mut entry.resources, connection, &entry.desired);
             }
             Action::ExplainDelay(connection) => {
                 let waited = entry.desired.policy.ready_timeout;
-                self.effects.explain_delay(&entry.outside, connection, work, waited);
+                self.effects.explain_delay(&entry.resources, connection, work, waited);
             }
-            Action::Terminate(connection) => entry.outside.terminate(connection),
-            Action::Kill(connection) => entry.outside.kill(connection),
-            Action::FindSurvivors(connection) => entry.outside.find_survivors(connection),
+            Action::Terminate(connection) => entry.resources.terminate(connection),
+            Action::Kill(connection) => entry.resources.kill(connection),
+            Action::FindSurvivors(connection) => entry.resources.find_survivors(connection),
             Action::ReportReplacementFailed(failure) => {
                 narrate::restart_failed(entry, &failure);
                 let status = entry.status(&self.clock);
@@ -289,7 +289,7 @@ impl EventLoop {
     fn ask_again(&self, reply: oneshot::Sender<()>) {
         let waiting = |entry: &Entry| {
             let slot = entry.slot();
-            entry.outside.waiting(entry.link.awaiting_port(slot)?, entry.link.holders(slot))
+            entry.resources.waiting(entry.link.awaiting_port(slot)?, entry.link.holders(slot))
         };
         let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
         // Whoever asked may have gone.
@@ -303,7 +303,7 @@ impl EventLoop {
     fn name_tunnels(&self, occupants: &mut [Occupant]) {
         for holder in occupants.iter_mut().filter_map(|occupant| occupant.holder.as_mut()) {
             let Some(pid) = holder.pid.filter(|pid| process::is_of_a_tree(*pid)) else { continue };
-            let entry = self.state.entries.values().find(|entry| entry.outside.contains(pid));
+            let entry = self.state.entries.values().find(|entry| entry.resources.contains(pid));
             holder.tunnel = entry.map(|entry| entry.desired.name.clone());
         }
     }
@@ -312,7 +312,7 @@ impl EventLoop {
     fn refresh(&mut self) {
         let up = |(slot, entry): (&Slot, &Entry)| {
             let (connection, request) = entry.link.listening(*slot)?;
-            Some((*slot, connection, request, entry.outside.listeners(connection).to_vec()))
+            Some((*slot, connection, request, entry.resources.listeners(connection).to_vec()))
         };
         let expected: Vec<_> = self.state.entries.iter().filter_map(up).collect();
         let listeners = expected.iter().flat_map(|(.., listeners)| listeners);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::entry::{Entry, milliseconds};
-use super::tell::{Failed, tell};
+use super::reporter::{Failed, log};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
 use crate::core::{Failure, StateName};
@@ -20,7 +20,7 @@ const HOLDERS_LENGTH: usize = 2048;
 pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
     let Failed { count, kind, message, .. } = failed;
     let clients = if *count == 1 { "a connection" } else { &format!("{count} connections") };
-    tell!(
+    log!(
         warn,
         entry.identity(),
         event = "connection_error",
@@ -31,7 +31,7 @@ pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
 
 /// A restart failed, and the old connection stays.
 pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
-    tell!(
+    log!(
         warn,
         entry.identity(),
         event = "restart_failed",
@@ -41,7 +41,7 @@ pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     );
 }
 
-/// What the log tells changes of.
+/// The state whose changes are logged.
 #[derive(Debug)]
 pub(super) struct Before {
     state: (StateName, Moment),
@@ -74,7 +74,7 @@ pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
         waiting(entry, holders);
     }
     if old == new && new == StateName::Up && before.last_failure.is_some() && failure.is_none() {
-        tell!(info, entry.identity(), state = new.as_str(), event = "continued", "the process goes on");
+        log!(info, entry.identity(), state = new.as_str(), event = "continued", "the process continues");
     }
     if old != new {
         self::entered(entry, new, milliseconds(now.since(entered)));
@@ -84,17 +84,17 @@ pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
 fn failure(entry: &Entry, failure: &Failure, state: StateName) {
     let (identity, error_kind, message) = (entry.identity(), failure.kind.as_str(), &failure.message);
     if state == StateName::Failed {
-        tell!(
+        log!(
             error,
             identity,
             state = state.as_str(),
             event = "failure",
             error_kind,
-            "{message}; retrying would not help: mend it, then `portward start {}`",
+            "{message}; retrying would not help: fix it, then `portward start {}`",
             identity.name
         );
     } else {
-        tell!(warn, identity, state = state.as_str(), event = "failure", error_kind, "{message}");
+        log!(warn, identity, state = state.as_str(), event = "failure", error_kind, "{message}");
     }
 }
 
@@ -104,7 +104,7 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let now = Timestamp::now();
     let reasons: Vec<_> = held_by.iter().map(|occupant| advice::predicate(occupant, now)).collect();
     let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
-    tell!(
+    log!(
         warn,
         identity,
         state = StateName::AwaitingPort.as_str(),
@@ -122,15 +122,15 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
     let (identity, word) = (entry.identity(), state.as_str());
     match state {
         StateName::Up => {
-            tell!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
+            log!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }
         StateName::Stopped => {
-            let left = left(entry.outside.left());
+            let left = left(entry.resources.left());
             if left.is_empty() {
                 let left = "nothing of it is left";
-                tell!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+                log!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
             } else {
-                tell!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
+                log!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
             }
         }
         StateName::AwaitingPort
@@ -141,7 +141,7 @@ fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
         | StateName::Backoff
         | StateName::Failed
         | StateName::NeedsAuth => {
-            tell!(debug, identity, state = word, event = "state", duration_ms, "{word}");
+            log!(debug, identity, state = word, event = "state", duration_ms, "{word}");
         }
     }
 }

@@ -1,20 +1,20 @@
-//! What was published last.
+//! The state that was published last.
 
 use std::collections::BTreeMap;
 
 use crate::core::StateName;
 
-/// What was told last, as far as it is needed to tell what is new.
+/// The part of what was published last that is needed to find changes.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     /// How many tunnels are in each state.
     pub(super) counts: BTreeMap<StateName, usize>,
-    /// What `STATUS=` said last.
+    /// The last `STATUS=`.
     pub(super) summary: String,
 }
 
 impl Published {
-    /// Counts a tunnel that goes from one state to another; `None`: it comes, or goes.
+    /// Counts a tunnel that changes its state; `None`: it is added, or removed.
     pub(super) fn count(&mut self, from: Option<StateName>, to: Option<StateName>) {
         if let Some(count) = from.and_then(|state| self.counts.get_mut(&state)) {
             *count -= 1;

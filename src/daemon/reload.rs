@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::effects::Outside;
+use super::effects::TunnelResources;
 use super::entry::{Entry, Phases};
 use super::event_loop::EventLoop;
 use super::narrate;
-use super::tell::{Identity, Teller};
+use super::reporter::{Identity, Reporter};
 use crate::config::{self, Desired, desired};
 use crate::core::{Candidate, Event, Link, Plan, Slot, reconcile};
 use crate::protocol::{Change, ReloadReport};
@@ -35,7 +35,7 @@ impl EventLoop {
             Err(error) => {
                 tracing::error!(
                     event = "reload",
-                    "the configuration is not valid, and what ran before goes on unchanged:\n{error}"
+                    "the configuration is not valid; the tunnels keep running as before:\n{error}"
                 );
                 Err(error)
             }
@@ -98,13 +98,14 @@ impl EventLoop {
         self.state.next_slot += 1;
         let slot = Slot(self.state.next_slot);
         let now = self.clock.now();
-        let teller = Teller::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
+        let reporter =
+            Reporter::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
         let link = Link::new(slot, desired.policy, desired.interactive, now);
         let enabled = desired.enabled;
         let entry = Entry {
             desired,
             link,
-            outside: Outside::new(slot, teller),
+            resources: TunnelResources::new(slot, reporter),
             phases: Phases::default(),
             starts: 0,
             removed: false,
@@ -128,7 +129,7 @@ impl EventLoop {
             self.logs.rehash(&entry.desired.hash, Some(&desired.hash));
             let _ = self.changes.send(Change::Removed { hash: entry.desired.hash.clone() });
         }
-        entry.outside.teller().rename(Identity::of(&desired));
+        entry.resources.reporter().rename(Identity::of(&desired));
         let (hash, policy) = (desired.hash.clone(), desired.policy);
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);

@@ -30,7 +30,7 @@ const QUIET: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares(Arc<Mutex<Speakers>>);
 
-/// The tunnels whose processes have said something lately.
+/// The tunnels whose processes have produced output recently.
 #[derive(Debug, Default)]
 struct Speakers {
     shares: HashMap<Slot, Share>,
@@ -38,7 +38,7 @@ struct Speakers {
     swept: Option<Instant>,
 }
 
-/// What a tunnel may still say, and what it has said beyond that.
+/// The output that a tunnel may still log, and the number of dropped lines.
 #[derive(Debug)]
 struct Share {
     lines: Bucket,
@@ -140,7 +140,7 @@ impl Share {
     }
 }
 
-/// Of lines and of bytes, for each of so many tunnels that have said something lately.
+/// The rates of lines and of bytes for each of the tunnels that have produced output recently.
 fn rates(speakers: usize) -> (Rate, Rate) {
     let speakers = f64::from(u32::try_from(speakers).unwrap_or(u32::MAX)).max(1.0);
     let share = |of: Rate| Rate {

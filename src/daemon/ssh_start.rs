@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Order};
 use super::launch::Launch;
-use super::tell::Report;
+use super::reporter::Report;
 use crate::config::desired::{SshTunnel, Work};
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::Endpoint;
@@ -52,14 +52,14 @@ impl SshStart {
         };
         let started = launch.start(|| {
             let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
-            attempt.teller.starting(&what);
+            attempt.reporter.starting(&what);
             let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan, connect_timeout))?;
             let tree = process.0.tree();
             Ok::<_, SpawnError>((process, tree))
         });
         match started {
             Some(Ok(process)) => {
-                attempt.teller.tell(Report::ProcessChanged);
+                attempt.reporter.send(Report::ProcessChanged);
                 attempt.endpoints = usable;
                 attempt.run_ssh(tunnel, process, control, orders).await;
             }

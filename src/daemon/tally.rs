@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::tell::{Failed, Report, Teller};
+use super::reporter::{Failed, Report, Reporter};
 use crate::config::desired::SshTunnel;
 use crate::ssh::ConnectionError;
 
@@ -34,12 +34,12 @@ impl Tally {
     }
 
     /// Reports for as long as it is polled. While nothing fails it has no timer.
-    pub(super) async fn run(&self, tunnel: &SshTunnel, teller: &Teller) -> Infallible {
+    pub(super) async fn run(&self, tunnel: &SshTunnel, reporter: &Reporter) -> Infallible {
         let mut wait = FIRST_WAIT;
         let mut last: Option<Instant> = None;
         loop {
             self.added.notified().await;
-            if !self.report(tunnel, teller) {
+            if !self.report(tunnel, reporter) {
                 continue;
             }
             let goes_on = last.is_some_and(|last| last.elapsed() < LONGEST_WAIT * 2);
@@ -50,11 +50,11 @@ impl Tally {
     }
 
     /// Reports what is counted; whether there was anything.
-    pub(super) fn report(&self, tunnel: &SshTunnel, teller: &Teller) -> bool {
+    pub(super) fn report(&self, tunnel: &SshTunnel, reporter: &Reporter) -> bool {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((count, at, error)) = counted else { return false };
         let failed = Failed { count, at, kind: error.kind, message: error.message(tunnel) };
-        teller.tell(Report::ConnectionsFailed(failed));
+        reporter.send(Report::ConnectionsFailed(failed));
         true
     }
 }
@@ -63,8 +63,8 @@ impl Tally {
 mod tests {
     use tokio::sync::mpsc;
 
+    use super::super::reporter::Identity;
     use super::super::shares::Shares;
-    use super::super::tell::Identity;
     use super::*;
     use crate::config::desired::Forward;
     use crate::core::Slot;
@@ -88,8 +88,8 @@ mod tests {
     async fn a_client_that_tries_for_an_hour_is_reported_at_once_and_then_once_a_minute() {
         let (reports, mut told) = mpsc::unbounded_channel();
         let identity = Identity { name: "t".to_owned(), hash: String::new(), port: 1 };
-        let (tally, teller, tunnel) =
-            (Tally::default(), Teller::new(Slot(1), identity, reports, Shares::default()), tunnel());
+        let (tally, reporter, tunnel) =
+            (Tally::default(), Reporter::new(Slot(1), identity, reports, Shares::default()), tunnel());
         let line = "channel 2: open failed: connect failed: Connection refused";
         let clients = async {
             for _ in 0..CLIENTS {
@@ -99,9 +99,9 @@ mod tests {
         };
         tokio::select! {
             () = clients => {}
-            never = tally.run(&tunnel, &teller) => match never {},
+            never = tally.run(&tunnel, &reporter) => match never {},
         }
-        tally.report(&tunnel, &teller);
+        tally.report(&tunnel, &reporter);
         let mut counts = Vec::new();
         while let Ok((_, Report::ConnectionsFailed(failed))) = told.try_recv() {
             counts.push(failed.count);

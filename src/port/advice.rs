@@ -1,4 +1,4 @@
-//! What to do about whoever holds a port: one step that is right for that kind of holder, and safe. Pure.
+//! The next step for each kind of holder of a port: one that frees it and is safe. Pure.
 //!
 //! A command line that looks plausible can cost a machine: `kill 1`, stopping the unit of all containers, or the session of the
 //! reader. So every kind of holder has its own row here, and everything that tells a person about a holder asks for it.
@@ -80,7 +80,7 @@ impl fmt::Display for Advice {
     }
 }
 
-/// The next step for what `occupant` tells of.
+/// The next step for `occupant`.
 pub fn advice(occupant: &Occupant) -> Advice {
     let (port, protocol) = (occupant.port, occupant.protocol);
     let holder = occupant.holder.as_ref();

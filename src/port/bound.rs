@@ -1,4 +1,4 @@
-//! Waiting until somebody serves an endpoint.
+//! Waiting until a process listens on an endpoint.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use tokio::time::sleep;
 
 use super::{Endpoint, Listener, PortError, Ports};
 
-/// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So the endpoint is looked at after
-/// waits that grow from this one, for what has just been started listens soon,
+/// The kernel sends no event when a socket begins to listen, so the endpoint is queried after delays that grow from this one, because
+/// most programs listen soon after their start,
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// up to this one.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Ports {
-    /// Resolves once a socket listens on one of `endpoints` (of UDP: is bound to it), at once if one does. It is told a
-    /// second late at most, and while the wait is young, late by half of the wait so far or less.
+    /// Resolves once a socket listens on one of `endpoints` (of UDP: is bound to it), at once if one does. It resolves
+    /// at most a second late, and at first late by at most half of the time waited so far.
     pub async fn bound(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, PortError> {
         let mut wait = FIRST_LOOK;
         loop {

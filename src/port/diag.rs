@@ -1,4 +1,4 @@
-//! The client of sock_diag: what the kernel knows of sockets, answered while the call lasts.
+//! The client of sock_diag. Queries are synchronous.
 
 mod channel;
 
@@ -15,11 +15,11 @@ use super::{PortError, Protocol};
 
 /// `TCP_BOUND_INACTIVE`, Linux 6.8 and later: sockets that are bound and do nothing else. Older kernels ignore the bit.
 const BOUND_INACTIVE: u32 = 1 << 13;
-/// Every state that the kernel knows, up to `TCP_NEW_SYN_RECV`.
+/// All states of the kernel, up to `TCP_NEW_SYN_RECV`.
 const ALL_STATES: u32 = (1 << 13) - 2;
 /// The kernel fills datagrams up to 32 KiB.
 const BUFFER_SIZE: usize = 64 * 1024;
-/// How often a question whose answer was interrupted or overrun is asked again.
+/// How often a query is repeated if its answer was interrupted or overrun.
 const ATTEMPTS: u32 = 8;
 
 /// A client of sock_diag, in the network namespace of the thread that made it.
@@ -35,7 +35,7 @@ pub struct Diag {
 /// How one attempt at an answer ended.
 enum Attempt {
     Complete(Vec<SocketRow>),
-    /// Rows may be missing or double.
+    /// Rows may be missing or duplicated.
     Spoiled,
 }
 
@@ -55,7 +55,7 @@ impl Diag {
         }
     }
 
-    /// The same as on a kernel before Linux 6.8, which does not tell of sockets that are merely bound.
+    /// The same as on a kernel before Linux 6.8, which does not report sockets that are only bound.
     #[must_use]
     pub fn without_bound_sockets(self) -> Self {
         Self { bound_states: 0, ..self }
@@ -67,8 +67,8 @@ impl Diag {
         self.ask(&Request::Dump { protocol: Protocol::Tcp, family, states, port })
     }
 
-    /// A TCP socket that listens on `address`, be it through a wildcard address; of a group of SO_REUSEPORT any one. A few
-    /// microseconds, however many sockets there are.
+    /// A TCP socket that listens on `address` or on a wildcard address; any one of an SO_REUSEPORT group. Takes a few
+    /// microseconds, independent of the number of sockets.
     pub fn listener(&mut self, address: SocketAddr) -> Result<Option<SocketRow>, PortError> {
         let rows = self.ask(&Request::Listener(address))?;
         Ok(rows.into_iter().find(|row| row.state == SocketState::Listening))
@@ -79,7 +79,7 @@ impl Diag {
         self.with_bound(Protocol::Tcp, family, 1 << TCP_LISTEN, port)
     }
 
-    /// All sockets whose own port is `port`, whatever they are doing. For TCP 0.5 ms and more.
+    /// All sockets whose own port is `port`, in any state. Takes 0.5 ms or more for TCP.
     pub fn everything(
         &mut self,
         protocol: Protocol,
@@ -110,7 +110,7 @@ impl Diag {
         let dump =
             |states| Request::Dump { protocol, family, states: StateFlags::from_bits_retain(states), port };
         let mut rows = match self.ask(&dump(states | self.bound_states)) {
-            // Who filters system calls or emulates the kernel may refuse a state that it does not know.
+            // A filter of system calls or an emulated kernel may refuse an unknown state.
             Err(PortError::Refused(_)) => self.ask(&dump(states))?,
             rows => rows?,
         };
@@ -119,7 +119,7 @@ impl Diag {
         Ok(rows)
     }
 
-    /// How many questions were asked.
+    /// The number of queries.
     pub fn queries(&self) -> u64 {
         self.queries
     }
@@ -144,7 +144,7 @@ impl Diag {
         let mut rows = Vec::new();
         let mut interrupted = false;
         loop {
-            // netlink-sys reads into the room that is left, and says nothing when that is too little.
+            // netlink-sys reads into the spare capacity, and truncates silently.
             self.buffer.clear();
             let (length, sender) = match self.channel.receive(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -152,7 +152,7 @@ impl Diag {
                 received => received.map_err(PortError::netlink("receive"))?,
             };
             if sender != 0 {
-                // Not the kernel: a process of root may send us messages.
+                // Not from the kernel: processes of root can send messages, too.
                 continue;
             }
             if length > self.buffer.len() {
@@ -170,11 +170,11 @@ impl Diag {
                     (Message::Row(row), Request::Dump { .. }) => rows.push(row),
                     (Message::Done(Ok(())), _) if interrupted => return Ok(Attempt::Spoiled),
                     (Message::Done(Ok(())), _) => return Ok(Attempt::Complete(rows)),
-                    // So the kernel says that nobody listens.
+                    // The kernel reports that there is no listener.
                     (Message::Refused(error), Request::Listener(_)) if is_missing(&error) => {
                         return Ok(Attempt::Complete(Vec::new()));
                     }
-                    // And so that nothing is there to answer for the protocol.
+                    // The kernel reports that the module for the protocol is missing.
                     (Message::Done(Err(error)) | Message::Refused(error), Request::Dump { protocol, .. })
                         if is_missing(&error) =>
                     {

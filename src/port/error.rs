@@ -1,10 +1,10 @@
-//! What can go wrong when the kernel is asked about ports.
+//! Errors of queries about ports.
 
 use std::io;
 
 use super::{Endpoint, Protocol};
 
-/// Why the kernel could not be asked, or why an endpoint can never be bound as things stand.
+/// Why a query failed, or why an endpoint cannot be bound even when it is free.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The netlink socket refused an operation.
@@ -15,16 +15,16 @@ pub enum PortError {
     Netlink {
         /// What was being done.
         operation: &'static str,
-        /// What the kernel said.
+        /// The reason.
         source: io::Error,
     },
-    /// The kernel does not tell of the protocol's sockets.
-    #[error("the kernel cannot tell about {name} sockets: `modprobe {0}_diag` loads what is missing", name = .0.name())]
+    /// The kernel has no sock_diag module for the protocol.
+    #[error("the kernel cannot report {name} sockets: run `modprobe {0}_diag`", name = .0.name())]
     NotTold(Protocol),
     /// The kernel refused a dump.
     #[error("sock_diag netlink: the kernel refused the dump: {0}")]
     Refused(#[source] io::Error),
-    /// No attempt at a dump gave a whole picture, because the table changed under it or messages were lost.
+    /// No dump was complete, because the table changed meanwhile or messages were lost.
     #[error("sock_diag netlink: the dump was interrupted, overrun or malformed {attempts} times in a row")]
     Unsteady {
         /// How often it was tried.
@@ -36,12 +36,12 @@ pub enum PortError {
     /// This process may not bind the port.
     #[error("{0}: {hint}", hint = permission_hint(.0.port()))]
     PermissionDenied(Endpoint),
-    /// The trial bind failed for a reason that says nothing about who holds the endpoint.
+    /// The trial bind failed for a reason other than a holder.
     #[error("{endpoint}: trial bind: {source}")]
     TrialBind {
         /// The endpoint asked for.
         endpoint: Endpoint,
-        /// What the kernel said.
+        /// The reason.
         source: io::Error,
     },
 }

@@ -1,8 +1,8 @@
-//! Destroy events: the kernel tells when a socket on a watched port goes away.
+//! Destroy events: the kernel reports when a socket on a watched port is destroyed.
 //!
-//! One socket serves all subscriptions, and one task reads it. It is open, and so costs the machine something, only while there
-//! is a subscription; its filter follows the ports that are watched. The work of an event or of a subscription does not grow
-//! with the number of subscriptions.
+//! One socket serves all subscriptions, and one task reads it. It is open only while there are
+//! subscriptions, because it costs other processes time; its filter contains the watched ports. The cost of an event or of a
+//! subscription does not depend on the number of subscriptions.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -112,13 +112,13 @@ struct Subscriber {
     watched: Watched,
     ports: BTreeSet<u16>,
     protocols: BTreeSet<Protocol>,
-    /// Whether it hears of nothing for a while, and so costs nobody anything.
+    /// Whether it receives nothing for a while, and causes no cost.
     is_muted: bool,
     /// Its permit is what remembers a change until the subscriber asks.
     changed: Arc<Notify>,
 }
 
-/// A standing request to be told when sockets on some ports are destroyed; ends when dropped.
+/// A subscription to the destruction of sockets on some ports; ends when dropped.
 #[derive(Debug)]
 pub struct Subscription {
     id: u64,
@@ -180,11 +180,11 @@ impl State {
         if self.subscribers.is_empty() {
             self.open = None;
         } else if let Err(error) = self.join() {
-            tracing::debug!(%error, "destroy events that nobody waits for are still received");
+            tracing::debug!(%error, "destroy events without subscribers are still received");
         }
     }
 
-    /// From now on, `subscriber` hears of its ports.
+    /// From now on, `subscriber` receives the events of its ports.
     fn link(&mut self, id: u64, subscriber: &Subscriber) {
         for port in &subscriber.ports {
             self.by_port.entry(*port).or_default().insert(id);
@@ -194,7 +194,7 @@ impl State {
         }
     }
 
-    /// From now on, `subscriber` hears of nothing.
+    /// From now on, `subscriber` receives nothing.
     fn unlink(&mut self, id: u64, subscriber: &Subscriber) {
         for port in &subscriber.ports {
             let Some(ids) = self.by_port.get_mut(port) else { continue };
@@ -221,7 +221,7 @@ impl State {
         self.subscribers.insert(id, subscriber);
         self.narrow();
         if let Err(error) = self.join() {
-            tracing::debug!(%error, "destroy events that nobody waits for are still received");
+            tracing::debug!(%error, "destroy events without subscribers are still received");
         }
     }
 
@@ -236,7 +236,7 @@ impl State {
         }
     }
 
-    /// Lets nothing through any more that nobody waits for.
+    /// Removes ports without subscribers from the filter.
     fn narrow(&mut self) {
         if let Some(open) = &mut self.open
             && open.stale > 0
@@ -269,7 +269,7 @@ impl State {
         self.join()
     }
 
-    /// Joins the groups that are waited for, and leaves the others: each costs whoever closes a socket of its protocol.
+    /// Joins the groups that are needed and leaves the others: each adds to the cost of every close of a socket of its protocol.
     fn join(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -305,7 +305,7 @@ impl State {
             }
         };
         if sender.port_number() != 0 {
-            // Not the kernel: a process of root may send us messages.
+            // Not from the kernel: processes of root can send messages, too.
             return Ok(());
         }
         if length > self.buffer.len() {
@@ -353,7 +353,7 @@ impl State {
 
 /// Reads the socket for all subscribers, until it is aborted with the last one.
 async fn read(events: Weak<Events>, socket: Arc<AsyncFd<Socket>>) {
-    // An error says that the runtime is shutting down: nobody will be woken any more.
+    // An error means that the runtime is shutting down.
     while let Ok(mut ready) = socket.readable().await {
         let Some(events) = events.upgrade() else { return };
         while ready.try_io(|socket| events.lock().receive(socket.get_ref())).is_ok() {}
@@ -361,21 +361,21 @@ async fn read(events: Weak<Events>, socket: Arc<AsyncFd<Socket>>) {
 }
 
 impl Subscription {
-    /// Waits until something happened on the ports since the last call. It is a hint: ask again what is so.
+    /// Waits until something happened on the ports since the last call. It is a hint: query again.
     /// Cancel-safe: what happened meanwhile is reported by the next call.
     pub async fn changed(&mut self) {
         self.changed.notified().await;
     }
 
-    /// Hears nothing until the guard is dropped, and so costs neither this process nor those that close sockets anything. What
-    /// happens meanwhile is never told: ask again afterwards.
+    /// Receives nothing until the guard is dropped, and causes no cost for this process or for those that close sockets. Events that
+    /// are missed meanwhile are not reported later: query again afterwards.
     pub(super) fn mute(&mut self) -> Muted<'_> {
         self.events.lock().mute(self.id);
         Muted(self)
     }
 }
 
-/// A subscription that hears nothing.
+/// A subscription that receives nothing.
 #[derive(Debug)]
 pub(super) struct Muted<'s>(&'s Subscription);
 
@@ -394,7 +394,7 @@ impl Drop for Subscription {
 
 /// Hands the socket to tokio.
 pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: the socket owns its open descriptor, and nobody closes or replaces it while the `AsyncFd` owns the socket.
+    // SAFETY: the socket owns its open descriptor, and nothing closes or replaces it while the `AsyncFd` owns the socket.
     let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(registered?)
 }

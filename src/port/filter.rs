@@ -1,6 +1,6 @@
 //! The classic BPF program that lets through the destroy events of some ports only. Pure.
 //!
-//! An event is a hint, so the program may let through too much: it tells apart at most [`MAX_BLOCKS`] blocks of ports. Few ports
+//! An event is a hint, so the program may let through too much: it distinguishes at most [`MAX_BLOCKS`] blocks of ports. Few ports
 //! are blocks of their own; the more there are, the larger the blocks get. So the cost of a program does not grow with the
 //! number of ports, and no number of ports is too large.
 
@@ -43,7 +43,7 @@ impl Instruction {
 /// Which sockets on a port are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Watched {
-    /// Those that are connected to nobody: the end of a connection wakes nobody.
+    /// Those without a peer: the end of a connection wakes no subscriber.
     Listeners,
     /// All.
     Everything,
@@ -52,7 +52,7 @@ pub(super) enum Watched {
 /// The events that are let through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Filter {
-    /// Ports of which those of sockets that are connected to nobody get through.
+    /// Ports of which only events of sockets without a peer pass.
     listeners: Blocks,
     /// Ports of which all do.
     everything: Blocks,

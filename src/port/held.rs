@@ -23,7 +23,7 @@ pub struct HeldBy {
     pub bound: SocketAddr,
     /// How it holds the endpoint; this chooses the wake-up.
     pub kind: HoldKind,
-    /// The socket's inode; 0 when the kernel does not tell (TIME_WAIT).
+    /// The socket's inode; 0 if the kernel does not report it (TIME_WAIT).
     pub inode: u32,
     /// The uid that made the socket; 0 in TIME_WAIT, and when unexplained, where it means nothing.
     pub uid: u32,
@@ -51,7 +51,7 @@ pub enum HoldKind {
     Connection,
     /// TIME_WAIT that blocks, and how much of it is left.
     TimeWait(Duration),
-    /// The trial bind failed and no row of the kernel's tells why.
+    /// The trial bind failed, and no row of the kernel explains it.
     Unexplained,
     /// This machine does not have the address (yet).
     NoAddress,

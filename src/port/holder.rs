@@ -1,6 +1,6 @@
 //! The process behind a socket. Everything here reads /proc and blocks: call it on a blocking thread.
 //!
-//! Whatever /proc does not show, because the process is gone or belongs to somebody else, is left out: that is no error.
+//! What /proc does not show, because the process has ended or belongs to another user, is left out. That is not an error.
 
 pub(crate) mod cgroup;
 mod processes;
@@ -21,7 +21,7 @@ const COMMAND_LENGTH: usize = 256;
 /// The end of the path of a service manager's own cgroup.
 const MANAGERS_CGROUP: &str = "/init.scope";
 
-/// What the kernel tells of a socket's owner without /proc.
+/// What the kernel reports about a socket's owner without /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owned {
     /// Inode; 0 when no process has it open any more.
@@ -71,10 +71,10 @@ pub fn command(pid: u32) -> Option<String> {
     Processes::system().command(pid).map(|command| harmless(&command))
 }
 
-/// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, where the cgroup tells it,
-/// the unit and the container are known all the same.
+/// Who holds the endpoint. Of a process that this user may not see, the uid, the user's name and, if the cgroup shows them,
+/// the unit and the container are known nevertheless.
 ///
-/// Nobody holds a TIME_WAIT, and the kernel tells nothing of what is unexplained: do not ask who that is.
+/// Do not call this for TIME_WAIT, which no process holds, or for a holder that the kernel does not report.
 pub fn describe(held: &HeldBy) -> Holder {
     describe_all(&[held.into()]).swap_remove(0)
 }
@@ -109,8 +109,8 @@ fn describe_by(processes: &Processes, cgroups: &Cgroups, sockets: &[Owned]) -> V
     let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     let owners = processes.owners(&inodes);
     let pids = |socket: &Owned| owners.pids.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
-    // Where the process is known, it tells its cgroup itself, and the tree need not be read; but a service manager holds
-    // sockets for others.
+    // The cgroup of a known process is in its own /proc file, so that the tree need not be read; but a service manager holds sockets
+    // for others.
     let by_socket = sockets.iter().filter(|socket| {
         let pids = pids(socket);
         pids.is_empty() || pids.iter().any(|pid| is_service_manager(processes, *pid))

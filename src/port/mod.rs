@@ -1,4 +1,4 @@
-//! Ports: who holds an endpoint, and when it is free again, as the kernel tells it.
+//! Ports: who holds an endpoint, and when it is released, as reported by the kernel.
 
 pub mod advice;
 mod bound;
@@ -9,12 +9,12 @@ mod events;
 mod filter;
 mod held;
 pub mod holder;
+mod identify;
 mod network;
 mod occupant;
 mod pace;
 mod ports;
 mod release;
-mod telling;
 mod time_wait;
 mod trial;
 mod verdict;

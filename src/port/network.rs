@@ -1,7 +1,7 @@
-//! Changes of links and addresses, as rtnetlink tells of them.
+//! Changes of links and addresses, as reported by rtnetlink.
 //!
-//! A socket that the kernel has made for itself, such as the UDP socket of a VXLAN device, sends no destroy event. Most go
-//! with a link, and every user is told of these. What has changed is not read: it is a hint that asks for a query.
+//! A socket that the kernel has made for itself, such as the UDP socket of a VXLAN device, sends no destroy event. Most of them
+//! disappear with a link, and rtnetlink reports those to every user. The messages are not read: each is a hint to query again.
 
 use std::io;
 
@@ -16,7 +16,7 @@ const GROUPS: [u32; 3] = [1, 5, 9];
 /// The beginning of a message will do.
 const BUFFER_SIZE: usize = 64;
 
-/// A standing request to be told of changes; ends when dropped.
+/// A subscription to changes; ends when dropped.
 #[derive(Debug)]
 pub(super) struct NetworkChanges(AsyncFd<Socket>);
 

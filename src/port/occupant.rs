@@ -23,7 +23,7 @@ pub struct Occupant {
     pub dual_stack: bool,
     /// The other side of a connection.
     pub peer: Option<SocketAddr>,
-    /// What the kernel says is left of TIME_WAIT, in milliseconds. Not told of what is waited for, where `until` counts.
+    /// What the kernel says is left of TIME_WAIT, in milliseconds. Not set if the port is waited for; see `until`.
     pub time_wait_ms: Option<u64>,
     /// When TIME_WAIT is due to end. The kernel's timers are coarse: it may take some seconds more.
     #[serde(default)]
@@ -89,12 +89,12 @@ pub struct Holder {
     /// When the process began, to the second; `None` when hidden.
     #[serde(default)]
     pub started: Option<Timestamp>,
-    /// systemd unit, if the cgroup tells one: the process's, or the one that the socket was made in when that is hidden.
+    /// systemd unit, if the cgroup shows one: the process's, or the one that the socket was made in when that is hidden.
     pub unit: Option<String>,
-    /// The socket unit that a service manager holds the socket for, where the kernel tells it.
+    /// The socket unit that a service manager holds the socket for, if the kernel reports it.
     #[serde(default)]
     pub socket_unit: Option<String>,
-    /// Id of the container, if the cgroup tells one.
+    /// Id of the container, if the cgroup shows one.
     #[serde(default)]
     pub container: Option<String>,
     /// Path of that cgroup.
@@ -107,7 +107,7 @@ pub struct Holder {
     /// /proc does not show.
     #[serde(default)]
     pub unowned: bool,
-    /// What the process is to the portward that tells this.
+    /// How the process is related to the reporting portward.
     #[serde(default)]
     pub kinship: Kinship,
     /// The tunnel of that portward which the process carries.
@@ -115,11 +115,11 @@ pub struct Holder {
     pub tunnel: Option<String>,
 }
 
-/// What a process is to this one. Of several processes that have a socket open, the closest counts.
+/// How a process is related to this one. Of several processes that have a socket open, the closest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kinship {
-    /// It has nothing to do with it.
+    /// Not at all.
     #[default]
     Stranger,
     /// It is this very process.
@@ -150,7 +150,7 @@ impl Holder {
     }
 }
 
-/// Digits by which people and their tools tell containers apart.
+/// Digits of a container's id that tools show.
 pub(crate) const SHORT_CONTAINER_ID: usize = 12;
 
 impl fmt::Display for Holder {

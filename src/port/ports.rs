@@ -1,4 +1,4 @@
-//! What can be asked about ports.
+//! Queries about ports.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ struct Shared {
 /// What has been asked of the kernel and heard from it so far; tests read it to show that nothing polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Questions asked over netlink.
+    /// Queries over netlink.
     pub queries: u64,
     /// Trial binds made.
     pub trial_binds: u64,
@@ -43,7 +43,7 @@ pub struct Counters {
     pub overruns: u64,
 }
 
-/// How much is to be found out about a held endpoint.
+/// How thoroughly a held endpoint is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Depth {
     /// One socket that holds it, at the least cost.
@@ -58,7 +58,7 @@ impl Ports {
         Ok(Self::with(Diag::new()?))
     }
 
-    /// Asks by means of `diag`.
+    /// Uses `diag` for queries.
     pub fn with(diag: Diag) -> Self {
         let shared =
             Shared { diag: Mutex::new(diag), events: Arc::default(), trial_binds: AtomicU64::new(0) };
@@ -89,8 +89,8 @@ impl Ports {
         self.shared.events.subscribe(endpoints, Watched::Everything)
     }
 
-    /// As [`Self::watch`], for the sockets that listen (those of UDP: that receive from anybody): the ends of connections on
-    /// these ports wake nobody and cost nothing.
+    /// As [`Self::watch`], for the sockets that listen (UDP: those without a peer): the ends of connections on these
+    /// ports wake no subscriber and cost nothing.
     pub fn watch_listeners(&self, endpoints: &[Endpoint]) -> Result<Subscription, PortError> {
         self.shared.events.subscribe(endpoints, Watched::Listeners)
     }
@@ -176,7 +176,7 @@ impl Ports {
         endpoints.iter().filter(needed).copied().collect()
     }
 
-    /// What has been asked and heard so far.
+    /// The numbers of queries and events so far.
     pub fn counters(&self) -> Counters {
         let (events, overruns) = self.shared.events.counts();
         Counters {
@@ -188,7 +188,7 @@ impl Ports {
     }
 
     /// What may be in the way of `endpoints`; nothing if these are unbound. At least one of it is. An address that this
-    /// machine does not have is something that one can wait for.
+    /// machine does not have may be added later.
     pub(super) fn in_the_way(&self, endpoints: &[Endpoint]) -> Result<Vec<Obstacle>, PortError> {
         match self.obstacles(endpoints, Depth::Everyone) {
             Err(PortError::AddressNotAvailable(endpoint)) => Ok(vec![verdict::no_address(&endpoint)]),
@@ -203,15 +203,15 @@ impl Ports {
 
     /// Those of `obstacles` that are known to be in the way.
     ///
-    /// Rows do not tell whether a socket has SO_REUSEADDR, and so lets our bind pass. Where sockets at several addresses may
-    /// be in the way of a wildcard, trial binds at each of these addresses tell which are; those that work are destroy
-    /// events on the port.
+    /// Rows do not show whether a socket has SO_REUSEADDR, and thus permits our bind. If sockets at several addresses may conflict
+    /// with a wildcard, a trial bind at each of these addresses shows which of them do; each one that succeeds causes a destroy
+    /// event on the port.
     pub(super) fn proven(&self, obstacles: &[Obstacle]) -> Vec<HeldBy> {
         let all = || obstacles.iter().map(|obstacle| obstacle.held.clone()).collect();
         for probes in verdict::probes(obstacles) {
             let mut proven = Vec::new();
             for probe in probes {
-                // A probe that cannot be made proves nothing to anyone's good.
+                // A trial bind that cannot be made proves nothing.
                 if !matches!(self.counted(trial::bind_anywhere(&probe.endpoint)), Ok(Trial::Worked)) {
                     proven.extend(probe.obstacles.iter().map(|obstacle| obstacle.held.clone()));
                 }
@@ -244,7 +244,7 @@ impl Ports {
             match self.try_bind(endpoint) {
                 Ok(Trial::Worked) => return Ok(Vec::new()),
                 Ok(Trial::InUse) => {}
-                // The kernel looks at the permission first. Who listens can be told all the same.
+                // The kernel checks the permission first. Listeners can be reported nevertheless.
                 Err(error @ PortError::PermissionDenied(_)) => {
                     let listening = self.listening(std::slice::from_ref(endpoint))?;
                     return if listening.is_empty() { Err(error) } else { Ok(listening) };
@@ -335,7 +335,7 @@ impl Ports {
     }
 
     fn diag(&self) -> MutexGuard<'_, Diag> {
-        // A panic halfway through an answer leaves rows unread, which the next request's number tells apart.
+        // A panic halfway through an answer leaves rows unread, which are recognized by the number of the request.
         self.shared.diag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::identify::{Identification, Silent};
 use super::pace::{self, Pace, Terms};
-use super::telling::{Silent, Telling};
 use super::time_wait::Jiffies;
 use super::trial::Trial;
 use super::{Endpoint, HeldBy, HoldKind, Occupant, PortError, Ports};
@@ -22,7 +22,7 @@ const BETWEEN_READINGS: Duration = Duration::from_micros(2300);
 const TIME_WAIT_OVERTIME: Duration = Duration::from_millis(7500);
 
 impl Ports {
-    /// Resolves once all of `endpoints` are unbound, at once if they are. `on_held` is told the holders whenever they
+    /// Resolves once all of `endpoints` are unbound, at once if they are. `on_held` is called with the holders whenever they
     /// change, as soon as it is known who they are. Woken by the kernel; dropping the future ends the subscription.
     pub async fn unbound(
         &self,
@@ -36,7 +36,7 @@ impl Ports {
         let mut subscription = self.watch(endpoints)?;
         let mut endpoints = endpoints.to_vec();
         let mut known = Vec::new();
-        let mut telling = Telling::new();
+        let mut identification = Identification::new();
         let mut silent = Silent::default();
         let mut pace = Pace::new(Terms::QUERIES);
         loop {
@@ -46,12 +46,12 @@ impl Ports {
                 return Ok(());
             }
             pace.spend(cost, read);
-            // To tell who is in the way may take trial binds, and those that work are events on the port: so that is done
+            // Identifying the holders may take trial binds, and those that work are events on the port: so that is done
             // for new ones only. For the same reason what is known to be held is asked about first. Else we, and another
-            // portward that waits for the same port, would wake each other for ever.
+            // portward that waits for the same port, would wake each other endlessly.
             let identities: Vec<_> = obstacles.iter().map(|obstacle| obstacle.held.identity()).collect();
             if identities != known {
-                telling.about(self.proven(&obstacles));
+                identification.start(self.proven(&obstacles));
                 silent = Silent::default();
                 known = identities;
             }
@@ -68,9 +68,9 @@ impl Ports {
                     () = subscription.changed() => break,
                     () = &mut time_wait_over => break,
                     () = silent.stirred() => break,
-                    (held, told) = telling.told() => {
-                        silent = Silent::of(&told);
-                        on_held(&held, told);
+                    (held, identified) = identification.identified() => {
+                        silent = Silent::of(&identified);
+                        on_held(&held, identified);
                         // What went before that was listened for is seen by another query.
                         if silent.is_listening() {
                             break;
@@ -84,9 +84,9 @@ impl Ports {
             loop {
                 tokio::select! {
                     () = sleep_until(rest) => break,
-                    (held, told) = telling.told() => {
-                        silent = Silent::of(&told);
-                        on_held(&held, told);
+                    (held, identified) = identification.identified() => {
+                        silent = Silent::of(&identified);
+                        on_held(&held, identified);
                     }
                 }
             }
@@ -95,7 +95,7 @@ impl Ports {
         }
     }
 
-    /// Waits until an endpoint that TIME_WAIT holds may have become free; for ever if there is none. `read` is when it was
+    /// Waits until an endpoint that TIME_WAIT holds may have become free; never resolves if there is none. `read` is when it was
     /// known how much was left.
     async fn time_wait_over(&self, read: Instant, time_waits: Vec<(Duration, Endpoint)>) {
         let Some(&(longest, last)) = time_waits.iter().max() else {

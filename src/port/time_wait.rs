@@ -1,11 +1,11 @@
 //! When TIME_WAIT ends: the kernel's timer wheel, in numbers. Pure but for reading two clocks.
 //!
-//! A row tells when TIME_WAIT is due to end. It ends later: the wheel keeps timers in slots, which grow with the time that a
+//! A row shows when TIME_WAIT is due to end. It ends later: the wheel keeps timers in slots, which grow with the time that a
 //! timer has to run, and a timer fires at the end of its slot. With 250 ticks a second, a timer of 60 s is in a slot of 2.048 s.
 //! The slots begin at multiples of their length, counted in ticks since the kernel's counter of them, the jiffies, was 0. So
-//! the end is known exactly by one who knows the jiffies; and times(2) tells these, rounded to 10 ms. About half of the
-//! times it was seen to fire a tick later than that, on two CPUs; presumably because only one CPU counts the jiffies, and the
-//! other may look at its timers just before. So both ticks are told.
+//! the end can be computed from the jiffies, which times(2) returns, rounded to 10 ms. On two CPUs, about half of the timers were
+//! observed to fire a tick later, presumably because only one CPU counts the jiffies, and the other may check its timers just
+//! before. Both ticks are returned.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct Jiffies {
 }
 
 impl Jiffies {
-    /// One look at the clock, which tells the jiffies to within 10 ms and a tick. `None` where the kernel does not tell the
+    /// One reading of the clock, which gives the jiffies to within 10 ms and a tick. `None` if the kernel does not report the
     /// length of a tick.
     pub(super) fn read() -> Option<Self> {
         let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).ok()?.tv_nsec();
@@ -47,7 +47,7 @@ impl Jiffies {
         })
     }
 
-    /// What is known after another look.
+    /// What is known after another reading.
     #[must_use]
     pub(super) fn read_again(self) -> Self {
         let before = nanoseconds(self.origin.elapsed());
@@ -72,7 +72,7 @@ impl Jiffies {
     pub(super) fn ends(&self, read: Instant, left: Duration) -> Vec<Instant> {
         let read = nanoseconds(read.saturating_duration_since(self.origin))
             - nanoseconds(self.origin.saturating_duration_since(read));
-        // The kernel counts what is left in whole ticks, and tells it in milliseconds.
+        // The kernel counts the rest in whole ticks, and reports it in milliseconds.
         let left = (nanoseconds(left) + self.tick / 2) / self.tick;
         let mut now = [self.zero_at_most, self.zero_at_least].map(|zero| (read - zero).div_euclid(self.tick));
         // A tick that came late has made it look as if the count had begun later than it did.

@@ -61,7 +61,7 @@ fn socket(endpoint: &Endpoint, anywhere: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether this machine has `address`. A UDP socket asks, so that nobody who watches TCP ports is woken.
+/// Whether this machine has `address`. Uses a UDP socket, so that watchers of TCP ports are not woken.
 pub(super) fn is_available(address: IpAddr) -> bool {
     let refused = UdpSocket::bind(SocketAddr::new(address, 0)).err().and_then(|error| error.raw_os_error());
     // A limit that is reached says nothing about the address.

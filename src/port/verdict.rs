@@ -13,7 +13,7 @@ const V4_OF_V6_CONNECTIONS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 /// A socket that may be in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Obstacle {
-    /// What is told of it.
+    /// What is reported about it.
     pub(super) held: HeldBy,
     /// What it is bound to, to be tried.
     place: Endpoint,
@@ -80,8 +80,8 @@ pub(super) fn obstacles(endpoint: &Endpoint, rows: &[SocketRow]) -> Vec<Obstacle
     rows.iter().filter(|row| overlaps(endpoint, row)).filter_map(|row| obstacle(endpoint, row)).collect()
 }
 
-/// The trial binds that tell which of `obstacles` are in the way, in rounds; when one proves something, the next is not
-/// needed. None when there is nothing to tell apart.
+/// The trial binds that show which of `obstacles` are in the way, in rounds; when one proves something, the next is not
+/// needed. None if there is nothing to distinguish.
 ///
 /// Wildcards come first, for they are in the way of every definite address as well.
 pub(super) fn probes(obstacles: &[Obstacle]) -> Vec<Vec<Probe<'_>>> {
@@ -110,12 +110,12 @@ pub(super) fn probes(obstacles: &[Obstacle]) -> Vec<Vec<Probe<'_>>> {
     vec![wildcards, definite]
 }
 
-/// What is said when a trial bind fails and there is no row to show for it.
+/// What is reported if a trial bind fails and no row explains it.
 pub(super) fn unexplained(endpoint: &Endpoint) -> Obstacle {
     without_row(endpoint, HoldKind::Unexplained)
 }
 
-/// What is said when this machine does not have the address.
+/// What is reported if this machine does not have the address.
 pub(super) fn no_address(endpoint: &Endpoint) -> Obstacle {
     without_row(endpoint, HoldKind::NoAddress)
 }
@@ -161,7 +161,7 @@ fn obstacle(endpoint: &Endpoint, row: &SocketRow) -> Option<Obstacle> {
 
 /// Where `row` may meet `endpoint`.
 fn place(endpoint: &Endpoint, row: &SocketRow) -> Endpoint {
-    // Whether a connection's socket is v6only is not told.
+    // The kernel does not report whether a connection's socket is v6only.
     let is_connection = matches!(row.state, SocketState::Connected | SocketState::TimeWait(_));
     let wanted = endpoint.coverage();
     let own = Coverage::of(row.local.ip(), row.v6only);

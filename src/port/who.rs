@@ -19,12 +19,12 @@ pub struct Question {
     pub ports: Vec<RangeInclusive<u16>>,
     /// TCP or UDP ports.
     pub protocol: Protocol,
-    /// Whether connections are told beside those who hold the port. Where nothing else keeps a port from being bound, they
-    /// are told anyway.
+    /// Whether connections are reported in addition to the holders. If nothing else keeps a port from being bound, they are
+    /// reported anyway.
     pub connections: bool,
 }
 
-/// What `held` tells, with the processes behind it; one that holds several endpoints is told once. Reads /proc and blocks.
+/// The holders in `held` with their processes, each once. Reads /proc and blocks.
 pub fn describe(held: &[HeldBy]) -> Vec<Occupant> {
     let mut occupants: Vec<Occupant> = Vec::new();
     for occupant in named(held.iter().map(from_holder).collect()) {
@@ -46,7 +46,7 @@ impl Ports {
         let Question { protocol, connections, .. } = *question;
         let asked: BTreeSet<u16> = question.ports.iter().cloned().flatten().collect();
         let mut rows = self.rows(protocol, &asked, connections)?;
-        // A port that nobody serves, and that cannot be bound all the same, is held by something else.
+        // A port without a listener that cannot be bound is held by something else.
         let mut unserved = asked;
         for row in &rows {
             unserved.remove(&row.local.port());
@@ -60,7 +60,7 @@ impl Ports {
             unserved.remove(&occupant.port);
         }
         for port in unserved {
-            // The kernel tells of nothing and refuses all the same, or somebody came only now.
+            // The kernel reports no holder and refuses nevertheless, or the holder has just come.
             for endpoint in wildcards(protocol, port) {
                 let holders = self.holders(&[endpoint]).unwrap_or_default();
                 found.extend(holders.iter().map(from_holder));

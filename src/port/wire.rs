@@ -44,7 +44,7 @@ pub struct SocketRow {
     pub uid: u32,
     /// The kernel's name for the socket, never used twice.
     pub cookie: u64,
-    /// IPV6_V6ONLY. The kernel tells it for listeners and bound sockets; elsewhere it is false and means nothing, because
+    /// IPV6_V6ONLY. The kernel reports it for listeners and bound sockets; elsewhere it is false and has no meaning, because
     /// a connection has a definite address.
     pub v6only: bool,
     /// Index of the interface that the socket is bound to; 0 for none.
@@ -53,7 +53,7 @@ pub struct SocketRow {
     pub cgroup: Option<u64>,
 }
 
-/// What a socket is doing, as far as it matters to who wants its port.
+/// The state of a socket, as far as it matters for its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketState {
     /// It listens.
@@ -75,7 +75,7 @@ pub enum Request {
     Dump {
         /// TCP or UDP sockets.
         protocol: Protocol,
-        /// IPv4 or IPv6 sockets: the kernel wants to be asked for each.
+        /// IPv4 or IPv6 sockets: the kernel must be queried for each.
         family: Family,
         /// The states asked for.
         states: StateFlags,
@@ -142,7 +142,7 @@ fn inet_request(family: u8, protocol: u8, states: StateFlags, socket_id: SocketI
     InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id }
 }
 
-/// One message of the kernel's.
+/// One message of the kernel.
 #[derive(Debug)]
 pub enum Message {
     /// A socket.
@@ -168,7 +168,7 @@ pub struct Envelope {
     pub message: Message,
 }
 
-/// The bytes make no sense as sock_diag messages.
+/// The bytes are not valid sock_diag messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed sock_diag message")]
 pub struct Malformed;
@@ -199,7 +199,7 @@ fn parse_message(raw: &NetlinkBuffer<&[u8]>) -> Result<Message, Malformed> {
     let payload = raw.payload();
     Ok(match raw.message_type() {
         SOCK_DIAG_BY_FAMILY => Message::Row(parse_row(payload)?),
-        // The kernel may leave the code out when all is well.
+        // The kernel may omit the code on success.
         NLMSG_DONE if payload.is_empty() => Message::Done(Ok(())),
         NLMSG_DONE => {
             let code = DoneBuffer::new_checked(&payload).map_err(|_| Malformed)?.code();

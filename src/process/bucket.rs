@@ -25,7 +25,7 @@ impl Bucket {
         Self { tokens: rate.burst, at: now }
     }
 
-    /// Takes in what has come since the last time, at today's rate.
+    /// Adds what has come in since the last call, at the present rate.
     pub(crate) fn refill(&mut self, rate: Rate, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * rate.per_second).min(rate.burst);

@@ -37,8 +37,8 @@ pub struct Child {
 /// Starts `command` as the leader of a session and a process group of its own, with nothing on its standard input, and its
 /// standard output and error as pipes.
 ///
-/// In a session of its own it has no terminal: neither does ssh stop (SIGTTIN) when it reads its password from one, nor does
-/// Ctrl-C end it before portward does.
+/// In a session of its own it has no terminal: ssh is not stopped (SIGTTIN) when it tries to read a password from one, and Ctrl-C
+/// does not end it before portward does.
 pub fn spawn(mut command: Command) -> Result<(Child, Pipe, Pipe), SpawnError> {
     for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
@@ -60,7 +60,7 @@ fn give_home(command: &mut Command) {
 }
 
 fn start(command: &mut Command, path: &Path) -> io::Result<(Child, Pipe, Pipe)> {
-    // Held until the child is known: nobody may take it for an orphan before.
+    // Held until the child is registered, so that it is not mistaken for an orphan before.
     let mut trees = registry::lock();
     command.env(MARK, trees.next_mark());
     let image = Image::of(command, path)?;
@@ -74,7 +74,7 @@ fn start(command: &mut Command, path: &Path) -> io::Result<(Child, Pipe, Pipe)> 
     match watch(pid, output.0, errors.0) {
         Ok((pidfd, stdout, stderr)) => Ok((Child { pid, pidfd, tree, status: None }, stdout, stderr)),
         Err(error) => {
-            // Without its pidfd nobody would hear of its end.
+            // Without a pidfd its end would go unnoticed.
             tree.signal_group(Signal::SIGKILL);
             tree.leader_reaped();
             let reaped = vfork::wait(pid);
@@ -86,7 +86,7 @@ fn start(command: &mut Command, path: &Path) -> io::Result<(Child, Pipe, Pipe)> 
 
 fn watch(pid: u32, output: PipeReader, errors: PipeReader) -> io::Result<(AsyncFd<OwnedFd>, Pipe, Pipe)> {
     let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    // The child is not reaped yet, so the number cannot have changed hands.
+    // The child is not reaped yet, so its pid cannot have been given to another process.
     let pidfd = pidfd_open(number.ok_or_else(|| io::Error::other("pid 0"))?, PidfdFlags::NONBLOCK)?;
     Ok((watch_pidfd(pidfd)?, Pipe::from_owned_fd(output.into())?, Pipe::from_owned_fd(errors.into())?))
 }
@@ -117,7 +117,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// Nothing outlives its owner: whoever drops a running child kills it with its group.
+    /// Dropping a running child kills it with its process group.
     fn drop(&mut self) {
         if !self.tree.is_leader_reaped() {
             self.tree.signal_group(Signal::SIGKILL);

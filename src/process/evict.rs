@@ -1,7 +1,6 @@
 //! `on_conflict: kill`: ends exactly the processes that hold a port.
 //!
-//! Nothing is signalled for nothing: where one holder may not be ended, the port would stay held whoever else went, and so
-//! all are spared.
+//! If one of the holders may not be ended, none is signalled, because the port would stay held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,13 +15,13 @@ use crate::port::{HeldBy, Holder, Kinship, Occupant, OccupantKind, holder, who};
 /// The pid of the first process of a machine or of a container.
 const FIRST_PROCESS: u32 = 1;
 
-/// A process that holds a port, and that a signal can reach without ever reaching another one.
+/// A process that holds a port, with a pidfd through which signals reach no other process.
 #[derive(Debug)]
 pub struct Evictee {
     /// Who it is, alone.
     holder: Holder,
     pid: u32,
-    /// Opened before it was known that the process holds the port. It never comes to mean another process.
+    /// Opened before it was known that the process holds the port. It never refers to another process.
     pidfd: OwnedFd,
     /// The sockets by which it holds the port.
     inodes: BTreeSet<u32>,
@@ -43,7 +42,7 @@ impl fmt::Display for Spared {
     }
 }
 
-/// What a signal did to one process.
+/// The result of signalling one process.
 #[derive(Debug)]
 pub struct Signalled<'e> {
     /// The process.
@@ -52,7 +51,7 @@ pub struct Signalled<'e> {
     pub result: Result<(), Errno>,
 }
 
-/// Why nobody is ended for the sake of a port. The rule, which doctor asks as well.
+/// Why the holders of a port may not be ended. doctor uses the same rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bar {
     /// It only has a connection from the port.
@@ -82,7 +81,7 @@ pub struct Suspect {
     pub may_be_signalled: bool,
 }
 
-/// Why one of `suspects`, all that have the socket which `occupant` tells of, may not be ended; `None` if all may be.
+/// Why one of `suspects`, all that have the socket of `occupant` open, may not be ended; `None` if all may be.
 pub fn bar(occupant: &Occupant, suspects: &[Suspect]) -> Option<Bar> {
     match (occupant.kind, &occupant.holder) {
         (OccupantKind::Connection, _) => Some(Bar::Client),
@@ -131,17 +130,16 @@ impl Bar {
     }
 }
 
-/// The processes to be ended so that what `held` tells of is let go, or those that prevent it. Reads /proc: blocks for some
-/// milliseconds.
+/// The processes to be ended to release `held`, or those that may not be ended. Reads /proc: blocks for some milliseconds.
 ///
 /// Never a process that only has a connection from the port, never pid 1, never portward or a process that it descends from.
-/// A process that has let go meanwhile is in neither list.
+/// A process that has released the port meanwhile is in neither list.
 pub fn evictees(held: &[HeldBy]) -> Result<Vec<Evictee>, Vec<Spared>> {
     let mut evictees: BTreeMap<u32, Evictee> = BTreeMap::new();
     let mut spared = Vec::new();
     for held in held {
         for occupant in who::describe(std::slice::from_ref(held)) {
-            // What nobody has ends by itself, or is not known.
+            // A socket without a process ends by itself, or is not known.
             let Some(all) = &occupant.holder else { continue };
             for holder in holder::each(held, all) {
                 if let Some(known) = holder.pid.and_then(|pid| evictees.get_mut(&pid)) {
@@ -203,7 +201,7 @@ fn examine(occupant: &Occupant, holder: &Holder, inode: u32) -> Result<Option<(u
     let suspect = Suspect {
         pid,
         is_ancestor: holder::is_descendant_of(std::process::id(), pid),
-        // Only asks, so that it is known before anybody is signalled.
+        // Signal 0 only checks the permission, before any process is signalled.
         may_be_signalled: test_kill_process(number) != Err(Errno::PERM),
     };
     bar(occupant, &[suspect]).map_or(Ok(Some((pid, pidfd))), |bar| Err(barred(bar)))

@@ -1,7 +1,7 @@
 //! From a command to the program that the kernel executes: the search in PATH, and what execve(2) is given.
 //!
-//! execvp(3) hands a file that the kernel cannot execute to /bin/sh, be it a picture. So the program is executed by execve(2),
-//! and what the kernel says of it is what is reported.
+//! execvp(3) passes a file that the kernel cannot execute to /bin/sh, whatever it contains. Programs are therefore executed with
+//! execve(2), whose error is reported.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,7 +14,7 @@ use std::process::Command;
 use nix::libc;
 use rustix::fs::{Access, access};
 
-/// Where execvp(3) looks without PATH.
+/// Where execvp(3) searches if there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The PATH that the program of `command` is searched in: the one that the program gets.

@@ -1,4 +1,4 @@
-//! The limits that the start of a process runs into.
+//! The limits that keep a process from being started.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -35,7 +35,7 @@ pub(super) fn restore(first: Option<Rlimit>) {
         (Some(soft), Some(hard)) => Some(soft.min(hard)),
         (soft, hard) => soft.or(hard),
     };
-    // It is lowered, which the kernel allows to everybody. Where a sandbox does not, the program may open more files.
+    // It is lowered, which the kernel allows for every process. Where a sandbox does not, the program may open more files.
     let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
 }
 

@@ -1,7 +1,7 @@
-//! What a child says, line by line.
+//! The output of a child, line by line.
 //!
-//! Everything is read, however much it is, because a child that waits for its output to be read does not serve its port. But
-//! reading all children takes a bounded part of the time: one that writes faster waits for some milliseconds at a time.
+//! All output is read, because a child that blocks on writing does not serve its port. Reading takes a bounded part of the time: a child
+//! that writes faster is blocked for some milliseconds at a time.
 
 use std::future::poll_fn;
 use std::io;

@@ -1,5 +1,5 @@
-//! Processes: those that portward starts, each the leader of a tree of its own and watched through a pidfd, those that end up
-//! as its children, and those that it is told to evict from a port.
+//! Processes: those that portward starts, each the leader of a tree of its own and watched through a pidfd, those that become
+//! its children, and those that it evicts from a port.
 
 mod bucket;
 mod child;

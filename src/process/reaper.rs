@@ -1,7 +1,7 @@
-//! What the kernel tells of children: those that were stopped, and orphans that have ended.
+//! SIGCHLD: children that were stopped or continued, and orphans that have ended.
 //!
-//! Whoever started a child waits for it. Orphans, which portward is given as a subreaper or as pid 1, nobody waits for: they are
-//! reaped here, when SIGCHLD tells of them.
+//! A child is reaped by the part of portward that started it. Orphans, which portward inherits as a subreaper or as pid 1, are reaped
+//! here on SIGCHLD.
 
 use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt as _;
@@ -23,7 +23,7 @@ const OTHERS_WAIT: Duration = Duration::from_secs(10);
 /// The front of the queue of those that have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Front {
-    /// Nobody is left.
+    /// There is none.
     Empty,
     /// The owner of a tree reaps its leader, and calls [`reap_orphans_soon`] then.
     Leader,
@@ -71,7 +71,7 @@ pub(super) fn reap_orphans() {
 }
 
 fn reap_orphans_until() -> Front {
-    // The leader's owner may just be starting it: until it is known, nobody may decide that it is an orphan.
+    // The leader's owner may just be starting it: until it is registered, it must not be treated as an orphan.
     let trees = registry::lock();
     let ours = getsid(None).ok();
     while let Some(ended) = wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
@@ -106,7 +106,7 @@ fn reap(pid: u32) -> Option<ExitStatus> {
     Some(ExitStatus::from_raw(status))
 }
 
-/// What `waitid` tells of a child.
+/// What `waitid` reports about a child.
 struct Waited {
     pid: u32,
     /// `CLD_EXITED` and the like.

@@ -1,8 +1,8 @@
-//! The trees that portward looks after now, and which process belongs to which of them.
+//! The process trees that portward supervises, and the assignment of processes to them.
 //!
-//! portward is a child subreaper: a process whose parents have ended becomes its child, and not that of pid 1. So whatever a
-//! leader has started stays a descendant of portward, whether it has left the group, the session or its parents. To which tree
-//! an orphan belongs is told by its session and group, by a variable in its environment, and by what was found out before.
+//! portward is a child subreaper: a process whose parents have ended becomes its child, and not that of pid 1. So all
+//! processes that a leader has started remain descendants of portward, also after they have changed their group, session or parent. An
+//! orphan is assigned to a tree by its session and group, by a variable in its environment, and by earlier observations.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -22,7 +22,7 @@ static MARK_OF_OURS: LazyLock<String> = LazyLock::new(|| {
     format!("{ours}-{}-", start_of(ours))
 });
 
-/// Longer chains of parents than this are a loop, made by a pid that was used again while we climbed.
+/// Longer chains of parents than this are a loop, caused by a pid that was reused meanwhile.
 const MAX_ANCESTORS: usize = 1024;
 
 /// The trees of this process. The kernel keeps one list of children for a process, and so there is one of these.
@@ -60,7 +60,7 @@ pub(super) struct State {
     pub(super) seen: HashSet<u32>,
     /// SIGTERM was ordered.
     pub(super) is_ending: bool,
-    /// SIGKILL was ordered: whoever turns up later gets it as well.
+    /// SIGKILL was ordered: processes that are found later get it, too.
     pub(super) is_killed: bool,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct State {
 pub struct Main {
     /// Its pid; `None` between the end of the leader and the first listener of a process in the background.
     pub pid: Option<u32>,
-    /// It is stopped (SIGSTOP), and answers nobody.
+    /// It is stopped (SIGSTOP).
     pub is_stopped: bool,
     /// How the one in the background ended.
     pub ended: Option<ExitStatus>,
@@ -122,7 +122,7 @@ impl Trees {
         inner
     }
 
-    /// Whether somebody else than the reaper waits for `pid`.
+    /// Whether another part than the reaper waits for `pid`.
     pub(super) fn is_leader(&self, pid: u32) -> bool {
         self.leaders.contains_key(&pid)
     }
@@ -138,13 +138,13 @@ impl Trees {
         }
     }
 
-    /// Nobody looks after the tree any more.
+    /// The tree is not supervised any more.
     pub(super) fn remove(&mut self, inner: &Inner) {
         self.leader_reaped(inner);
         self.all.remove(&inner.number);
     }
 
-    /// The kernel says that a child was stopped or goes on.
+    /// The kernel reports that a child was stopped or continued.
     pub(super) fn note_stop(&self, pid: u32, is_stopped: bool) {
         for tree in self.all.values().filter(|tree| tree.main.borrow().pid == Some(pid)) {
             tree.main.send_modify(|main| main.is_stopped = is_stopped);

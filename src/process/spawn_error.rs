@@ -1,4 +1,4 @@
-//! Why a program cannot be started, said so that a person can mend it.
+//! Why a program cannot be started, and the fix.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -30,11 +30,11 @@ pub struct SpawnError {
     search_path: OsString,
     /// Where the program was to run, if not where portward does.
     directory: Option<PathBuf>,
-    /// What the kernel said.
+    /// The reason.
     pub source: io::Error,
 }
 
-/// What is wrong, and whether it can pass by itself.
+/// What is wrong, and whether a retry can help.
 struct Cause {
     kind: FailureKind,
     text: String,
@@ -53,7 +53,7 @@ impl SpawnError {
     }
 
     /// The failure of a tunnel whose process this was to be. A limit can be lifted, a program installed, a file's mode changed:
-    /// only what can change nowhere but in the configuration is not tried again. Reads the head of the file.
+    /// only what only the configuration can change is not retried. Reads the head of the file.
     pub fn failure(&self) -> Failure {
         let Cause { kind, text, is_for_ever } = self.cause();
         let program = text::line(&self.program.to_string_lossy()).into_owned();
@@ -242,7 +242,7 @@ fn not_executable(file: &Path) -> String {
     )
 }
 
-/// What is named behind `#!`.
+/// The interpreter after `#!`.
 fn interpreter(head: &[u8]) -> Option<Vec<u8>> {
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
@@ -251,7 +251,7 @@ fn interpreter(head: &[u8]) -> Option<Vec<u8>> {
     Some(name.to_owned())
 }
 
-/// Only of a regular file: opening another one may block, or do something.
+/// Only of a regular file: opening others may block or have side effects.
 fn head(file: &Path) -> Vec<u8> {
     let mut head = Vec::new();
     if fs::metadata(file).is_ok_and(|metadata| metadata.is_file())
@@ -284,7 +284,7 @@ mod tests {
 
     fn write(directory: &Path, name: &str, content: &[u8], mode: u32) -> PathBuf {
         let file = directory.join(name);
-        // Another process writes it: a file that is open for writing, be it in a child that a test beside has just forked, cannot
+        // Another process writes it: a file that is open for writing, also in a child that another test has just forked, cannot
         // be executed.
         let source = directory.join(format!("{name}.source"));
         fs::write(&source, content).unwrap();

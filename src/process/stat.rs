@@ -1,4 +1,4 @@
-//! What /proc tells of a process: which one it is, and what family it is of.
+//! A process in /proc: its identity, parent, group and session.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use nix::libc;
 /// In the middle of execve(2) a process has neither arguments nor environment, for some microseconds: it is looked at again
 /// after this long,
 const EXEC_WAIT: Duration = Duration::from_millis(1);
-/// this often. One that has erased both for good is not told from that.
+/// this often. A process that has erased both cannot be distinguished from that.
 const EXEC_ROUNDS: usize = 10;
 
 /// A process and no other one: the kernel gives a pid out again, but not with the same start time.

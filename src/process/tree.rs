@@ -100,7 +100,7 @@ impl Tree {
         self.signal(Signal::SIGTERM);
     }
 
-    /// SIGKILL to every process of the tree, and to those that turn up later.
+    /// SIGKILL to every process of the tree, and to those that are found later.
     pub fn kill(&self) {
         self.inner.state().is_killed = true;
         self.begin_ending();
@@ -120,8 +120,7 @@ impl Tree {
         tokio::spawn(async move { tree.signal_members(signal).await });
     }
 
-    /// The kernel keeps the group's number from being given to anybody else until the leader is reaped, and after that this
-    /// sends nothing.
+    /// The kernel does not reuse the group's number until the leader is reaped, and after that this sends nothing.
     pub(super) fn signal_group(&self, signal: Signal) {
         let state = self.inner.state();
         if state.is_leader_reaped {
@@ -203,7 +202,7 @@ impl Tree {
         if let Some(tree) = trees.tree_with(stat)? {
             return Ok(Arc::ptr_eq(&tree, &self.inner));
         }
-        // It shows nothing, but there is nobody else that it could come from.
+        // It shows nothing, but there is no other tree that it could come from.
         let is_only_one = trees.knows_all_children && trees.is_only_one();
         Ok(is_only_one && Some(stat.session) != own_session())
     }
@@ -223,7 +222,7 @@ impl Tree {
             Err(_) => false,
         };
         if is_ours && self.inner.state().is_leader_reaped && self.pid().is_none() {
-            // The uppermost process is the one whose end portward is told of.
+            // portward, its parent, gets SIGCHLD for the uppermost process only.
             if let Some(root) = root_of(pid) {
                 self.inner.main.send_modify(|main| {
                     *main = Main { pid: Some(root.identity.pid), is_stopped: false, ended: None };
@@ -245,7 +244,7 @@ impl Tree {
         Ok(members.map(|stat| survivor(stat.identity.pid)).collect())
     }
 
-    /// Waits until no process is left that this user may signal, and tells of the others.
+    /// Waits until no process is left that this user may signal, and returns the others.
     pub async fn gone(&self) -> Remains {
         loop {
             let Ok(look) = self.look().await else {
@@ -282,7 +281,7 @@ impl Tree {
 
     /// How the process ended that stood for the tree after its leader; `None` if there was none.
     pub fn how_main_ended(&self) -> Option<ExitStatus> {
-        // A pidfd may have told of its end before SIGCHLD did.
+        // A pidfd may have reported its end before SIGCHLD.
         reap_orphans();
         self.inner.main.borrow().ended
     }
@@ -297,7 +296,7 @@ impl Tree {
         self.has_members().await || self.candidate().await.is_some()
     }
 
-    /// Waits until nobody is left of the tree, nor of those who may be of it, unless the tree is being ended.
+    /// Waits until no process of the tree is left, nor one that may belong to it, unless the tree is being ended.
     pub async fn background_ended(&self) {
         let mut main = self.main();
         loop {
@@ -331,7 +330,7 @@ impl Tree {
         self.inner.state().is_leader_reaped
     }
 
-    /// Nobody looks after the tree any more.
+    /// The tree is not supervised any more.
     pub(super) fn forget(&self) {
         lock().remove(&self.inner);
     }
@@ -407,6 +406,6 @@ fn send(process: Identity, signal: Signal) {
 
 /// A pidfd becomes readable when its process ends.
 pub(super) fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
+    // SAFETY: the descriptor is open and owned, and nothing closes or replaces it while the `AsyncFd` owns it.
     Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
 }

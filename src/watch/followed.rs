@@ -1,4 +1,4 @@
-//! Everything that some paths lead through, watched: the directories, and which names in them matter.
+//! Watches the directories and links on some paths, and the names in them that matter.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -23,8 +23,8 @@ type Identity = (u64, u64);
 pub enum Scope {
     /// Whether it is there, and what it is.
     Presence,
-    /// Also what is in the file. The file itself is watched besides its directories, for a write through another hard link or
-    /// another mount says nothing in this one.
+    /// Also what is in the file. The file itself is watched besides its directories, because a write through another hard link
+    /// or another mount raises no event in this one.
     Content,
 }
 
@@ -47,8 +47,8 @@ struct Shared {
     scope: Scope,
     /// Paths whose events matter.
     names: HashSet<PathBuf>,
-    /// Paths that came or went since they were armed. Their identity does not tell: a new file often gets the inode of the
-    /// one that was removed just before.
+    /// Paths that came or went since they were armed. Their identity does not show it: a new file often gets the inode of
+    /// the one that was removed just before.
     moved: HashSet<PathBuf>,
 }
 
@@ -82,7 +82,7 @@ impl Followed {
 
     /// Watches what the paths lead through now, and nothing else. Call it before looking at what the paths lead to.
     pub fn follow(&mut self) {
-        // What changes between looking and arming is unheard of, so look again until nothing is new.
+        // A change between resolving and watching goes unnoticed, so repeat until nothing is new.
         for _ in 0..ARMINGS_AT_MOST {
             if !self.arm() {
                 break;
@@ -90,7 +90,7 @@ impl Followed {
         }
     }
 
-    /// Why not every change is heard of; `None` if all are that inotify tells of.
+    /// Why changes may be missed; `None` if all are noticed that inotify reports.
     pub fn trouble(&self) -> Option<&WatchError> {
         self.trouble.as_ref()
     }
@@ -133,7 +133,7 @@ impl Followed {
                 }
                 // It went away this moment: the next look finds another trail.
                 Err(WatchError::Missing(_)) => any_new = true,
-                // Who may not read the file says so, and hears by the directory when that changes.
+                // Reading the file will report that; the directory reports when its mode changes.
                 Err(WatchError::Denied(path)) if self.is_content(&path) => {}
                 Err(error) => self.trouble = Some(error),
             }
@@ -153,8 +153,8 @@ impl Shared {
             || event.kind.is_remove()
             || matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
         let writes = match event.kind {
-            // A writer that maps the file tells by closing it alone. Opening and reading are events, too: to heed them would
-            // make one reading the cause of the next.
+            // A writer that maps the file raises only the event of its close. Opening and reading raise events, too: if they
+            // counted, each reading would cause the next.
             EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
             EventKind::Access(_)
             | EventKind::Any

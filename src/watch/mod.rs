@@ -1,9 +1,9 @@
-//! Hears of changes of files, however they are made: one inotify instance for everybody in this process.
+//! Watches files for changes of all kinds, with one inotify instance for the whole process.
 //!
 //! A user of the machine has few instances (`fs.inotify.max_user_instances`, 128 by default), so [`Watcher`] opens one and
-//! hands its events to all subscribers; it is opened again by whoever needs it when there was none before. [`Followed`]
-//! watches all that some paths lead through (`trail`), and `mounts` hears of what is mounted over them. [`Window`] waits
-//! for the end of a burst of changes. Nothing in here has a timer of its own: while nothing changes, nothing runs.
+//! hands its events to all subscribers; if that failed, the next subscriber tries again. [`Followed`] watches
+//! all directories and links on a path (`trail`), and `mounts` reports what is mounted over them. [`Window`] waits for the end of a
+//! burst of changes. There are no timers: while nothing changes, nothing runs.
 
 mod followed;
 mod mounts;
@@ -97,7 +97,7 @@ impl fmt::Debug for Watcher {
 }
 
 impl Watcher {
-    /// Opens the instance, if it is not open. Who has subscribed before hears of it by an event that tells to look again.
+    /// Opens the instance, if it is not open. Earlier subscribers then get an event that anything may have changed.
     pub fn open(&self) -> Result<(), WatchError> {
         {
             let mut instance = lock(&self.0.instance);
@@ -106,7 +106,7 @@ impl Watcher {
             }
             instance.watcher = Some(start(Arc::clone(&self.0.listeners))?);
         }
-        lock(&self.0.listeners).tell(&look_again());
+        lock(&self.0.listeners).notify(&look_again());
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Watcher {
 }
 
 impl Listeners {
-    fn tell(&self, event: &Event) {
+    fn notify(&self, event: &Event) {
         for listener in self.all.values() {
             listener(event);
         }
@@ -133,7 +133,7 @@ impl Listeners {
 fn start(listeners: Arc<Mutex<Listeners>>) -> Result<RecommendedWatcher, WatchError> {
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // After an error anything may have changed.
-        lock(&listeners).tell(&event.unwrap_or_else(|_| look_again()));
+        lock(&listeners).notify(&event.unwrap_or_else(|_| look_again()));
     });
     watcher.map_err(|error| match error.kind {
         notify::ErrorKind::Io(source) => WatchError::Instances(source),
@@ -162,7 +162,7 @@ impl Subscription {
         let Some(watcher) = &mut instance.watcher else {
             return Err(WatchError::Instances(Errno::EMFILE.into()));
         };
-        // Also where somebody watches the path already: something else may stand there now.
+        // Also if the path is watched already: it may be another file now.
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(|error| WatchError::of(error, path))?;
         if self.paths.insert(path.to_owned()) {
             *instance.users.entry(path.to_owned()).or_default() += 1;
@@ -204,7 +204,7 @@ impl Drop for Subscription {
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic of the other side leaves nothing half done that could be tripped over.
+    // A panic while the lock was held leaves the list consistent.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

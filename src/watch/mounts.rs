@@ -6,7 +6,7 @@ use std::future::pending;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The table of this process's mounts. The kernel wakes whoever polls it when it changes (proc_pid_mountinfo(5)).
+/// The table of this process's mounts. The kernel reports a change to pollers (proc_pid_mountinfo(5)).
 const TABLE: &str = "/proc/self/mountinfo";
 
 /// Hears of changes of the mount table.
@@ -32,6 +32,6 @@ impl Mounts {
 }
 
 fn poll(table: File) -> Option<AsyncFd<File>> {
-    // SAFETY: the descriptor is open and owned, and nobody closes or replaces it while the `AsyncFd` owns it.
+    // SAFETY: the descriptor is open and owned, and nothing closes or replaces it while the `AsyncFd` owns it.
     unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY) }.ok()
 }

@@ -1,4 +1,4 @@
-//! The way that a path takes through directories and symbolic links.
+//! Resolves a path step by step through directories and symbolic links.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -26,9 +26,8 @@ impl Step {
 /// The lookups by which `path` (absolute) is found, whose change could make it lead elsewhere: those that end at the
 /// file, at a link, or at nothing yet.
 ///
-/// A directory that is replaced as a whole says so itself. Those farther up are left out: notify hears of every file that
-/// is opened in a directory, and `/etc`, `/tmp` or a home directory are never quiet. So that one of those was renamed is not
-/// noticed.
+/// A directory that is replaced reports that itself. Directories above it are left out, because notify also reports every file that
+/// is opened in a directory, and `/etc`, `/tmp` or a home directory are busy. So the renaming of one of those is not noticed.
 pub(super) fn of(path: &Path) -> Vec<Step> {
     let mut pending: VecDeque<OsString> = names(path).collect();
     let mut directory = PathBuf::from("/");

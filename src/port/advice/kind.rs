@@ -1,4 +1,4 @@
-//! What kind of holder somebody is, by what /proc and the cgroups tell. Pure.
+//! The kind of a holder, according to /proc and the cgroups. Pure.
 
 use super::super::holder::cgroup::{self, Manager};
 use super::super::{Holder, Kinship, Occupant, OccupantKind};
@@ -9,15 +9,15 @@ pub(super) const FIRST_PROCESS: u32 = 1;
 /// What kind of holder it is, as far as the next step depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind<'o> {
-    /// Nobody: the kernel remembers a connection.
+    /// No process: the kernel remembers a connection.
     TimeWait,
-    /// Nobody: the address is missing.
+    /// No process: the address is missing.
     NoAddress,
     /// It is not known.
     Unexplained,
-    /// The kernel is closing a connection that nobody has open any more.
+    /// The kernel is closing a connection that no process has open any more.
     Closing,
-    /// Somebody's connection from the port.
+    /// A connection from the port.
     Client(Option<u32>),
     /// A service manager, for a socket unit.
     SocketUnit(Manager, Option<&'o str>),
@@ -35,11 +35,11 @@ pub(super) enum Kind<'o> {
     Ancestor,
     /// A program that keeps the port of a container for its engine.
     Published(Engine),
-    /// A process in a container, or the one that minds it.
+    /// A process in a container, or its monitor.
     Container(Engine, &'o str),
     /// The port that a client of sshd has forwarded to this machine.
     SshSession(u32),
-    /// A unit that must go on.
+    /// A unit that must keep running.
     Essential(&'o str),
     /// A unit with units of its own inside.
     Nested(&'o str),
@@ -47,7 +47,7 @@ pub(super) enum Kind<'o> {
     Service(Manager, &'o str),
     /// A process that may be ended.
     Process,
-    /// A process that may not be seen.
+    /// A hidden process.
     Hidden,
     /// No process at all.
     Unowned,
@@ -174,7 +174,7 @@ fn is_ssh_session(command: &str) -> bool {
         && !command.contains("[listener]")
 }
 
-/// Whether more depends on the unit than the service that its name tells of: stopping it cuts the network, the names, the
+/// Whether other services depend on the unit: stopping it cuts the network, the names, the
 /// login, the graphical session or all containers of a machine.
 fn is_essential(unit: &str) -> bool {
     const UNITS: [&str; 25] = [

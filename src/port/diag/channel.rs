@@ -14,15 +14,15 @@ use super::super::PortError;
 /// An answer is there when `send` returns; this only turns a kernel fault into an error.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Takes requests and gives datagrams.
+/// Sends requests and receives datagrams.
 pub(super) trait Channel: fmt::Debug + Send {
-    /// Drops whatever of an earlier answer was not read.
+    /// Discards the unread rest of an earlier answer.
     fn reopen(&mut self) -> Result<(), PortError>;
 
     /// Sends a request.
     fn send(&mut self, request: &[u8]) -> io::Result<()>;
 
-    /// Receives a datagram into the spare room of `buffer`, and tells its whole length and the netlink port of its sender.
+    /// Receives a datagram into the spare capacity of `buffer`; returns its full length and the netlink port of its sender.
     fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<(usize, u32)>;
 }
 

@@ -163,10 +163,7 @@ fn bound_sockets_of_other_ports_are_left_out() {
 fn a_missing_module_is_told_from_a_listener_that_is_not_there() {
     let missing = [Reply::Datagram(vec![refusal(libc::ENOENT)])];
     let error = scripted(&missing).0.everything(Protocol::Udp, Family::V4, 80).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the kernel cannot tell about UDP sockets: `modprobe udp_diag` loads what is missing"
-    );
+    assert_eq!(error.to_string(), "the kernel cannot report UDP sockets: run `modprobe udp_diag`");
     assert_eq!(scripted(&missing).0.listener("127.0.0.1:80".parse().unwrap()).unwrap(), None);
 }
 

@@ -1,4 +1,4 @@
-//! Where a socket or a process belongs: its cgroup, and the unit or the container that the cgroup's path tells.
+//! Where a socket or a process belongs: its cgroup, and the unit or the container in the cgroup's path.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -80,7 +80,7 @@ pub(crate) fn root_in(mounts: &str) -> Option<&str> {
 }
 
 /// The path in the text of a process's cgroup file: `0::/system.slice/nginx.service` on cgroup v2, and a line with
-/// `name=systemd` on v1. Where both are in use, one of them may not be, and tell the root.
+/// `name=systemd` on v1. If both are mounted, one of them may be unused and show the root.
 pub(crate) fn path_in(cgroups: &str) -> Option<&str> {
     let path = |hierarchy: &str| {
         cgroups.lines().find_map(|line| {

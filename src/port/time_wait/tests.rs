@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 const MILLISECOND: i64 = 1_000_000;
-/// CONFIG_HZ as distributions have it, with the length of a tick as the kernel tells it.
+/// CONFIG_HZ as distributions have it, with the length of a tick as the kernel reports it.
 const TICKS: [i64; 4] = [10 * MILLISECOND, 4 * MILLISECOND, 3_333_333, MILLISECOND];
 
 /// A clock whose jiffies were 0 `zero` nanoseconds before `origin`, and of which that is known exactly.

@@ -1,8 +1,8 @@
-//! The line that tells why an ssh ended.
+//! The line that shows why an ssh ended.
 
 use super::words::{self, Saying, is_noise};
 
-/// Who tells it.
+/// Who printed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found<'end> {
     /// OpenSSH: the tunnel's ssh, or the one of ProxyJump.
@@ -11,16 +11,16 @@ pub(super) enum Found<'end> {
     Carrier(&'end str),
 }
 
-/// A line of OpenSSH's that tells why.
+/// The line of OpenSSH that shows why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cause<'end> {
     pub(super) saying: Saying<'end>,
     pub(super) line: &'end str,
-    /// What was said before.
+    /// The output before it.
     pub(super) before: &'end [String],
     /// Whether the process that carries the connection said it, and not the tunnel's ssh.
     pub(super) is_of_carrier: bool,
-    /// A line of others that may tell more.
+    /// A line of another process that may explain more.
     pub(super) remark: Option<&'end str>,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn find(said: &[String], was_ready: bool) -> Option<Found<'_>> {
     let last = (0..said.len()).rev().find_map(|index| search.at(index))?;
     let previous = last.before.len().checked_sub(1).and_then(|index| search.at(index));
     let own = match (last.saying, previous) {
-        // `Connection reset by 10.0.0.1 port 22`: the line before tells how far it had come, and nobody stands in between.
+        // `Connection reset by 10.0.0.1 port 22`: the line before shows how far it had come, and no other process is in between.
         (Saying::Lost | Saying::TimedOut, Some(previous)) if previous.saying == Saying::Unidentified => {
             previous
         }
@@ -73,12 +73,12 @@ impl<'end> Search<'end> {
         run.take_while(|cause| is_of_kind(cause.saying)).last().unwrap_or(last)
     }
 
-    /// The cause of an end that came through whoever carries the connection.
+    /// The cause of an end of the process that carries the connection.
     fn behind(self, last: Cause<'end>) -> Found<'end> {
         let is_end = |saying| matches!(saying, Saying::Unidentified | Saying::CarrierEnded);
         let first = self.first_of_run(last, is_end);
         if first.saying != Saying::Unidentified {
-            // The server had said who it is: the lines before may be its banner, which imitates what it likes.
+            // The server had been reached: the lines before may be its banner, which can imitate anything.
             return Found::Own(Cause { remark: remark(first), ..last });
         }
         let told = (0..first.before.len()).rev().filter(|index| !is_noise(&self.said[*index]));
@@ -86,7 +86,7 @@ impl<'end> Search<'end> {
             None => Found::Own(first),
             Some((_, Some(cause))) => Found::Own(Cause { is_of_carrier: true, ..cause }),
             Some((index, None)) => {
-                // A link to log in by is more telling than the words around it.
+                // A link to log in by is more useful than the text around it.
                 let foreign = |line: &&String| words::read(line).is_none() && !is_noise(line);
                 let mut lines = first.before.iter().rev().filter(foreign);
                 Found::Carrier(lines.find(|line| has_link(line)).unwrap_or(&self.said[index]))

@@ -1,4 +1,4 @@
-//! Host keys that ssh does not accept: why, and what a person does about it.
+//! Host keys that ssh does not accept: the reason, and the next step.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use crate::shell::word;
 use crate::ssh::by_hand::{accepting_line, user};
 use crate::text;
 
-/// The line of ssh's that says most, and the next step.
+/// The most specific line of ssh, and the next step.
 pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &SshTunnel) -> (&'end str, String) {
     let said = cause.before;
     let find = |start: &str, part: &str| {

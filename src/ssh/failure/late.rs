@@ -1,4 +1,4 @@
-//! An ssh that was not ready in time: what it waits for, as far as it can be seen.
+//! An ssh that was not ready in time: what it waits for, as far as that is visible.
 
 use std::time::Duration;
 

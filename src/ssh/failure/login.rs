@@ -1,10 +1,10 @@
-//! Logins and handshakes that failed: what a person does about it.
+//! Logins and handshakes that failed: the next step.
 
 use super::cause::Cause;
 use crate::config::desired::SshTunnel;
 use crate::ssh::by_hand::try_by_hand;
 
-/// Methods of authentication that take a person.
+/// Methods of authentication that require a person.
 const TYPED: [&str; 2] = ["keyboard-interactive", "password"];
 
 /// The kinds of algorithms as ssh names them (ssherr.c), and the options that allow more of them.

@@ -1,8 +1,8 @@
-//! From how ssh ended and what it said to the class of the failure, when to retry, and the next step.
+//! Classifies the end of an ssh by its status and output: the class of the failure, when to retry, and the next step.
 //!
 //! The last line of OpenSSH's own (`words`) decides, unless it only follows from what the process that carries the connection
-//! (ProxyCommand, or the ssh of ProxyJump) said before it (`cause`). What was said before the master was ready tells nothing
-//! about an end after that. Only what ssh says before it connects to anybody is never retried.
+//! (ProxyCommand, or the ssh of ProxyJump) said before it (`cause`). Output from before the master was ready
+//! is not considered for an end after that. Only errors that ssh reports before it connects are never retried.
 
 mod cause;
 mod host_key;
@@ -30,7 +30,7 @@ const SSH_ERROR: i32 = 255;
 /// Bytes of a line that are quoted: a link to log in by may have some hundred.
 const QUOTE_LENGTH: usize = 600;
 
-/// Ends of lines about a configuration file that say nothing against the file: they pass by themselves.
+/// Ends of lines about a configuration file that do not mean an error in the file, and for which a retry can help.
 const PASSING: [&str; 4] =
     ["Too many open files", "Too many open files in system", "Cannot allocate memory", "Input/output error"];
 
@@ -77,7 +77,7 @@ fn wrapper(tunnel: &SshTunnel, what: &str) -> Failure {
     Failure::new(FailureKind::Config, message).retried_slowly()
 }
 
-/// The failure of which OpenSSH itself tells.
+/// The failure that OpenSSH itself reports.
 fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &SshTunnel) -> Failure {
     let failure = |kind, next: &str| Failure::new(kind, message(cause, next, tunnel));
     match cause.saying {
@@ -132,14 +132,14 @@ fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &SshTunnel) -> Failure {
     }
 }
 
-/// The line, what was said before it where that is telling, and the next step.
+/// The line, the output before it if that is relevant, and the next step.
 fn message(cause: &Cause<'_>, next: &str, tunnel: &SshTunnel) -> String {
     let who = if cause.is_of_carrier { "the ProxyCommand or jump host says: " } else { "" };
     let before = cause.remark.map(|line| format!(" (after: {})", quote(line))).unwrap_or_default();
     format!("ssh to {}: {who}{}{before}; {next}", tunnel.destination, quote(cause.line))
 }
 
-/// The failure of whoever carries the connection, as it says itself.
+/// The failure of the process that carries the connection, in its own words.
 fn told_by_carrier(line: &str, tunnel: &SshTunnel) -> Failure {
     let next = if cause::has_link(line) {
         format!("log in there as user {}", user())
@@ -206,8 +206,8 @@ fn last_line(said: &[String]) -> Option<&str> {
     said.iter().rev().map(String::as_str).find(|line| !line.trim().is_empty() && !words::is_noise(line))
 }
 
-/// Whether nothing but an edit helps. ssh reads its configuration before it connects, and says nothing after that error: where
-/// anything else was said, the line may be another's.
+/// Whether only an edit helps. ssh reads its configuration before it connects, and prints nothing after that error: if there is any
+/// other output, the line may have another origin.
 fn is_final(cause: &Cause<'_>, end: &End<'_>) -> bool {
     end.status.code() == Some(SSH_ERROR)
         && !end.was_ready
@@ -244,7 +244,7 @@ const fn unconnected_step(kind: FailureKind) -> &'static str {
     }
 }
 
-/// A line of somebody else's, bounded and harmless.
+/// A line of another origin, bounded and escaped.
 pub fn quote(line: &str) -> String {
     text::excerpt(line.trim().trim_end_matches('.'), QUOTE_LENGTH).into_owned()
 }

@@ -29,7 +29,7 @@ pub(super) enum Saying<'line> {
     TimedOut,
     /// The connection broke.
     Lost,
-    /// The connection ended before the server said who it is. Whoever stands in between may have said why.
+    /// The connection ended before the server said who it is. A process in between may have printed the reason.
     Unidentified,
     /// The process that carries the connection (ProxyCommand, or the ssh of ProxyJump) ended, or the server did.
     CarrierEnded,
@@ -117,7 +117,7 @@ const STARTS: &[(&str, Saying<'static>)] = &[
     ("vdollar_percent_expand: unknown key ", Saying::Settings),
 ];
 
-/// Beginnings of lines that tell nothing about an end. The last of them is what the ssh of a ProxyJump says when the one that
+/// Beginnings of lines that do not explain an end. The last of them is what the ssh of a ProxyJump says when the one that
 /// it serves ends it.
 const NOISE: [&str; 9] = [
     "debug1: ",
@@ -131,7 +131,7 @@ const NOISE: [&str; 9] = [
     "Killed by signal ",
 ];
 
-/// What `line` means, if it is one of OpenSSH's that tell of an end.
+/// What `line` means, if it is a line of OpenSSH that explains an end.
 pub(super) fn read(line: &str) -> Option<Saying<'_>> {
     if let Some(methods) = denied(line) {
         return Some(Saying::Denied(methods));
@@ -168,7 +168,7 @@ pub(super) fn read(line: &str) -> Option<Saying<'_>> {
     }
 }
 
-/// Whether `line` tells nothing about an end.
+/// Whether `line` does not explain an end.
 pub(super) fn is_noise(line: &str) -> bool {
     line.trim().is_empty()
         || NOISE.iter().any(|start| line.starts_with(start))
@@ -184,7 +184,7 @@ pub fn is_debug(line: &str) -> bool {
 fn denied(line: &str) -> Option<&str> {
     let (who, methods) = line.strip_suffix(").")?.split_once("Permission denied (")?;
     let is_user_at_host = |who: &str| who.contains('@') && !who.contains(char::is_whitespace);
-    // Before OpenSSH 7.5 nobody was named.
+    // Before OpenSSH 7.5 the line named no user.
     (who.is_empty() || who.strip_suffix(": ").is_some_and(is_user_at_host)).then_some(methods)
 }
 

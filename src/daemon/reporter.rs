@@ -1,4 +1,4 @@
-//! How the parts of a tunnel tell the event loop and the log what they see.
+//! Reports from the tasks of a tunnel to the event loop and to the log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use crate::text;
 /// Bytes of a command line that are logged.
 const COMMAND_LENGTH: usize = 1024;
 
-/// What a tunnel's log lines are filed under. A rename changes it while the tunnel runs.
+/// The fields that identify a tunnel in its log lines. A rename changes them while the tunnel runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) name: String,
@@ -41,36 +41,36 @@ impl Identity {
 }
 
 /// Logs a line about a tunnel: its [`Identity`], further fields, and the message. For example
-/// `tell!(warn, identity, event = "held", "port {port} is held")`.
-macro_rules! tell {
+/// `log!(warn, identity, event = "held", "port {port} is held")`.
+macro_rules! log {
     ($level:ident, $identity:expr, $($fields_and_message:tt)+) => {{
-        let $crate::daemon::tell::Identity { name, hash, port } = &$identity;
+        let $crate::daemon::reporter::Identity { name, hash, port } = &$identity;
         tracing::$level!(tunnel = name, tunnel_hash = hash, port, $($fields_and_message)+);
     }};
 }
-pub(super) use tell;
+pub(super) use log;
 
-/// Reports what happens to one tunnel.
+/// Sends reports about one tunnel.
 #[derive(Debug, Clone)]
-pub(super) struct Teller {
+pub(super) struct Reporter {
     slot: Slot,
     identity: Arc<Mutex<Identity>>,
     reports: mpsc::UnboundedSender<(Slot, Report)>,
     shares: Shares,
 }
 
-/// What the event loop is told about a tunnel.
+/// A report about a tunnel to the event loop.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// What the core decides about.
+    /// An event for the core.
     Event(Event),
     /// What the connection's process listens on, as the kernel shows it now.
     Listening(ConnectionId, Vec<Listener>),
     /// What is left of a process after its end.
     Remains(Remains),
-    /// A process was started, or another one stands for the tunnel now: the status has its pid.
+    /// A process was started, or another one is the main process now: its pid is in the status.
     ProcessChanged,
-    /// Clients were turned away.
+    /// Connections of clients failed.
     ConnectionsFailed(Failed),
 }
 
@@ -79,15 +79,15 @@ pub(super) enum Report {
 pub(super) struct Failed {
     /// How many; at least one.
     pub(super) count: u64,
-    /// When the last one did.
+    /// When the last one failed.
     pub(super) at: Instant,
-    /// Why the last one did.
+    /// Why the last one failed.
     pub(super) kind: ConnectionErrorKind,
-    /// Why, and who must change what.
+    /// The reason, and what to change.
     pub(super) message: String,
 }
 
-impl Teller {
+impl Reporter {
     pub(super) fn new(
         slot: Slot,
         identity: Identity,
@@ -97,42 +97,42 @@ impl Teller {
         Self { slot, identity: Arc::new(Mutex::new(identity)), reports, shares }
     }
 
-    /// What the log lines are filed under now.
+    /// The present identity.
     pub(super) fn identity(&self) -> Identity {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on, files log lines under `identity`.
+    /// Changes the identity of the log lines from now on.
     pub(super) fn rename(&self, identity: Identity) {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Tells the event loop what the core decides about.
+    /// Reports an event to the core.
     pub(super) fn report(&self, event: Event) {
-        self.tell(Report::Event(event));
+        self.send(Report::Event(event));
     }
 
-    /// Tells the event loop. After its end nobody needs to know.
-    pub(super) fn tell(&self, report: Report) {
+    /// Sends a report to the event loop. After the end of the loop it is dropped.
+    pub(super) fn send(&self, report: Report) {
         let _ = self.reports.send((self.slot, report));
     }
 
-    /// Logs a line that the tunnel's process said, if the tunnel's share of the log has room for it; says whether it had.
+    /// Logs a line of the output of the tunnel's process if the tunnel's share of the log has room for it; returns whether it had.
     pub(super) fn output(&self, line: &str) -> bool {
         let heard = self.shares.say(self.slot, Instant::now());
         match heard {
             Heard::Logged => {
                 let line = text::excerpt(line, LONGEST_LINE);
                 self.shares.spend(self.slot, line.len());
-                tell!(info, self.identity(), event = OUTPUT, "{line}");
+                log!(info, self.identity(), event = OUTPUT, "{line}");
             }
             Heard::Dropped => {}
             Heard::FirstDropped => {
                 let message =
                     "says more than its share of the log: lines are dropped from here on, and counted";
-                tell!(warn, self.identity(), event = "output_limited", "{message}");
-                let teller = self.clone();
-                tokio::spawn(async move { teller.report_end_of_burst().await });
+                log!(warn, self.identity(), event = "output_limited", "{message}");
+                let reporter = self.clone();
+                tokio::spawn(async move { reporter.report_end_of_burst().await });
             }
         }
         heard == Heard::Logged
@@ -145,25 +145,25 @@ impl Teller {
         self.output_ended();
     }
 
-    /// The process says nothing more for now: logs how many lines of it were dropped, if any were.
+    /// The output has ended for now: logs how many lines of it were dropped, if any.
     pub(super) fn output_ended(&self) {
         let dropped = self.shares.take_dropped(self.slot);
         if dropped > 0 {
             let lines = if dropped == 1 { "line" } else { "lines" };
             let message =
                 format!("{dropped} {lines} of its output were dropped: more than its share of the log");
-            tell!(warn, self.identity(), event = "output_dropped", dropped, "{message}");
+            log!(warn, self.identity(), event = "output_dropped", dropped, "{message}");
         }
     }
 
     /// Logs the one line of a start.
     pub(super) fn starting(&self, what: &str) {
         let what = text::excerpt(what, COMMAND_LENGTH);
-        tell!(info, self.identity(), event = "starting", "starting {what}");
+        log!(info, self.identity(), event = "starting", "starting {what}");
     }
 
-    /// Logs what a person should look at.
+    /// Logs a warning.
     pub(super) fn warn(&self, message: &str) {
-        tell!(warn, self.identity(), event = "warning", "{message}");
+        log!(warn, self.identity(), event = "warning", "{message}");
     }
 }

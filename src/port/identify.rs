@@ -1,4 +1,4 @@
-//! Finding out who holds a port while it is waited for: on another thread, one look after the other, and not all the time.
+//! Identifies the holders of a port that is waited for: on another thread, one query at a time, at a limited rate.
 
 use std::time::Duration;
 
@@ -9,48 +9,48 @@ use super::network::NetworkChanges;
 use super::pace::{self, Pace, Terms};
 use super::{HeldBy, Occupant, OccupantKind, who};
 
-/// How long to wait before what nothing tells of is looked at for the first time, and how long at most.
+/// First and longest delay between queries about a holder whose release the kernel does not report.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Holders, and who they are.
-type Told = (Vec<HeldBy>, Vec<Occupant>);
+type Identified = (Vec<HeldBy>, Vec<Occupant>);
 
-/// Finds out who the holders are.
+/// Identifies holders.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct Identification {
     next: Option<Vec<HeldBy>>,
-    running: Option<JoinHandle<(Told, Duration)>>,
+    running: Option<JoinHandle<(Identified, Duration)>>,
     pace: Pace,
 }
 
-impl Telling {
+impl Identification {
     pub(super) fn new() -> Self {
         Self { next: None, running: None, pace: Pace::new(Terms::PROCESSES) }
     }
 
-    /// Wants to know who these are, and no others any more.
-    pub(super) fn about(&mut self, held: Vec<HeldBy>) {
+    /// Identifies these, instead of any others.
+    pub(super) fn start(&mut self, held: Vec<HeldBy>) {
         self.next = Some(held);
     }
 
-    /// Whether there is something to be found out.
+    /// Whether there are holders to identify.
     fn is_due(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Waits until it is known; for ever if nothing is wanted. Cancel-safe.
-    pub(super) async fn told(&mut self) -> Told {
+    /// Waits until they are identified; never resolves if there are none. Cancel-safe.
+    pub(super) async fn identified(&mut self) -> Identified {
         loop {
             if let Some(running) = &mut self.running {
-                let told = running.await;
+                let identified = running.await;
                 self.running = None;
-                // If the thread panicked, there is nothing to tell; that has been reported.
-                if let Ok((told, cost)) = told {
+                // If the thread panicked, there is no result; the panic has been reported.
+                if let Ok((identified, cost)) = identified {
                     self.pace.spend(cost, Instant::now());
-                    // Who has been succeeded meanwhile is not told.
+                    // Holders that have changed meanwhile are not reported.
                     if !self.is_due() {
-                        return told;
+                        return identified;
                     }
                 }
             }
@@ -70,12 +70,12 @@ impl Telling {
     }
 }
 
-/// Wake-ups for holders that can let go without a destroy event.
+/// Wake-ups for holders that can release the port without a destroy event.
 ///
 /// A socket that the kernel has made for itself sends none: that of a VXLAN or WireGuard device, of an NFS or iSCSI server.
-/// Many go with a network link, and rtnetlink tells of that. A connection may let go of a port that the kernel has chosen for
-/// it and live on: when its peer resets it, or when it is disconnected. Of that, and of the kernel's other sockets, nothing
-/// tells anybody, so the kernel is asked after waits that double up to a minute.
+/// Many disappear with a network link, which rtnetlink reports. A connection may release a port that the kernel has chosen for it
+/// and continue to exist: when its peer resets it, or when it is disconnected. Neither that nor the end of other sockets of the kernel
+/// is reported, so the kernel is queried after delays that double up to a minute.
 #[derive(Debug, Default)]
 pub(super) struct Silent {
     network: Option<NetworkChanges>,
@@ -92,7 +92,7 @@ impl Silent {
             }
             OccupantKind::TimeWait | OccupantKind::NoAddress => false,
         };
-        // A process that may not be seen may be none. It costs nothing to listen for links; to ask would.
+        // A hidden process may be a socket of the kernel. Watching links costs nothing, unlike querying.
         let may_go_with_a_link = |occupant: &Occupant| match occupant.kind {
             OccupantKind::Unexplained | OccupantKind::NoAddress => true,
             OccupantKind::Listener | OccupantKind::Bound => {
@@ -102,18 +102,20 @@ impl Silent {
         };
         let network = occupants.iter().any(may_go_with_a_link).then(NetworkChanges::subscribe);
         let network = network.and_then(|network| {
-            network.inspect_err(|error| tracing::debug!(%error, "changes of the network are not told")).ok()
+            network
+                .inspect_err(|error| tracing::debug!(%error, "changes of the network are not reported"))
+                .ok()
         });
         let next_look = occupants.iter().any(is_untold).then_some(FIRST_LOOK);
         Self { network, next_look }
     }
 
-    /// Whether it has begun to listen: what happened before is not told.
+    /// Whether it has just subscribed: earlier changes are not reported.
     pub(super) fn is_listening(&self) -> bool {
         self.network.is_some()
     }
 
-    /// Waits until there is reason to ask again; for ever if these holders need nothing.
+    /// Waits until there is a reason to query again; never resolves if these holders need none.
     pub(super) async fn stirred(&mut self) {
         let network = async {
             match &mut self.network {
