@@ -10,7 +10,7 @@
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
 //! - [`protocol`]: the wire types, once, for the daemon, the API and all clients.
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
-//! - [`doctor`]: what on this machine would make a tunnel fail, and the line that mends it.
+//! - [`doctor`]: checks for problems that would make a tunnel fail, each with the fix.
 //! - [`run`]: the composition of all this as `portward run`.
 //! - [`observe`]: log lines, the journal, systemd.
 //! - [`socket`] and [`token`]: the daemon's unix socket, and the bearer token of its API.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::api::{self, ApiError, Listeners};
+use crate::api::{self, ApiError, Examine, Listeners};
 use crate::config::{self, ConfigError, ConfigWatch};
 use crate::daemon::{Daemon, Resources};
+use crate::doctor::{self, By, Order};
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
 use crate::paths;
@@ -92,6 +93,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let children = signal(SignalKind::child()).map_err(RunError::Signals)?;
     tokio::spawn(process::look_after_children(children));
 
+    let examine = {
+        let (config, socket) = (options.config.clone(), socket.clone());
+        Examine::new(move |query| {
+            let (config, socket) = (config.clone(), socket.clone());
+            doctor::examine(Order { config, socket, reader: query.uid, by: By::Daemon })
+        })
+    };
     let (daemon, handle) = Daemon::new(Resources {
         config_path: options.config,
         config,
@@ -103,7 +111,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         watcher,
     });
     let (end_api, api_ends) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listeners, handle, async {
+    let serving = tokio::spawn(api::serve(listeners, handle, examine, async {
         // A dropped sender is the end as well.
         let _ = api_ends.await;
     }));

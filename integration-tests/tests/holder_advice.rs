@@ -3,8 +3,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use integration_tests::{Daemon, Lab, Squat, Sshd, Use, listener_called, run, said_by, within_deadline};
-use portward::doctor::{Check, Finding, Level};
 use portward::port::{Kinship, OccupantKind};
+use portward::protocol::doctor::{Finding, Level};
 use portward::protocol::{StateName, TunnelStatus};
 
 const WEB: &str = "
@@ -13,7 +13,7 @@ const WEB: &str = "
 async fn held_ports(lab: &Lab) -> (Finding, Option<i32>) {
     let output = within_deadline("doctor", lab.portward(&["doctor", "--json"]).output()).await.unwrap();
     let findings: Vec<Finding> = serde_json::from_slice(&output.stdout).unwrap();
-    let finding = findings.into_iter().find(|finding| finding.check == Check::HeldPorts).unwrap();
+    let finding = findings.into_iter().find(|finding| finding.check == "held_ports").unwrap();
     (finding, output.status.code())
 }
 
@@ -31,7 +31,7 @@ async fn everybody_says(lab: &Lab, daemon: &Daemon<'_>, right: &str, wrong: &[&s
     let (_, wait) = said_by(&mut lab.portward(&["wait", "9443", "--timeout", "10ms"])).await;
     let (finding, code) = held_ports(lab).await;
     assert_eq!((finding.level, code), (Level::Error, Some(1)), "{finding:#?}");
-    let doctor = finding.mend.unwrap();
+    let doctor = finding.fix.unwrap();
     for (place, said) in [
         ("log", line),
         ("status", status),

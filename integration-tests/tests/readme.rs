@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use portward::doctor::{CHECKS, Check};
+
 const README: &str = include_str!("../../README.md");
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 
@@ -20,6 +22,15 @@ fn every_config_in_the_readme_is_valid() {
             panic!("{}", mistakes.render(false));
         }
     }
+}
+
+#[test]
+fn the_readme_lists_every_check_of_doctor() {
+    let (_, section) =
+        README.split_once("| check | makes sure that |\n|---|---|\n").expect("the table of checks");
+    let listed: Vec<&str> = section.lines().take_while(|line| line.starts_with('|')).collect();
+    let row = |check: &Check| format!("| `{}` | {} |", check.name, check.about);
+    assert_eq!(listed, CHECKS.iter().map(row).collect::<Vec<_>>());
 }
 
 #[test]

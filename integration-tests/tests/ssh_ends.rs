@@ -390,11 +390,11 @@ async fn an_identity_file_that_is_missing_is_a_warning_of_check_and_an_error_of_
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         (output.status.code(), text)
     };
-    let warned = format!("warning: tunnel `web`: identity_file {} is not there", key.display());
+    let warned = format!("warning: tunnel `web`: identity_file {} does not exist", key.display());
     let (code, text) = portward("check").await;
     assert!(code == Some(0) && text.contains("is valid") && text.contains(&warned), "{text}");
     let (code, text) = portward("doctor").await;
-    let error = format!("the key {} of tunnel `web` is not there", key.display());
+    let error = format!("the key {} of tunnel `web` does not exist", key.display());
     assert!(
         code == Some(1) && text.contains(&error) && text.contains("identity_file names this one"),
         "{text}"
@@ -404,5 +404,5 @@ async fn an_identity_file_that_is_missing_is_a_warning_of_check_and_an_error_of_
     let (code, text) = portward("check").await;
     assert!(code == Some(0) && !text.contains("warning"), "{text}");
     let (_, text) = portward("doctor").await;
-    assert!(!text.contains("is not there"), "{text}");
+    assert!(!text.contains("does not exist"), "{text}");
 }

@@ -12,7 +12,7 @@ use integration_tests::{
     within_deadline,
 };
 use nix::sys::signal::Signal;
-use portward::doctor::{Check, Finding, Level};
+use portward::protocol::doctor::{Finding, Level};
 use portward::protocol::{Snapshot, StateName};
 
 const PORT: u16 = 9443;
@@ -107,13 +107,13 @@ async fn starts_without_inotify_and_gets_it_back(limit: &str, word: &str) {
     let warned = warnings(&daemon).await;
     assert!(warned.len() == 1 && warned[0].contains(word), "{warned:?}");
 
-    // doctor is under the same limit, and names it.
+    // The daemon examines itself under that limit, and names it.
     let config = lab.config_path().display().to_string();
     let doctor = daemon.cli(&["doctor", "--json", &config]).await;
     let findings: Vec<Finding> = serde_json::from_slice(&doctor.stdout).unwrap();
-    let finding = findings.iter().find(|finding| finding.check == Check::FileEvents).unwrap();
+    let finding = findings.iter().find(|finding| finding.check == "file_events").unwrap();
     assert_eq!(finding.level, Level::Warning, "{finding:?}");
-    assert!(finding.mend.as_ref().unwrap().contains(&format!("sysctl -w user.{limit}=")), "{finding:?}");
+    assert!(finding.fix.as_ref().unwrap().contains(&format!("sysctl -w user.{limit}=")), "{finding:?}");
 
     // A restart needs a new control socket.
     let answer = daemon.post("/restart/web").await;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
 
+use super::examine::Examine;
 use super::refusal::Refusal;
 use crate::daemon::handle::{Handle, ShuttingDown};
 use crate::protocol::{Snapshot, TunnelStatus, find};
@@ -33,15 +34,18 @@ pub(super) struct Context {
     pub(super) ending: Ending,
     streams: Arc<Semaphore>,
     waits: Arc<Semaphore>,
+    /// Runs the checks of `portward doctor`.
+    pub(super) examine: Examine,
 }
 
 impl Context {
-    pub(super) fn new(handle: Handle, ending: Ending) -> Self {
+    pub(super) fn new(handle: Handle, ending: Ending, examine: Examine) -> Self {
         Self {
             handle,
             ending,
             streams: Arc::new(Semaphore::new(STREAMS)),
             waits: Arc::new(Semaphore::new(WAITS)),
+            examine,
         }
     }
 

@@ -9,7 +9,9 @@ mod act;
 mod body;
 mod context;
 mod deadline;
+mod doctor;
 mod events;
+mod examine;
 mod guests;
 mod json;
 mod listen;
@@ -26,5 +28,6 @@ mod stream;
 mod tests;
 mod token;
 
+pub use examine::Examine;
 pub use listen::{ApiError, Listeners};
 pub use serve::serve;

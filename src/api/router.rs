@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::context::Context;
 use super::refusal::Refusal;
 use super::token::{self, TokenFile};
-use super::{act, body, events, guests, logs, ports, read, reload};
+use super::{act, body, doctor, events, guests, logs, ports, read, reload};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -21,6 +21,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/logs", get(logs::summaries))
         .route("/logs/{id}", get(logs::log))
         .route("/ports/{port}", get(ports::who))
+        .route("/doctor", get(doctor::doctor))
         .route("/events", get(events::events))
         .route("/reload", post(reload::reload))
         .merge(act::routes())
@@ -46,7 +47,7 @@ pub(super) fn closed_router() -> Router {
 
 async fn unknown_path(uri: Uri) -> Refusal {
     let error = format!(
-        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /ports/{{port}}, /config and /config/{{id}}; POST \
+        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /doctor, /ports/{{port}}, /config and /config/{{id}}; POST \
          has /start, /stop and /restart, each also with /{{id}}, and /reload",
         uri.path()
     );

@@ -22,6 +22,7 @@ use tokio::time::{self, Instant};
 
 use super::context::{Context, Ending};
 use super::deadline::WriteDeadline;
+use super::examine::Examine;
 use super::guests::{Guests, Visit};
 use super::listen::Listeners;
 use super::{peer, router};
@@ -50,12 +51,17 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// A TCP client that does not answer the kernel's probes from this long after its last word on is gone.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Serves the API until `shutdown`. Streams end then too; the socket's file is removed.
-pub async fn serve(listeners: Listeners, handle: Handle, shutdown: impl Future<Output = ()>) {
+/// Serves the API until `shutdown`; `examine` answers `GET /doctor`. Streams end then too; the socket's file is removed.
+pub async fn serve(
+    listeners: Listeners,
+    handle: Handle,
+    examine: Examine,
+    shutdown: impl Future<Output = ()>,
+) {
     let Listeners { unix, tcp, socket_file, lock: _lock } = listeners;
     let (end, ending) = watch::channel(false);
     let ending = Ending(ending);
-    let context = || Context::new(handle.clone(), ending.clone());
+    let context = || Context::new(handle.clone(), ending.clone(), examine.clone());
 
     let unix = UnixDoor { listener: unix, open: router::router(context()), closed: router::closed_router() };
     let unix = accept(unix, ending.clone());

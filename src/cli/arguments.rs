@@ -79,8 +79,8 @@ pub(super) enum Command {
     ///
     /// Exits with 0 on success, with 1 after the timeout (the holder is shown on standard error), and with 2 on errors.
     Wait(WaitArguments),
-    /// Say what on this machine would make a tunnel fail, and the line that mends it
-    #[command(long_about = help::DOCTOR)]
+    /// Check for problems that would make a tunnel fail, and print the fix
+    #[command(long_about = help::doctor())]
     Doctor(DoctorArguments),
     /// Print the completions for a shell
     Completions(CompletionsArguments),
@@ -196,10 +196,10 @@ pub(super) struct WaitArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// The configuration [default: the one that `portward run` would read]
+    /// The configuration [default: the one that the daemon reads, or that `portward run` would read]
     #[arg(env = "PORTWARD_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Print all findings as one JSON array: {check, level: "ok" | "warning" | "error", tunnels, ports, what, why, mend}
+    /// Print all findings as one JSON array: {check, level: "ok" | "warning" | "error", tunnels, ports, what, why, fix}
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -258,8 +258,8 @@ mod tests {
     fn help_of_doctor_names_every_check() {
         let mut command = Arguments::command();
         let help = command.find_subcommand_mut("doctor").unwrap().render_long_help().to_string();
-        for check in crate::doctor::Check::ALL {
-            assert!(help.contains(&format!("  {check} ")), "{check} in\n{help}");
+        for check in crate::doctor::CHECKS {
+            assert!(help.contains(&format!("  {} ", check.name)) && help.contains(check.about), "{help}");
         }
     }
 

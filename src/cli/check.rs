@@ -1,18 +1,17 @@
 //! `portward check`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::arguments::CheckArguments;
 use super::failure::Failed;
 use super::output;
 use crate::config::{self, ConfigError, Desired};
-use crate::paths;
-use crate::{doctor, text};
+use crate::{doctor, paths, text};
 
 /// Says whether a configuration is valid, and if not, why. What may be right by the time that a tunnel needs it is a warning.
 ///
 /// A file that a service of the system reads is judged for that service: `~/` is its user's home directory then.
-pub(super) async fn check(arguments: CheckArguments, socket: Option<PathBuf>) -> Result<(), Failed> {
+pub(super) async fn check(arguments: CheckArguments) -> Result<(), Failed> {
     let path = arguments.file.unwrap_or_else(paths::config);
     let ours = config::load(&path);
     let depends = depends_on_home(&path, &ours);
@@ -32,7 +31,7 @@ pub(super) async fn check(arguments: CheckArguments, socket: Option<PathBuf>) ->
                 format!("; judged for {name}, whose `~/` is {home}")
             });
             let path = path.display().to_string();
-            for line in doctor::unusable_identity_files(&desired, socket).await {
+            for line in doctor::unusable_identity_files(&desired) {
                 output::complain(&format!("warning: {}; `portward doctor` shows the fix", text::line(&line)));
             }
             Ok(output::print(&text::line(&format!("{path} is valid: {count}{home}")))?)

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
@@ -21,6 +21,9 @@ use crate::protocol::{Change, Refused, SentEvent};
 
 /// The daemon answers within what it was told and 5 s; who waits for longer talks to a daemon that stands still.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest answer, in bytes. The status of a thousand tunnels is one megabyte.
+const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// The way to the daemon.
 #[derive(Debug, Clone)]
@@ -46,6 +49,11 @@ impl Client {
     pub(super) async fn get(&self, path: &str) -> Result<Answer, Failed> {
         let answer = self.ask(Method::GET, path, Duration::ZERO).await?;
         self.granted(answer)
+    }
+
+    /// `GET path`, which the daemon may take `limit` for; whatever it answers.
+    pub(super) async fn ask_get(&self, path: &str, limit: Duration) -> Result<Answer, ClientError> {
+        self.ask(Method::GET, path, limit).await
     }
 
     /// `POST path`, which the daemon may take `limit` for; whatever it answers.
@@ -114,8 +122,12 @@ impl Client {
 
     async fn collect(&self, response: Response<Incoming>) -> Result<Answer, ClientError> {
         let status = response.status();
-        let bytes = response.into_body().collect().await.map_err(|source| self.broken(source))?.to_bytes();
-        Ok(Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
+        let bytes = body.map_err(|error| match error.downcast::<hyper::Error>() {
+            Ok(source) => self.broken(*source),
+            Err(too_long) => self.odd(too_long),
+        })?;
+        Ok(Answer { status, body: String::from_utf8_lossy(&bytes.to_bytes()).into_owned() })
     }
 
     fn unreachable(&self, source: io::Error) -> ClientError {

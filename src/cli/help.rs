@@ -1,5 +1,7 @@
 //! The text of `portward --help` around the list of commands.
 
+use crate::doctor::CHECKS;
+
 /// Above it.
 pub(super) const ABOUT: &str = "\
 Keeps SSH tunnels up, and any other command that binds a port.
@@ -17,7 +19,7 @@ EXIT CODES
   1  failed; the reason and the next step are on standard error
   2  wrong usage, or no daemon answers on the socket
   `who` exits with 1 if no process holds the ports, `wait` after a timeout, and both with 2 on errors;
-  `doctor` exits with 1 when it finds what would make a tunnel fail
+  `doctor` exits with 1 when it finds a problem that would make a tunnel fail
 
 ENVIRONMENT
   PORTWARD_CONFIG    configuration, as --config
@@ -35,7 +37,7 @@ FILES
 
 EXAMPLES
   portward check                          is the configuration valid?
-  portward doctor                         would anything on this machine make a tunnel fail?
+  portward doctor                         is there a problem that would make a tunnel fail?
   portward run                            run the daemon, with the default configuration
   portward status --watch                 show the tunnels, and update them
   portward restart database --timeout 10s
@@ -46,36 +48,24 @@ EXAMPLES
   portward status --json | jq '.[] | select(.state != \"up\") | .name'";
 
 /// What `portward doctor --help` says.
-pub(super) const DOCTOR: &str = "\
-Say what on this machine would make a tunnel fail, and the line that mends it
+pub(super) fn doctor() -> String {
+    let checks: Vec<String> =
+        CHECKS.iter().map(|check| format!("  {:<16}  {}", check.name, check.about)).collect();
+    format!(
+        "Check for problems that would make a tunnel fail, and print the fix
 
-Needs no daemon and no privilege. Tunnels run as the daemon does: if one runs, doctor judges by its user, its \
-capabilities and its environment; else, for root, by what the system's unit would give it; and else by who calls.
+If the daemon is running, it runs the checks in its own process, with its user, capabilities, environment and files. \
+Otherwise this command runs them in its own process. The first line of the output says which process was examined. \
+With a FILE that the daemon does not read, this command runs the checks.
 
-What is looked at:
-  configuration     the file is there and valid
-  file_events       changes of the configuration are noticed: inotify's limits, and network file systems
-  sock_diag         the kernel tells who has a port
-  destroy_events    the kernel tells when a port is let go
-  bound_sockets     the kernel shows sockets that do not listen (Linux 6.8)
-  privileges        other users' processes can be named, and ended for `on_conflict: kill`
-  ssh               the ssh programs are OpenSSH, and recent enough
-  commands          the programs of `command` tunnels are there
-  multiplexing      ssh's control sockets have a place
-  keys              ssh takes its configuration, and can use its keys
-  host_keys         the servers' host keys are known
-  directories       nobody else can change what the daemon reads
-  addresses         this machine has the addresses to listen on
-  ephemeral_ports   no local port is one that the kernel gives away
-  privileged_ports  the daemon may bind the low ports
-  held_ports        nobody else has a local port
-  time_wait         no closed connection keeps a local port
-  cgroup            cgroups tell whose a process is
-  unit              systemd starts portward, and hides no file from it that a tunnel needs
-  journal           the journal takes log lines
+Each check makes sure of one thing:
+{}
 
-Of what is not well it says why that matters, and a line for a shell that mends it; further lines make that last, or are \
+For each problem it prints why it matters, and a shell command that solves it; further commands make that permanent, or are \
 another way.
 
-Exits with 1 if a tunnel fails of something, now or when it is next started (an error); with 0 if nothing worse than a warning \
-was found; and with 2 on wrong usage.";
+Exits with 1 if a problem makes a tunnel or the service fail, now or at its next start (an error); with 0 if there are only \
+warnings or no problems; and with 2 on wrong usage.",
+        checks.join("\n")
+    )
+}

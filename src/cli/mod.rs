@@ -62,7 +62,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
     let client = || Client::new(socket.clone().unwrap_or_else(paths::socket));
     match command {
         Command::Run(arguments) => block_on(run::run(arguments, socket.clone())),
-        Command::Check(arguments) => block_on(check::check(arguments, socket.clone())),
+        Command::Check(arguments) => block_on(check::check(arguments)),
         Command::Status(arguments) => block_on(status::status(&client(), &arguments)),
         Command::Start(arguments) => block_on(act::act(&client(), Verb::Start, &arguments)),
         Command::Stop(arguments) => block_on(act::act(&client(), Verb::Stop, &arguments)),

@@ -1,6 +1,6 @@
 //! The pure core: what happens next. No IO, no clock, no waiting.
 //!
-//! Two machines. A [`connection`] is one process: an ssh master, or what a `command:` runs. A [`forward`] is the listener that
+//! Two machines. A `connection` is one process: an ssh master, or what a `command:` runs. A `forward` is the listener that
 //! serves a tunnel: it needs its port, and a connection that listens. A [`Link`] joins those that belong together: it keeps what
 //! is wanted apart from what is, hears of every [`Event`], and answers with [`Action`]s, whose results come back as events.
 //!

@@ -1,25 +1,23 @@
-//! What the configuration will listen on: one claim for each endpoint.
+//! The endpoints that the configuration listens on.
 
 use std::collections::BTreeSet;
 
-use super::finding::Finding;
 use crate::config::desired::Desired;
 use crate::core::OnConflict;
 use crate::port::{Endpoint, Ports, Protocol};
+use crate::protocol::doctor::Finding;
 
-/// An endpoint that the configuration wants.
+/// An endpoint that the configuration listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
     /// The tunnel; `None` for the API.
     pub(super) tunnel: Option<String>,
-    /// What it will listen on.
     pub(super) endpoint: Endpoint,
-    /// What it does with whoever has it.
     pub(super) on_conflict: OnConflict,
 }
 
 impl Claim {
-    /// Who wants it, in words.
+    /// The tunnel or the API, for a message.
     pub(super) fn claimant(&self) -> String {
         match &self.tunnel {
             Some(name) => format!("tunnel `{name}`"),
@@ -28,7 +26,7 @@ impl Claim {
     }
 }
 
-/// The claims of what is enabled.
+/// The claims of everything that is enabled.
 pub(super) fn of(desired: &Desired, ports: &Ports) -> Vec<Claim> {
     let tunnels = desired.tunnels.iter().filter(|tunnel| tunnel.enabled);
     let mut claims: Vec<Claim> = tunnels
@@ -48,12 +46,12 @@ pub(super) fn of(desired: &Desired, ports: &Ports) -> Vec<Claim> {
     claims
 }
 
-/// What they speak; TCP in any case.
+/// The protocols of the claims, and TCP in any case.
 pub(super) fn protocols(claims: &[Claim]) -> BTreeSet<Protocol> {
     claims.iter().map(|claim| claim.endpoint.protocol).chain([Protocol::Tcp]).collect()
 }
 
-/// The ports of several claims, and whose they are.
+/// Several claims that a single finding is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) ports: BTreeSet<u16>,
@@ -62,10 +60,10 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Of those claims whose port is `wanted`; `None` if there are none.
-    pub(super) fn of(claims: &[Claim], wanted: impl Fn(u16) -> bool) -> Option<Self> {
+    /// The claims for which `is_wanted` holds; `None` if there are none.
+    pub(super) fn of(claims: &[Claim], is_wanted: impl Fn(&Claim) -> bool) -> Option<Self> {
         let mut group = Self { ports: BTreeSet::new(), tunnels: Vec::new(), claimants: Vec::new() };
-        for claim in claims.iter().filter(|claim| wanted(claim.endpoint.port())) {
+        for claim in claims.iter().filter(|claim| is_wanted(claim)) {
             group.ports.insert(claim.endpoint.port());
             if !group.claimants.contains(&claim.claimant()) {
                 group.claimants.push(claim.claimant());
@@ -76,11 +74,11 @@ impl Group {
     }
 
     /// `finding`, about these tunnels and ports.
-    pub(super) fn tell(&self, finding: Finding) -> Finding {
+    pub(super) fn about(&self, finding: Finding) -> Finding {
         finding.of(self.tunnels.iter().cloned()).on(self.ports.iter().copied())
     }
 
-    /// The ports and whose they are, in words.
+    /// The ports and their tunnels, for a message.
     pub(super) fn words(&self) -> String {
         let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
         let word = if ports.len() == 1 { "port" } else { "ports" };
@@ -96,16 +94,12 @@ pub(super) mod tests {
 
     /// A claim of the tunnel `name` on 127.0.0.1.
     pub(in crate::doctor) fn claim(name: &str, port: u16) -> Claim {
-        let address = std::net::Ipv4Addr::LOCALHOST.into();
-        Claim {
-            tunnel: Some(name.to_owned()),
-            endpoint: Endpoint::new(address, port),
-            on_conflict: OnConflict::Wait,
-        }
+        let endpoint = Endpoint::new(std::net::Ipv4Addr::LOCALHOST.into(), port);
+        Claim { tunnel: Some(name.to_owned()), endpoint, on_conflict: OnConflict::Wait }
     }
 
     #[test]
-    fn what_is_enabled_and_listens_here_claims() {
+    fn only_what_is_enabled_and_listens_on_this_machine_has_claims() {
         let text = "tunnels:
   - {name: web, remote_host: a, remote_port: 80, local_port: '127.0.0.1:8080'}
   - {name: home, remote_host: a, remote_port: 22, local_port: 22, direction: local_to_remote}
@@ -115,10 +109,9 @@ api: {listen: '127.0.0.1:5002', token_file: /token}
 ";
         let desired = crate::config::parse(text, Path::new("/config.yaml")).unwrap();
         let claims = of(&desired, &Ports::new().unwrap());
-        let told: Vec<String> =
-            claims.iter().map(|claim| format!("{} {}", claim.claimant(), claim.endpoint)).collect();
+        let words = |claim: &Claim| format!("{} {}", claim.claimant(), claim.endpoint);
         assert_eq!(
-            told,
+            claims.iter().map(words).collect::<Vec<_>>(),
             [
                 "tunnel `web` 127.0.0.1:8080",
                 "tunnel `dns` 127.0.0.1:53/udp",
@@ -132,8 +125,8 @@ api: {listen: '127.0.0.1:5002', token_file: /token}
     #[test]
     fn a_group_names_each_tunnel_once() {
         let claims = [claim("a", 80), claim("a", 80), claim("b", 81), claim("c", 8080)];
-        let group = Group::of(&claims, |port| port < 1024).unwrap();
+        let group = Group::of(&claims, |claim| claim.endpoint.port() < 1024).unwrap();
         assert_eq!(group.words(), "local ports 80, 81 of tunnel `a`, tunnel `b`");
-        assert_eq!(Group::of(&claims, |port| port > 9000), None);
+        assert_eq!(Group::of(&claims, |claim| claim.endpoint.port() > 9000), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Who could change what the daemon reads and trusts.
+//! Who else can change what the daemon reads and trusts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,39 +6,42 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-use super::finding::{Check, Finding, or_ok};
-use super::judged::Judged;
-use super::mend::{Mend, path};
+use super::fix::{Fix, path};
+use super::process::Process;
 use crate::access::{self, Fault, Insecure, Rule};
+use crate::protocol::doctor::Finding;
 use crate::socket::{SocketError, check_directory};
 use crate::token::{Token, TokenError};
 
-/// Judges the configuration, the directory of the API's `socket`, the API's token and the user's `.ssh`.
-pub(super) fn judge(
+/// Whether a user other than root and the user of `process` can change `config`. Then no program that it names may be run.
+pub(super) fn is_foreign(config: &Path, process: &Process) -> bool {
+    let fix = Fix { uid: process.uid };
+    trusted(config).iter().any(|path| shared(path, process, "", fix).is_some())
+}
+
+/// Which of the configuration, the directory of the API's socket, its token and the user's `.ssh` others can write or, as to the
+/// token, read.
+pub(super) fn findings(
     config: &Path,
     socket: &Path,
     token: Option<&Path>,
-    judged: &Judged,
-    mend: Mend,
+    process: &Process,
+    fix: Fix,
 ) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let why = format!("whoever can write there can make the daemon run any command as {}", judged.user());
-    findings.extend(trusted(config).iter().filter_map(|path| shared(path, judged, &why, mend)));
-    if let Some(directory) = judged.home().map(|home| home.join(".ssh")) {
-        let why = "whoever can write there can exchange keys, known hosts and ssh's configuration";
-        findings.extend(shared(&directory, judged, why, mend));
+    let why = format!("whoever can write there can make the daemon run any command as {}", process.user());
+    let mut findings: Vec<Finding> =
+        trusted(config).iter().filter_map(|path| shared(path, process, &why, fix)).collect();
+    if let Some(directory) = process.home().map(|home| home.join(".ssh")) {
+        let why = "whoever can write there can replace keys, known hosts and ssh's configuration";
+        findings.extend(shared(&directory, process, why, fix));
     }
-    findings.extend(runtime(socket, judged, mend));
-    findings.extend(token.and_then(|token| unusable(token, judged, mend)));
-    or_ok(findings, Check::Directories, "only their owner can write what the daemon reads")
+    findings.extend(runtime(socket, process, fix));
+    findings.extend(token.and_then(|token| unusable(token, process, fix)));
+    findings
 }
 
-/// Whether somebody else than root and the daemon's user decides what `config` says. Then nothing that it names may be run.
-pub(super) fn is_foreign(config: &Path, judged: &Judged) -> bool {
-    trusted(config).iter().any(|path| shared(path, judged, "", Mend::for_us()).is_some())
-}
-
-/// The configuration, where a symbolic link leads, and all directories on the way to them: who can rename one can replace the file.
+/// The configuration, the target of a symbolic link, and all directories on the way to them: whoever can rename one of these can
+/// replace the file.
 fn trusted(config: &Path) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::from([config.to_owned()]);
     paths.extend(config.canonicalize());
@@ -48,40 +51,37 @@ fn trusted(config: &Path) -> BTreeSet<PathBuf> {
     paths
 }
 
-fn shared(place: &Path, judged: &Judged, why: &str, mend: Mend) -> Option<Finding> {
-    // What is not there, or cannot be looked at, is told elsewhere or is nobody's fault.
+fn shared(place: &Path, process: &Process, why: &str, fix: Fix) -> Option<Finding> {
+    // Other checks report what does not exist.
     let metadata = fs::metadata(place).ok()?;
-    let Insecure { uid, mode, fault } = access::check(&metadata, Rule::ChangedBy(judged.uid)).err()?;
-    let name = place.display();
+    let Insecure { uid, mode, fault } = access::check(&metadata, Rule::ChangedBy(process.uid)).err()?;
+    let (name, user) = (place.display(), process.user());
     let (what, line) = match fault {
         Fault::Owner => (
-            format!("{name} belongs to uid {uid}, which is neither root nor {}", judged.user()),
-            mend.as_root(&format!("chown {} {}", judged.user(), path(place))),
+            format!("{name} belongs to uid {uid}, which is neither root nor {user}"),
+            fix.as_root(&format!("chown {user} {}", path(place))),
         ),
         Fault::Mode => (
-            format!("{name} has mode {mode:04o}, so others than its owner can write it"),
-            mend.as_owner(uid, &format!("chmod go-w {}", path(place))),
+            format!("{name} has mode {mode:04o}: users other than its owner can write it"),
+            fix.as_owner(uid, &format!("chmod go-w {}", path(place))),
         ),
     };
-    Some(Finding::warning(Check::Directories, what, why, line))
+    Some(Finding::warning(what, why, line))
 }
 
-/// The daemon does not start where others could put a socket in place of its own.
-fn runtime(socket: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
-    match check_directory(socket, Uid::from_raw(judged.uid)) {
-        Err(error @ SocketError::SharedDirectory { .. }) => {
-            let directory = path(socket.parent()?);
-            let own = mend.as_root(&format!("chown {} {directory}", judged.user()));
-            let close = mend.as_root(&format!("chmod 700 {directory}"));
-            let why = "the daemon does not start with such a directory";
-            Some(Finding::error(Check::Directories, error.to_string(), why, format!("{own} && {close}")))
-        }
-        // It is not there yet, and the daemon makes it.
-        Err(_) | Ok(()) => None,
-    }
+/// The daemon does not start where others could replace its socket.
+fn runtime(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
+    let checked = check_directory(socket, Uid::from_raw(process.uid));
+    // The daemon creates a directory that does not exist.
+    let Err(error @ SocketError::SharedDirectory { .. }) = checked else { return None };
+    let directory = path(socket.parent()?);
+    let own = fix.as_root(&format!("chown {} {directory}", process.user()));
+    let close = fix.as_root(&format!("chmod 700 {directory}"));
+    let why = "the daemon does not start with such a directory";
+    Some(Finding::error(error.to_string(), why, format!("{own} && {close}")))
 }
 
-fn unusable(token: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
+fn unusable(token: &Path, process: &Process, fix: Fix) -> Option<Finding> {
     let error = Token::read(token).err()?;
     let word = path(token);
     let new = format!("sh -c 'umask 077 && openssl rand -hex 32 > {word}'");
@@ -89,18 +89,10 @@ fn unusable(token: &Path, judged: &Judged, mend: Mend) -> Option<Finding> {
         TokenError::Exposed { .. } => format!("chmod 600 {word}"),
         TokenError::Unusable { .. } => new,
         TokenError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => new,
-        // What this user may not read is not for this user to judge.
-        TokenError::Read { source, .. }
-            if source.kind() == std::io::ErrorKind::PermissionDenied
-                && judged.uid != Uid::effective().as_raw() =>
-        {
-            return None;
-        }
-        TokenError::Read { .. } => format!("chown {} {word}", judged.user()),
+        TokenError::Read { .. } => format!("chown {} {word}", process.user()),
     };
-    let why = "the daemon does not start without the token that guards `api.listen`";
-    let line = mend.as_user(judged.uid, &judged.user(), &line);
-    Some(Finding::error(Check::Directories, error.to_string(), why, line))
+    let why = "the daemon does not start without the token that protects `api.listen`";
+    Some(Finding::error(error.to_string(), why, fix.as_user(process.uid, &process.user(), &line)))
 }
 
 #[cfg(test)]
@@ -110,11 +102,9 @@ mod tests {
 
     use rustix::thread::CapabilitySet;
 
-    use super::super::finding::Level;
-    use super::super::judged::tests::judged;
+    use super::super::process::tests::process;
     use super::*;
-
-    const MEND: Mend = Mend { uid: 0 };
+    use crate::protocol::doctor::Level;
 
     /// A directory of ours with a configuration.
     fn site() -> (tempfile::TempDir, PathBuf) {
@@ -129,51 +119,47 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn ours() -> Judged {
-        judged(nix::unistd::geteuid().as_raw(), CapabilitySet::empty(), false)
-    }
-
-    /// What is told of these, without what is said of the home directory of whoever runs the test.
-    fn told(config: &Path, token: Option<&Path>) -> Vec<Finding> {
+    /// The findings, except those about the home directory of the user who runs the test.
+    fn found(config: &Path, token: Option<&Path>) -> Vec<Finding> {
         let socket = config.with_file_name("portward.sock");
-        let mut findings = judge(config, &socket, token, &ours(), MEND);
-        findings.retain(|finding| finding.level != Level::Ok && !finding.what.contains(".ssh"));
+        let process = process(nix::unistd::geteuid().as_raw(), CapabilitySet::empty(), false);
+        let mut findings = findings(config, &socket, token, &process, Fix { uid: 0 });
+        findings.retain(|finding| !finding.what.contains(".ssh"));
         findings
     }
 
-    fn run(line: &str) {
+    /// Runs the fix of the only finding, after which nothing is found.
+    fn fixed(config: &Path, token: Option<&Path>) -> Finding {
+        let findings = found(config, token);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        let line = findings[0].fix.as_ref().unwrap();
         assert!(Command::new("/bin/sh").args(["-c", line]).status().unwrap().success(), "{line}");
+        assert_eq!(found(config, token), []);
+        findings[0].clone()
     }
 
     #[test]
-    fn a_configuration_that_others_can_write_is_told_and_the_line_mends_it() {
+    fn the_fix_closes_a_configuration_that_others_can_write() {
         let (directory, config) = site();
-        assert_eq!(told(&config, None), []);
+        assert_eq!(found(&config, None), []);
         set_mode(&config, 0o666);
-        let findings = told(&config, None);
-        assert_eq!((findings.len(), findings[0].level), (1, Level::Warning), "{findings:?}");
-        assert!(findings[0].what.contains("mode 0666"), "{findings:?}");
-        run(findings[0].mend.as_ref().unwrap());
-        assert_eq!(told(&config, None), []);
+        let finding = fixed(&config, None);
+        assert_eq!(finding.level, Level::Warning);
+        assert!(finding.what.contains("mode 0666"), "{finding:?}");
+        // Nobody can replace a file in a sticky directory, but the daemon's socket needs a directory of its own.
         set_mode(directory.path(), 0o1777);
-        // Nobody can exchange a file in there; but the daemon wants a directory of its own for its socket.
-        let findings = told(&config, None);
-        assert_eq!((findings.len(), findings[0].level), (1, Level::Error), "{findings:?}");
-        run(findings[0].mend.as_ref().unwrap());
-        assert_eq!(told(&config, None), []);
+        assert_eq!(fixed(&config, None).level, Level::Error);
     }
 
     #[test]
-    fn where_a_symlink_leads_counts_as_well() {
+    fn the_target_of_a_symbolic_link_counts_as_well() {
         let (directory, config) = site();
         let elsewhere = directory.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         fs::rename(&config, elsewhere.join("real.yaml")).unwrap();
         std::os::unix::fs::symlink(elsewhere.join("real.yaml"), &config).unwrap();
         set_mode(&elsewhere, 0o777);
-        let findings = told(&config, None);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(findings[0].what.contains("/elsewhere has mode 0777"), "{findings:?}");
+        assert!(fixed(&config, None).what.contains("/elsewhere has mode 0777"));
     }
 
     #[test]
@@ -184,22 +170,17 @@ mod tests {
         let config = inner.join("config.yaml");
         fs::write(&config, "tunnels: []\n").unwrap();
         set_mode(&directory.path().join("etc"), 0o777);
-        let findings = told(&config, None);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(findings[0].what.contains("/etc has mode 0777"), "{findings:?}");
+        assert!(fixed(&config, None).what.contains("/etc has mode 0777"));
     }
 
     #[test]
-    fn a_token_that_others_can_read_is_an_error() {
+    fn a_token_that_others_can_read_or_that_is_missing_is_an_error() {
         let (directory, config) = site();
         let token = directory.path().join("token");
         fs::write(&token, "s3cret\n").unwrap();
         set_mode(&token, 0o644);
-        let findings = told(&config, Some(&token));
-        assert_eq!(findings[0].level, Level::Error, "{findings:?}");
-        run(findings[0].mend.as_ref().unwrap());
-        assert_eq!(told(&config, Some(&token)), []);
+        assert_eq!(fixed(&config, Some(&token)).level, Level::Error);
         fs::remove_file(&token).unwrap();
-        assert!(told(&config, Some(&token))[0].mend.as_ref().unwrap().contains("openssl rand"));
+        assert!(found(&config, Some(&token))[0].fix.as_ref().unwrap().contains("openssl rand"));
     }
 }

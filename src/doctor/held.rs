@@ -1,220 +1,163 @@
-//! Who has the endpoints that tunnels want.
+//! Who holds the endpoints that the configuration listens on.
+
+use std::slice;
 
 use jiff::Timestamp;
-use rustix::thread::CapabilitySet;
 
 use super::claims::Claim;
-use super::finding::{Check, Finding};
-use super::judged::{By, Judged};
-use super::mend::Mend;
+use super::fix::Fix;
 use crate::core::OnConflict;
 use crate::port::advice::{advice, predicate};
 use crate::port::{HeldBy, Holder, Occupant, OccupantKind, PortError, Ports, Protocol, holder, who};
-use crate::process::{self, Bar, Suspect};
+use crate::process::evictees;
+use crate::protocol::doctor::Finding;
 
-/// What the kernel said of one claim.
+/// What the kernel reports about a claim.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) claim: Claim,
-    pub(super) result: Result<Vec<Held>, PortError>,
+    claim: Claim,
+    result: Result<Vec<Held>, PortError>,
 }
 
-/// A socket that has a claim's endpoint.
+/// A socket that holds the endpoint of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
-    /// What it is, and whose.
-    pub(super) occupant: Occupant,
-    /// The kernel's name for the socket.
-    pub(super) cookie: u64,
-    /// The daemon itself or a descendant of it.
-    pub(super) is_ours: bool,
-    /// Why `on_conflict: kill` would spare it.
-    pub(super) bar: Option<Bar>,
+struct Held {
+    occupant: Occupant,
+    /// The kernel's number for the socket.
+    cookie: u64,
+    /// Why `on_conflict: kill` would not end the process.
+    spared: Option<String>,
 }
 
-/// Asks the kernel about every claim.
-pub(super) fn ask(ports: &Ports, claims: &[Claim], judged: &Judged) -> Vec<Answer> {
+/// The addresses that this machine does not have.
+pub(super) fn addresses(answers: &[Answer]) -> Vec<Finding> {
+    let is_missing = |answer: &&Answer| matches!(answer.result, Err(PortError::AddressNotAvailable(_)));
+    let missing = answers.iter().filter(is_missing).map(|Answer { claim, .. }| {
+        let what =
+            format!("{} listens on {}, but no interface has that address", claim.claimant(), claim.endpoint);
+        let why = "a socket can be bound only to an address of this machine";
+        let fix =
+            "ip -brief address  # lists the addresses: use one of them in `local_port`, or `*:PORT` for all";
+        about(claim, Finding::error(what, why, fix))
+    });
+    missing.collect()
+}
+
+/// Asks the kernel about every claim. Sockets of the process `daemon` and its descendants are left out.
+pub(super) fn ask(ports: &Ports, claims: &[Claim], daemon: Option<u32>) -> Vec<Answer> {
     let ask = |claim: &Claim| {
-        let result = ports.holders(&[claim.endpoint]).map(|held| {
-            let mut seen = Vec::new();
-            let new = |held: &&HeldBy| {
-                let is_new = held.cookie == 0 || !seen.contains(&held.cookie);
-                seen.push(held.cookie);
-                is_new
-            };
-            held.iter().filter(new).filter_map(|held| describe(held, judged)).collect()
-        });
+        let result = ports.holders(&[claim.endpoint]);
+        let result = result.map(|held| held.iter().filter_map(|held| describe(held, daemon)).collect());
         Answer { claim: claim.clone(), result }
     };
     claims.iter().map(ask).collect()
 }
 
-fn describe(held: &HeldBy, judged: &Judged) -> Option<Held> {
-    let occupant = who::describe(std::slice::from_ref(held)).pop()?;
-    let pids: Vec<u32> = occupant.holder.iter().flat_map(Holder::pids).collect();
-    let is_ours =
-        judged.pid().is_some_and(|daemon| pids.iter().any(|pid| holder::is_descendant_of(*pid, daemon)));
-    let bar = bar(&occupant, &pids, judged);
-    Some(Held { occupant, cookie: held.cookie, is_ours, bar })
+fn describe(held: &HeldBy, daemon: Option<u32>) -> Option<Held> {
+    let occupant = who::describe(slice::from_ref(held)).pop()?;
+    let is_of = |daemon| {
+        occupant.holder.iter().flat_map(Holder::pids).any(|pid| holder::is_descendant_of(pid, daemon))
+    };
+    if daemon.is_some_and(is_of) {
+        return None;
+    }
+    let spared = match evictees(slice::from_ref(held)) {
+        Ok(evictees) if evictees.is_empty() => Some("no process that could be ended has it".to_owned()),
+        Ok(_) => None,
+        Err(spared) => spared.into_iter().next().map(|spared| spared.reason),
+    };
+    Some(Held { occupant, cookie: held.cookie, spared })
 }
 
-/// Why the daemon would spare the processes `pids`, which have the socket.
-fn bar(occupant: &Occupant, pids: &[u32], judged: &Judged) -> Option<Bar> {
-    let viewpoint = match judged.by {
-        By::Daemon { pid } => Some(pid),
-        // Its one ancestor will be pid 1.
-        By::Unit => None,
-        By::Ourselves => Some(std::process::id()),
-    };
-    let uids: Vec<(u32, Option<u32>)> = pids.iter().map(|pid| (*pid, holder::uid_of(*pid))).collect();
-    let suspect = |&(pid, uid): &(u32, Option<u32>)| Suspect {
-        pid,
-        is_ancestor: viewpoint.is_some_and(|viewpoint| holder::is_descendant_of(viewpoint, pid)),
-        may_be_signalled: uid.is_some_and(|uid| uid == judged.uid) || judged.may(CapabilitySet::KILL),
-    };
-    // The kernel hides a process that has more capabilities, and most of root's have all.
-    let sees = |&(_, uid): &(u32, Option<u32>)| {
-        judged.may(CapabilitySet::SYS_PTRACE) || judged.uid != 0 && uid == Some(judged.uid)
-    };
-    let suspects: Vec<Suspect> = uids.iter().map(suspect).collect();
-    let bar = process::bar(occupant, &suspects);
-    let is_barred_anyway = matches!(bar, Some(Bar::Client | Bar::Nobody));
-    if is_barred_anyway || uids.iter().all(sees) { bar } else { Some(Bar::Unseen) }
-}
-
-/// Judges what the kernel said.
-pub(super) fn judge(answers: &[Answer], mend: Mend) -> Vec<Finding> {
+/// The sockets that hold ports: those in TIME_WAIT, or all others.
+pub(super) fn findings(answers: &[Answer], is_time_wait: bool, fix: Fix) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut seen: Vec<(&Option<String>, u64)> = Vec::new();
     for Answer { claim, result } in answers {
         match result {
             Ok(held) => {
-                for held in held.iter().filter(|held| !held.is_ours) {
-                    // A socket may be in the way of several endpoints of one tunnel.
+                let held =
+                    held.iter().filter(|held| is_time_wait == (held.occupant.kind == OccupantKind::TimeWait));
+                for held in held {
+                    // One socket may hold several endpoints of a tunnel.
                     let identity = (&claim.tunnel, held.cookie);
                     if held.cookie == 0 || !seen.contains(&identity) {
                         seen.push(identity);
-                        findings.push(about(claim, held, mend));
+                        findings.push(about(claim, finding(claim, held, fix)));
                     }
                 }
             }
-            Err(PortError::AddressNotAvailable(_)) => findings.push(tell(
+            // Reported by the checks of addresses and of privileged ports.
+            Err(PortError::AddressNotAvailable(_) | PortError::PermissionDenied(_)) => {}
+            Err(error) if !is_time_wait => findings.push(about(
                 claim,
                 Finding::error(
-                    Check::Addresses,
                     format!(
-                        "{} listens on {}, and no interface here has that address",
-                        claim.claimant(),
-                        claim.endpoint
-                    ),
-                    "a socket can be bound to an address of this machine only",
-                    "ip -brief address  # lists those it has: take one for `local_port`, or `*:PORT` for all",
-                ),
-            )),
-            // What doctor may not try is told of as a low port, by what the daemon may do.
-            Err(PortError::PermissionDenied(_)) => {}
-            Err(error) => findings.push(tell(
-                claim,
-                Finding::error(
-                    Check::HeldPorts,
-                    format!(
-                        "{}: whether {} is free cannot be found out: {error}",
-                        claim.claimant(),
-                        claim.endpoint
+                        "cannot determine whether {} of {} is free: {error}",
+                        claim.endpoint,
+                        claim.claimant()
                     ),
                     "portward starts nothing on a port that the kernel has not confirmed unbound",
-                    mend.as_root(&format!("portward who {}", claim.endpoint.port())),
+                    fix.as_root(&format!("portward who {}", claim.endpoint.port())),
                 ),
             )),
-        }
-    }
-    let count = answers.len();
-    let fine = [
-        (Check::Addresses, "this machine has the addresses to listen on".to_owned()),
-        (Check::HeldPorts, format!("nobody else has a local port ({count} looked at)")),
-        (Check::TimeWait, "no local port is left in TIME_WAIT".to_owned()),
-    ];
-    for (check, what) in fine {
-        if !findings.iter().any(|finding| finding.check == check) {
-            findings.push(Finding::ok(check, what));
+            Err(_) => {}
         }
     }
     findings
 }
 
-fn tell(claim: &Claim, finding: Finding) -> Finding {
+fn about(claim: &Claim, finding: Finding) -> Finding {
     finding.of(claim.tunnel.clone()).on([claim.endpoint.port()])
 }
 
-fn about(claim: &Claim, held: &Held, mend: Mend) -> Finding {
-    let (endpoint, port, claimant) = (claim.endpoint, claim.endpoint.port(), claim.claimant());
-    let wait = format!("portward wait {port}{}", if is_udp(claim) { " --udp" } else { "" });
-    let occupant = &held.occupant;
-    let advice = advice(occupant);
-    let what = format!("{endpoint} of {claimant} {}", predicate(occupant, Timestamp::now()));
-    let line = advice.command.as_ref().map(|command| command.for_reader(mend.uid));
-    let finding = match occupant.kind {
+fn finding(claim: &Claim, Held { occupant, spared, .. }: &Held, fix: Fix) -> Finding {
+    let port = claim.endpoint.port();
+    let udp = if claim.endpoint.protocol == Protocol::Udp { " --udp" } else { "" };
+    let wait = format!("portward wait {port}{udp}");
+    let what =
+        format!("{} of {} {}", claim.endpoint, claim.claimant(), predicate(occupant, Timestamp::now()));
+    match occupant.kind {
         OccupantKind::TimeWait => {
-            let free = mend.as_root(&format!("ss -K --tcp state time-wait 'sport = :{port}'"));
-            Finding::warning(
-                Check::TimeWait,
-                what,
-                "until that is over the port cannot be bound; the tunnel comes up after it by itself",
-                format!(
-                    "{wait}\n{free} && portward status  # frees it at once, if the kernel has CONFIG_INET_DIAG_DESTROY"
-                ),
-            )
+            let free = fix.as_root(&format!("ss -K --tcp state time-wait 'sport = :{port}'"));
+            let why = "the port cannot be bound until then; the tunnel starts by itself after that";
+            let at_once = format!(
+                "{free} && portward status  # releases it at once, if the kernel has CONFIG_INET_DIAG_DESTROY"
+            );
+            Finding::warning(what, why, format!("{wait}\n{at_once}"))
         }
         OccupantKind::Connection => Finding::error(
-            Check::HeldPorts,
             what,
-            "the port cannot be bound before that connection has ended; the tunnel comes up by itself then",
-            format!("{wait}  # until it has ended; reserving the port keeps the next one away"),
+            "the port cannot be bound before that connection has ended; the tunnel starts by itself after that",
+            format!("{wait}  # until it has ended; reserving the port prevents the next one"),
         ),
         OccupantKind::Listener
         | OccupantKind::Bound
         | OccupantKind::Unexplained
         | OccupantKind::NoAddress => {
-            let line = match line {
+            let advice = advice(occupant);
+            let line = match advice.command.as_ref().map(|command| command.for_reader(fix.uid)) {
                 Some(line) if advice.can_be_killed => line,
                 line => format!("{}  # {}", line.unwrap_or(wait), advice.text),
             };
-            match (claim.on_conflict, held.bar) {
-                (OnConflict::Kill, None) => Finding::warning(
-                    Check::HeldPorts,
-                    what,
-                    "`on_conflict: kill` is set: portward ends what holds the port when the tunnel starts",
-                    line,
-                ),
-                (OnConflict::Kill, Some(bar)) => Finding::error(
-                    Check::HeldPorts,
-                    what,
-                    format!("`on_conflict: kill` ends nobody here: {}", reason(bar, occupant)),
-                    line,
-                ),
+            match (claim.on_conflict, spared) {
+                (OnConflict::Kill, None) => {
+                    let why = "`on_conflict: kill` is set: portward ends the holder when the tunnel starts";
+                    Finding::warning(what, why, line)
+                }
+                (OnConflict::Kill, Some(reason)) => {
+                    Finding::error(what, format!("`on_conflict: kill` ends nobody here: {reason}"), line)
+                }
+                (OnConflict::Wait, _) if claim.tunnel.is_some() => {
+                    let why = "the tunnel waits until the port is released, and starts by itself then";
+                    Finding::error(what, why, line)
+                }
                 (OnConflict::Wait, _) => {
-                    let why = "the tunnel waits until the port is let go, and comes up by itself then";
-                    let why =
-                        if claim.tunnel.is_some() { why } else { "the daemon cannot start without its API" };
-                    Finding::error(Check::HeldPorts, what, why, line)
+                    Finding::error(what, "the daemon cannot start without its API", line)
                 }
             }
         }
-    };
-    tell(claim, finding)
-}
-
-/// What doctor itself may not see, the daemon may.
-fn reason(bar: Bar, occupant: &Occupant) -> &'static str {
-    if occupant.is_hidden() {
-        "as far as can be told without seeing which process it is; run doctor as root"
-    } else {
-        bar.reason()
     }
-}
-
-fn is_udp(claim: &Claim) -> bool {
-    claim.endpoint.protocol == Protocol::Udp
 }
 
 #[cfg(test)]
@@ -223,12 +166,11 @@ mod tests {
     use std::time::Duration;
 
     use super::super::claims::tests::claim;
-    use super::super::finding::Level;
-    use super::super::judged::tests::judged;
     use super::*;
+    use crate::protocol::doctor::Level;
     use crate::protocol::tests::listener;
 
-    const MEND: Mend = Mend { uid: 1000 };
+    const FIX: Fix = Fix { uid: 1000 };
 
     fn holder(pid: Option<u32>, cgroup: &str) -> Holder {
         Holder {
@@ -245,18 +187,19 @@ mod tests {
 
     fn held(kind: OccupantKind, holder: Option<Holder>) -> Held {
         let occupant = Occupant { port: 9443, kind, holder, ..listener(Holder::default()) };
-        Held { occupant, cookie: 7, is_ours: false, bar: None }
+        Held { occupant, cookie: 7, spared: None }
     }
 
-    fn judge_one(on_conflict: OnConflict, held: Held) -> Finding {
+    fn only(on_conflict: OnConflict, held: Held) -> Finding {
         let claim = Claim { on_conflict, ..claim("web", 9443) };
+        let is_time_wait = held.occupant.kind == OccupantKind::TimeWait;
         let answers = [Answer { claim, result: Ok(vec![held]) }];
-        let findings = judge(&answers, MEND);
-        findings.into_iter().find(|finding| finding.level != Level::Ok).unwrap()
+        assert_eq!(findings(&answers, !is_time_wait, FIX), []);
+        findings(&answers, is_time_wait, FIX).swap_remove(0)
     }
 
     #[test]
-    fn a_holder_is_ended_by_whoever_started_it() {
+    fn the_fix_depends_on_who_started_the_holder() {
         let id = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";
         let docker = format!("/system.slice/docker-{id}.scope");
         for (holder, line) in [
@@ -268,106 +211,61 @@ mod tests {
             (holder(None, "/user.slice"), "sudo portward who 9443  # ".to_owned()),
             (holder(Some(812), &docker), format!("sudo docker stop {}  # ", &id[..12])),
         ] {
-            let finding = judge_one(OnConflict::Wait, held(OccupantKind::Listener, Some(holder)));
-            assert_eq!((finding.check, finding.level), (Check::HeldPorts, Level::Error));
+            let finding = only(OnConflict::Wait, held(OccupantKind::Listener, Some(holder)));
+            assert_eq!(finding.level, Level::Error);
             assert_eq!((&finding.tunnels[..], &finding.ports[..]), (&["web".to_owned()][..], &[9443][..]));
-            let mend = finding.mend.unwrap();
-            assert!(mend.contains(&line), "{line} in {mend}");
+            let fix = finding.fix.unwrap();
+            assert!(fix.contains(&line), "{line} in {fix}");
         }
     }
 
     #[test]
-    fn who_is_to_be_killed_is_a_warning_only_if_the_daemon_would_do_it() {
-        let finding = |on_conflict, bar| {
-            let holder = Some(holder(Some(812), "/"));
-            judge_one(on_conflict, Held { bar, ..held(OccupantKind::Bound, holder) })
+    fn a_holder_is_a_warning_only_if_the_daemon_would_end_it() {
+        let finding = |on_conflict, spared: Option<&str>| {
+            let held = held(OccupantKind::Bound, Some(holder(Some(812), "/")));
+            only(on_conflict, Held { spared: spared.map(str::to_owned), ..held })
         };
         assert_eq!(finding(OnConflict::Kill, None).level, Level::Warning);
         assert_eq!(finding(OnConflict::Wait, None).level, Level::Error);
-        for bar in [Bar::Client, Bar::Nobody, Bar::Unseen, Bar::FirstProcess, Bar::Ancestor, Bar::Permission]
-        {
-            let finding = finding(OnConflict::Kill, Some(bar));
-            assert_eq!(finding.level, Level::Error, "{bar:?}");
-            let why = finding.why.unwrap();
-            assert!(why.contains(bar.reason()), "{why}");
-        }
-    }
-
-    /// The rule is the daemon's own; here it is asked about processes that are there.
-    #[test]
-    fn the_daemon_spares_what_it_may_not_see_or_signal_and_what_it_descends_from() {
-        let own = nix::unistd::getuid().as_raw();
-        let (ours, parent) = (std::process::id(), std::os::unix::process::parent_id());
-        let bar_of = |pid: Option<u32>, judged: &Judged| {
-            let occupant = listener(Holder { pid, ..Holder::default() });
-            bar(&occupant, &pid.into_iter().collect::<Vec<_>>(), judged)
-        };
-        let all = CapabilitySet::KILL | CapabilitySet::SYS_PTRACE;
-        let of = |uid, capabilities| judged(uid, capabilities, true);
-        assert_eq!(bar_of(Some(1), &of(0, all)), Some(Bar::FirstProcess));
-        assert_eq!(bar_of(None, &of(0, all)), Some(Bar::Unseen));
-        let ourselves = Judged { by: By::Ourselves, ..of(own, all) };
-        assert_eq!(bar_of(Some(ours), &ourselves), Some(Bar::Ancestor));
-        assert_eq!(bar_of(Some(parent), &ourselves), Some(Bar::Ancestor));
-        let unit = Judged { by: By::Unit, ..of(own, all) };
-        assert_eq!(bar_of(Some(parent), &unit), None);
-        let stranger = Judged { by: By::Unit, ..of(own + 1, CapabilitySet::empty()) };
-        assert_eq!(bar_of(Some(parent), &stranger), Some(Bar::Unseen));
-        let sees = Judged { by: By::Unit, ..of(own + 1, CapabilitySet::SYS_PTRACE) };
-        assert_eq!(bar_of(Some(parent), &sees), Some(Bar::Permission));
+        let spared = finding(OnConflict::Kill, Some("it is pid 1"));
+        assert_eq!(spared.level, Level::Error);
+        assert!(spared.why.unwrap().ends_with("ends nobody here: it is pid 1"));
     }
 
     #[test]
     fn time_wait_passes_by_itself() {
         let mut held = held(OccupantKind::TimeWait, None);
         held.occupant.until = Some(Timestamp::now() + Duration::from_millis(41_900));
-        let finding = judge_one(OnConflict::Wait, held);
-        assert_eq!((finding.check, finding.level), (Check::TimeWait, Level::Warning));
+        let finding = only(OnConflict::Wait, held);
+        assert_eq!(finding.level, Level::Warning);
         assert!(finding.what.contains("for another 42 s"), "{finding:?}");
-        assert!(finding.mend.unwrap().starts_with("portward wait 9443\nsudo ss -K "));
+        assert!(finding.fix.unwrap().starts_with("portward wait 9443\nsudo ss -K "));
     }
 
     #[test]
-    fn one_socket_in_the_way_of_two_endpoints_is_told_once_and_ours_not_at_all() {
+    fn a_socket_that_holds_two_endpoints_of_a_tunnel_is_reported_once() {
         let one = || held(OccupantKind::Listener, Some(holder(Some(812), "/")));
-        let ours = Held { is_ours: true, ..held(OccupantKind::Listener, Some(holder(Some(1), "/"))) };
-        let answers = [
-            Answer { claim: claim("web", 9443), result: Ok(vec![one()]) },
-            Answer { claim: claim("web", 9443), result: Ok(vec![one()]) },
-            Answer { claim: claim("db", 9444), result: Ok(vec![ours]) },
-        ];
-        let findings = judge(&answers, MEND);
-        assert_eq!(
-            findings.iter().filter(|finding| finding.level == Level::Error).count(),
-            1,
-            "{findings:?}"
-        );
+        let answer = || Answer { claim: claim("web", 9443), result: Ok(vec![one()]) };
+        assert_eq!(findings(&[answer(), answer()], false, FIX).len(), 1);
     }
 
     #[test]
-    fn what_this_process_holds_is_the_daemons_if_this_is_the_daemon() {
+    fn sockets_of_the_daemon_are_left_out() {
         let socket = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = socket.local_addr().unwrap().port();
         let ports = Ports::new().unwrap();
-        let ask = |by| {
-            let judged = Judged { by, ..judged(0, CapabilitySet::empty(), true) };
-            let mut answers = ask(&ports, &[claim("web", port)], &judged);
-            answers.swap_remove(0).result.unwrap().swap_remove(0)
-        };
-        let ours = ask(By::Daemon { pid: std::process::id() });
-        assert!(ours.is_ours && ours.occupant.kind == OccupantKind::Listener, "{ours:?}");
-        assert_eq!(ours.occupant.holder.unwrap().pid, Some(std::process::id()));
-        assert!(!ask(By::Unit).is_ours);
+        let ask = |daemon| ask(&ports, &[claim("web", port)], daemon).swap_remove(0).result.unwrap();
+        let ours = std::process::id();
+        assert_eq!(ask(Some(ours)), []);
+        let held = ask(None).swap_remove(0);
+        assert_eq!(held.occupant.holder.unwrap().pid, Some(ours));
+        assert!(held.spared.unwrap().contains("portward itself"));
     }
 
     #[test]
-    fn an_address_of_another_machine_is_an_error() {
-        // TEST-NET-1 is nobody's (RFC 5737).
-        let mut claim = claim("web", 9443);
-        claim.endpoint = crate::port::Endpoint::new([192, 0, 2, 1].into(), 9443);
-        let judged = judged(0, CapabilitySet::empty(), true);
-        let findings = judge(&ask(&Ports::new().unwrap(), &[claim], &judged), MEND);
-        assert_eq!((findings[0].check, findings[0].level), (Check::Addresses, Level::Error));
-        assert!(findings[0].what.contains("192.0.2.1:9443"), "{findings:?}");
+    fn an_endpoint_that_cannot_be_examined_is_an_error() {
+        let result = Err(PortError::NotTold(Protocol::Tcp));
+        let finding = findings(&[Answer { claim: claim("web", 9443), result }], false, FIX).swap_remove(0);
+        assert_eq!(finding.fix.as_deref(), Some("sudo portward who 9443"));
     }
 }

@@ -1,18 +1,18 @@
-//! Whether ssh knows the servers' host keys: it asks nobody about a new one.
+//! Whether ssh knows the host keys of the servers: there is nobody whom it could ask about a new one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::ask::ask;
-use super::finding::{Check, Finding, or_ok};
-use super::judged::Judged;
-use super::mend::Mend;
-use super::settings::{Resolved, Settings, expand};
-use crate::ssh;
+use super::ask::Asker;
+use super::fix::Fix;
+use super::process::Process;
+use super::ssh::{Tunnel, expand};
+use crate::protocol::doctor::Finding;
+use crate::ssh::{Settings, accepting_line};
 
-/// ssh's port, which known hosts are written without.
-const USUAL_PORT: &str = "22";
+/// The port of ssh, which is left out in known hosts.
+const DEFAULT_PORT: &str = "22";
 
 /// Where ssh looks for a server's key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,27 +23,21 @@ struct Wanted {
     files: Vec<PathBuf>,
 }
 
-/// Judges the tunnels' servers.
-pub(super) async fn judge(resolved: &[Resolved], judged: &Judged, mend: Mend) -> Vec<Finding> {
-    let home = judged.home();
-    let mut servers: BTreeMap<Wanted, Vec<&Resolved>> = BTreeMap::new();
-    for tunnel in resolved {
-        if let Some(settings) = tunnel.settings()
-            && let Some(wanted) = wanted(&settings, home.as_deref())
-        {
+/// The servers whose host key is not known.
+pub(super) fn findings(tunnels: &[Tunnel], process: &Process, asker: Asker, fix: Fix) -> Vec<Finding> {
+    let home = process.home();
+    let mut servers: BTreeMap<Wanted, Vec<&Tunnel>> = BTreeMap::new();
+    for tunnel in tunnels {
+        let wanted = tunnel.settings.as_ref().ok().and_then(|settings| wanted(settings, home.as_deref()));
+        if let Some(wanted) = wanted {
             servers.entry(wanted).or_default().push(tunnel);
         }
     }
-    let mut findings = Vec::new();
-    for (wanted, tunnels) in servers {
-        if is_known(&wanted, judged).await == Some(false) {
-            findings.extend(unknown(&wanted, &tunnels, judged, mend));
-        }
-    }
-    or_ok(findings, Check::HostKeys, "no server was found whose host key is unknown")
+    servers.retain(|wanted, _| is_known(wanted, asker) == Some(false));
+    servers.iter().filter_map(|(wanted, tunnels)| unknown(wanted, tunnels, process, fix)).collect()
 }
 
-/// What must be known; `None` when ssh would take a new key, or finds keys in a way that cannot be told from here.
+/// Where the key must be; `None` if ssh accepts a new key, or looks in a place that is not known here.
 fn wanted(settings: &Settings, home: Option<&Path>) -> Option<Wanted> {
     let is_strict = ["yes", "true", "ask"].contains(&settings.one("stricthostkeychecking"));
     let other_ways = ["verifyhostkeydns", "knownhostscommand", "nohostauthenticationforlocalhost"];
@@ -54,23 +48,23 @@ fn wanted(settings: &Settings, home: Option<&Path>) -> Option<Wanted> {
     let names = match settings.one("hostkeyalias") {
         "" if host.is_empty() => return None,
         // ssh looks for the name without the port as well (sshconnect.c, "checking without port identifier").
-        "" if port != USUAL_PORT => vec![format!("[{host}]:{port}"), host.to_owned()],
+        "" if port != DEFAULT_PORT => vec![format!("[{host}]:{port}"), host.to_owned()],
         "" => vec![host.to_owned()],
         alias => vec![alias.to_owned()],
     };
     let files = ["userknownhostsfile", "globalknownhostsfile"].map(|name| settings.one(name).split(' '));
     let files = files.into_iter().flatten().filter(|file| !["", "none"].contains(file));
-    // One that cannot be told may hold the key.
+    // A file whose path is not known may contain the key.
     Some(Wanted { names, files: files.map(|file| expand(file, home)).collect::<Option<_>>()? })
 }
 
-/// Whether a key is known; `None` if that cannot be found out.
-async fn is_known(wanted: &Wanted, judged: &Judged) -> Option<bool> {
+/// Whether a key is known; `None` if that cannot be determined.
+fn is_known(wanted: &Wanted, asker: Asker) -> Option<bool> {
     for file in wanted.files.iter().filter(|file| file.exists()) {
         for name in &wanted.names {
             let mut command = Command::new("ssh-keygen");
             command.arg("-F").arg(name).arg("-f").arg(file);
-            if ask(judged.dress(command)).await.ok()?.status.success() {
+            if asker.ask(command).ok()?.status.success() {
                 return Some(true);
             }
         }
@@ -78,39 +72,29 @@ async fn is_known(wanted: &Wanted, judged: &Judged) -> Option<bool> {
     Some(false)
 }
 
-fn unknown(wanted: &Wanted, tunnels: &[&Resolved], judged: &Judged, mend: Mend) -> Option<Finding> {
-    let first = tunnels.first()?;
-    let name = wanted.names.first()?;
-    let names: Vec<String> = tunnels.iter().map(|tunnel| tunnel.tunnel.clone()).collect();
-    let line = ssh::accepting_line(&first.ssh);
+fn unknown(wanted: &Wanted, tunnels: &[&Tunnel], process: &Process, fix: Fix) -> Option<Finding> {
+    let (first, name, user) = (tunnels.first()?, wanted.names.first()?, process.user());
+    let names: Vec<String> = tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
+    let line = fix.as_user(process.uid, &user, &accepting_line(&first.ssh));
     let finding = Finding::error(
-        Check::HostKeys,
         format!(
-            "the host key of {name}, where tunnel `{}` leads, is unknown to {}",
-            names.join("`, `"),
-            judged.user()
+            "user {user} does not know the host key of {name}, the server of tunnel `{}`",
+            names.join("`, `")
         ),
-        "ssh refuses a server whose key it does not know, and a daemon's ssh has nobody to ask",
-        format!(
-            "{}  # compare the fingerprint, then say yes",
-            mend.as_user(judged.uid, &judged.user(), &line)
-        ),
+        "ssh refuses a server whose key it does not know, and a daemon's ssh can ask nobody",
+        format!("{line}  # compare the fingerprint, then answer yes"),
     );
     Some(finding.of(names))
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::thread::CapabilitySet;
-
-    use super::super::judged::tests::judged;
+    use super::super::ask::tests::{ASKER, blocking};
     use super::*;
 
     fn wanted_by(lines: &[&str]) -> Option<Wanted> {
-        let mut all = vec!["hostname db", "userknownhostsfile ~/.ssh/known_hosts /other"];
-        all.extend(lines);
-        let lines: Vec<String> = all.iter().map(|line| (*line).to_owned()).collect();
-        wanted(&Settings::from_lines(&lines), Some(Path::new("/home/alice")))
+        let all = [&["hostname db", "userknownhostsfile ~/.ssh/known_hosts /other"], lines].concat();
+        wanted(&Settings::from_lines(all), Some(Path::new("/home/alice")))
     }
 
     #[test]
@@ -123,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wanted_where_a_new_key_is_taken_or_found_otherwise() {
+    fn no_key_is_wanted_where_a_new_one_is_accepted_or_found_otherwise() {
         assert_eq!(
             wanted_by(&["port 22", "stricthostkeychecking true"]).unwrap().files,
             ["/home/alice/.ssh/known_hosts", "/other"].map(PathBuf::from)
@@ -134,21 +118,19 @@ mod tests {
         assert_eq!(wanted_by(&["stricthostkeychecking true", "globalknownhostsfile /%h"]), None);
     }
 
-    #[tokio::test]
-    async fn a_known_key_is_found_in_any_file_under_any_name() {
+    #[test]
+    fn a_known_key_is_found_in_any_file_under_any_name() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("known_hosts");
-        std::fs::write(
-            &file,
-            "db ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGMIWsCdSyZWWGWD6AQbqxBGcoSdcgKyRxfXmhbKXuWS\n",
-        )
-        .unwrap();
-        let judged = judged(nix::unistd::geteuid().as_raw(), CapabilitySet::empty(), false);
+        let key = "AAAAC3NzaC1lZDI1NTE5AAAAIGMIWsCdSyZWWGWD6AQbqxBGcoSdcgKyRxfXmhbKXuWS";
+        std::fs::write(&file, format!("db ssh-ed25519 {key}\n")).unwrap();
         let files = vec![directory.path().join("missing"), file];
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let known = Wanted { names: names(&["[db]:2222", "db"]), files: files.clone() };
-        assert_eq!(is_known(&known, &judged).await, Some(true));
-        let unknown = Wanted { names: names(&["stranger"]), files };
-        assert_eq!(is_known(&unknown, &judged).await, Some(false));
+        let is_known = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let wanted = Wanted { names, files: files.clone() };
+            blocking(move || is_known(&wanted, ASKER))
+        };
+        assert_eq!(is_known(&["[db]:2222", "db"]), Some(true));
+        assert_eq!(is_known(&["stranger"]), Some(false));
     }
 }

@@ -1,211 +1,301 @@
-//! `portward doctor`: what on this machine would make a tunnel fail, and the line that mends it.
+//! `portward doctor`: checks this process and its machine for problems that would make a tunnel fail.
 //!
-//! Each check has two halves: one looks at the machine and changes nothing, the other judges what was seen and does no IO
-//! where that can be had. Files are looked for below a root that tests bring themselves (`machine`). Judged is not who calls
-//! doctor but the daemon that runs, or the one that systemd would start (`judged`).
+//! [`CHECKS`] is the list of checks, from which help, documentation and tests are drawn. A check examines the process that runs
+//! it: its user, environment, files and limits. So the daemon runs the checks in its own process, and `portward doctor` runs them
+//! in its own only where no daemon can be asked. Checks block, and change nothing.
 
 mod ask;
-mod cgroup;
 mod claims;
+mod commands;
 mod directories;
-mod environment;
 mod ephemeral;
 mod file_events;
-mod finding;
+mod fix;
 mod held;
 mod host_keys;
-mod journal;
-mod judged;
 mod kernel;
 mod keys;
 mod machine;
-mod mend;
 mod multiplexing;
 mod permissions;
 mod privileges;
-mod programs;
-mod runner;
-mod sandbox;
-mod settings;
-mod ssh_config;
+mod process;
+mod service;
+mod ssh;
 mod systemd;
 mod unit;
 
-use std::path::{Path, PathBuf};
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::time::Duration;
 
-pub use finding::{Check, Finding, Level};
-pub use runner::{Runner, runner_of};
+use tokio::time::Instant;
 
+pub use keys::unusable_identity_files;
+pub use service::{Runner, is_same_file, runner_of};
+
+use self::ask::Asker;
 use self::claims::Claim;
-use self::ephemeral::Ephemeral;
-use self::judged::Judged;
+use self::fix::Fix;
 use self::machine::Machine;
-use self::mend::Mend;
+use self::process::Process;
 use self::unit::Units;
 use crate::config::{self, ConfigError, Desired};
-use crate::paths;
 use crate::port::{PortError, Ports};
+use crate::protocol::doctor::{Finding, Report, Subject, TIME_LIMIT};
 
-/// What doctor has found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Whom it judged, in words.
-    pub judged: String,
-    /// In the order of [`Check::ALL`]. Each check is there at least once; without a valid configuration, not those of tunnels.
-    pub findings: Vec<Finding>,
+/// The part of [`TIME_LIMIT`] that is left for what cannot be interrupted.
+const RESERVE: Duration = Duration::from_secs(2);
+
+/// A check.
+#[derive(Debug)]
+pub struct Check {
+    /// Its name, on which programs match.
+    pub name: &'static str,
+    /// What is true if it finds no problem.
+    pub about: &'static str,
+    /// Runs it: the problems that it finds, or `None` if it cannot be run.
+    run: fn(&Examination) -> Option<Vec<Finding>>,
 }
 
-/// The operating system does not tell who this process is.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read /proc/self/status, which tells who this process is: is /proc mounted?")]
-pub struct NoProcess;
-
-/// Examines this machine for the configuration `config`. `socket` is where the daemon is looked for; without it, where the
-/// configuration says, or else in the default place. Must be called within a tokio runtime; blocks for some milliseconds.
-pub async fn examine(config: &Path, socket: Option<PathBuf>) -> Result<Report, NoProcess> {
-    let machine = Machine::this();
-    let mend = Mend::for_us();
-    let configured = || config::load(config).ok().and_then(|desired| desired.api.socket);
-    let socket = socket.or_else(configured).unwrap_or_else(paths::socket);
-    let units = Units::find(&machine).await;
-    let judged = Judged::find(&machine, &socket, units.system.as_ref()).await.ok_or(NoProcess)?;
-    let loaded = config::load_for(config, judged.config_home().as_deref());
-    let desired = loaded.as_ref().ok();
-    let examination = Examination { machine, mend, judged, config, socket, units };
-    let mut findings = vec![examination.configuration(&loaded)];
-    findings.extend(examination.machine(desired).await);
-    if let Some(desired) = desired {
-        findings.extend(examination.tunnels(desired).await);
-    }
-    findings.sort_by_key(|finding| Check::ALL.iter().position(|check| *check == finding.check));
-    Ok(Report { judged: examination.judged.to_string(), findings })
+const fn check(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Examination) -> Option<Vec<Finding>>,
+) -> Check {
+    Check { name, about, run }
 }
 
-/// A line for each `identity_file` that the daemon cannot use: the daemon that runs, or the one that would be started.
-/// `socket` is as for [`examine`]. Must be called within a tokio runtime; blocks for some milliseconds.
-pub async fn unusable_identity_files(desired: &Desired, socket: Option<PathBuf>) -> Vec<String> {
-    if !keys::are_files_named(desired) {
-        return Vec::new();
-    }
-    let machine = Machine::this();
-    let socket = socket.or_else(|| desired.api.socket.clone()).unwrap_or_else(paths::socket);
-    let units = Units::find(&machine).await;
-    let judged = Judged::find(&machine, &socket, units.system.as_ref()).await;
-    judged.map_or_else(Vec::new, |judged| keys::unusable_files(desired, &judged))
+/// All checks, in the order in which they run.
+pub const CHECKS: &[Check] = &[
+    check("daemon", "the running daemon answers", |x| Some(x.daemon())),
+    check("configuration", "the configuration exists and is valid", |x| Some(x.configuration())),
+    check("file_events", "changes of the configuration are noticed", |x| {
+        Some(file_events::findings(&x.machine, &x.config, &x.process, x.is_daemon(), x.fix))
+    }),
+    check("sock_diag", "the kernel reports who holds a port", |x| {
+        Some(kernel::sock_diag(&x.ports, x.claims().unwrap_or_default(), x.fix))
+    }),
+    check("destroy_events", "the kernel reports that a port was released", |x| {
+        Some(Vec::from_iter(kernel::destroy_events(x.ports.as_ref().ok()?, x.fix)))
+    }),
+    check("privileges", "`on_conflict: kill` can end every holder", |x| {
+        Some(Vec::from_iter(privileges::cannot_kill(&x.process, x.claims()?, x.fix)))
+    }),
+    check("ssh", "the ssh programs are a recent OpenSSH, with suitable settings", |x| {
+        x.desired()?;
+        Some(ssh::findings(x.ssh(), &x.config, x.fix))
+    }),
+    check("commands", "the programs of `command` tunnels exist", |x| {
+        Some(commands::findings(x.desired()?, &x.config, x.fix))
+    }),
+    check("multiplexing", "ssh can create its control sockets", |x| {
+        Some(Vec::from_iter(multiplexing::finding(&x.socket, &x.process, x.fix)))
+    }),
+    check("keys", "ssh accepts its configuration and can use its keys", |x| {
+        Some(keys::findings(&x.ssh()?.tunnels, &x.process, x.asker, x.fix))
+    }),
+    check("host_keys", "the host keys of the servers are known", |x| {
+        Some(host_keys::findings(&x.ssh()?.tunnels, &x.process, x.asker, x.fix))
+    }),
+    check("directories", "nobody else can change what the daemon reads", |x| {
+        let token = x.desired().and_then(|desired| Some(desired.api.tcp.as_ref()?.token_file.as_path()));
+        Some(directories::findings(&x.config, &x.socket, token, &x.process, x.fix))
+    }),
+    check("addresses", "this machine has the addresses to listen on", |x| Some(held::addresses(x.held()?))),
+    check("ephemeral_ports", "no local port is given to outgoing connections", |x| {
+        Some(Vec::from_iter(ephemeral::finding(&x.machine, x.claims()?, x.fix)))
+    }),
+    check("privileged_ports", "the local ports below 1024 can be bound", |x| {
+        Some(Vec::from_iter(privileges::cannot_bind(&x.machine, &x.process, x.claims()?, x.fix)))
+    }),
+    check("held_ports", "no other process holds a local port", |x| {
+        Some(held::findings(x.held()?, false, x.fix))
+    }),
+    check("time_wait", "no closed connection keeps a local port", |x| {
+        Some(held::findings(x.held()?, true, x.fix))
+    }),
+    check("unit", "systemd starts portward, and hides no file that a tunnel needs", |x| {
+        let units = Units::find(&x.machine, x.asker);
+        Some(unit::findings(&x.machine, &units, x.desired(), &x.process, x.daemon, x.fix))
+    }),
+];
+
+/// An examination to be made.
+#[derive(Debug)]
+pub struct Order {
+    /// The configuration.
+    pub config: PathBuf,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// The user who will run the fixes; the user of this process if not given.
+    pub reader: Option<u32>,
+    /// Who runs the checks.
+    pub by: By,
 }
 
-/// What all checks need.
-struct Examination<'a> {
+/// Who runs the checks.
+#[derive(Debug)]
+pub enum By {
+    /// The daemon.
+    Daemon,
+    /// A command, because the daemon was not asked.
+    Command {
+        /// Why.
+        reason: String,
+        /// The pid of the daemon, if one is running.
+        daemon: Option<u32>,
+        /// What the check of the daemon has found.
+        finding: Finding,
+    },
+}
+
+/// Runs all checks. Blocks for some milliseconds or seconds; must be called on a thread of a tokio runtime that may block. The
+/// daemon takes no longer than [`TIME_LIMIT`], unless a file system hangs.
+pub fn examine(order: Order) -> Report {
+    let examination = Examination::new(order);
+    let run = |check: &Check| {
+        let mut findings = (check.run)(&examination)?;
+        if findings.is_empty() {
+            findings.push(Finding::ok(check.about));
+        }
+        Some(findings.into_iter().map(|finding| Finding { check: check.name.to_owned(), ..finding }))
+    };
+    let findings = CHECKS.iter().filter_map(run).flatten().collect();
+    Report { subject: examination.subject(), findings }
+}
+
+/// What the checks need.
+struct Examination {
     machine: Machine,
-    mend: Mend,
-    judged: Judged,
-    config: &'a Path,
+    process: Process,
+    fix: Fix,
+    asker: Asker,
+    config: PathBuf,
     socket: PathBuf,
-    units: Units,
+    loaded: Result<Desired, ConfigError>,
+    ports: Result<Ports, PortError>,
+    /// Those of the configuration, if it is valid.
+    claims: Option<Vec<Claim>>,
+    by: By,
+    /// The pid of the daemon, if one is running.
+    daemon: Option<u32>,
+    ssh: OnceCell<Option<ssh::Answers>>,
+    held: OnceCell<Vec<held::Answer>>,
 }
 
-impl Examination<'_> {
-    fn configuration(&self, loaded: &Result<Desired, ConfigError>) -> Finding {
-        let path = self.config.display();
-        match loaded {
-            Ok(desired) => {
-                let tunnels = mend::count(desired.tunnels.len(), "tunnel", "tunnels");
-                if let Some(runner) = self.other_runner() {
-                    return Finding::warning(
-                        Check::Configuration,
-                        format!(
-                            "{path} is valid: {tunnels}; but {} reads it, and that was not judged",
-                            runner.name
-                        ),
-                        format!(
-                            "what is said here is about {}: another user may read other files",
-                            self.judged
-                        ),
-                        format!("sudo portward doctor {}", mend::path(self.config)),
-                    );
-                }
-                Finding::ok(Check::Configuration, format!("{path} is valid: {tunnels}"))
+impl Examination {
+    fn new(Order { config, socket, reader, by }: Order) -> Self {
+        let machine = Machine::this();
+        let (deadline, daemon) = match &by {
+            By::Daemon => {
+                (Some(Instant::now() + TIME_LIMIT.saturating_sub(RESERVE)), Some(std::process::id()))
             }
-            Err(error) => Finding::error(
-                Check::Configuration,
-                error.to_string(),
-                "without a valid configuration the daemon does not start; one that runs goes on with what it had",
-                format!("portward check {}", mend::path(self.config)),
-            ),
-        }
-    }
-
-    /// The service that reads the configuration, if that runs as another user than who is judged.
-    fn other_runner(&self) -> Option<Runner> {
-        let runner =
-            self.units.of_system().find_map(|unit| runner::runner(&self.machine, unit, self.config))?;
-        (runner.uid != self.judged.uid).then_some(runner)
-    }
-
-    /// The machine's own checks, and those of the ports that the configuration wants.
-    async fn machine(&self, desired: Option<&Desired>) -> Vec<Finding> {
-        let Self { machine, mend, judged, .. } = self;
-        let mut findings = vec![
-            cgroup::judge(machine, judged, self.units.system.as_ref(), *mend),
-            journal::judge(machine, *mend),
-        ];
-        findings.extend(file_events::judge(machine, self.config, judged, *mend));
-        let hidden =
-            sandbox::judge(self.config, &self.socket, desired, self.units.system.as_ref(), judged, *mend);
-        let is_hidden = !hidden.is_empty();
-        findings.extend(hidden);
-        let of_unit = unit::judge(machine, &self.units, *mend);
-        findings.extend(of_unit.into_iter().filter(|finding| !is_hidden || finding.level != Level::Ok));
-        findings.extend(multiplexing::judge(&self.socket, judged, *mend));
-        let token = desired.and_then(|desired| desired.api.tcp.as_ref()).map(|tcp| tcp.token_file.as_path());
-        findings.extend(directories::judge(self.config, &self.socket, token, judged, *mend));
-        let ports = Ports::new();
-        let claims = match (desired, &ports) {
-            (Some(desired), Ok(ports)) => Some(claims::of(desired, ports)),
-            (None, _) | (_, Err(_)) => None,
+            By::Command { daemon, .. } => (None, *daemon),
         };
-        match &ports {
-            Ok(ports) => findings.extend(self.kernel(ports, claims.as_deref()).await),
-            Err(error) => findings.push(kernel::silent(error, *mend)),
+        let process = Process::this(&machine, matches!(by, By::Daemon));
+        let (loaded, ports) = (config::load(&config), Ports::new());
+        let claims = match (&loaded, &ports) {
+            (Ok(desired), Ok(ports)) => Some(claims::of(desired, ports)),
+            (Err(_), _) | (_, Err(_)) => None,
+        };
+        Self {
+            machine,
+            fix: Fix { uid: reader.unwrap_or(process.uid) },
+            process,
+            asker: Asker { deadline },
+            config,
+            socket,
+            loaded,
+            ports,
+            claims,
+            by,
+            daemon,
+            ssh: OnceCell::new(),
+            held: OnceCell::new(),
         }
-        findings.extend(kernel::judge_namespace(machine, judged.pid(), *mend));
-        findings.extend(privileges::judge(judged, claims.as_deref().unwrap_or_default(), *mend));
-        if let (Some(claims), Ok(ports)) = (&claims, &ports) {
-            findings.extend(privileges::judge_ports(machine, judged, claims, *mend));
-            findings.extend(ephemeral::judge(Ephemeral::read(machine).as_ref(), claims, *mend));
-            findings.extend(held::judge(&held::ask(ports, claims, judged), *mend));
-        }
-        findings
     }
 
-    async fn kernel(&self, ports: &Ports, claims: Option<&[Claim]>) -> Vec<Finding> {
-        match kernel::prove(ports, &claims::protocols(claims.unwrap_or_default())).await {
-            Ok(proof) => kernel::judge(&proof, self.mend),
-            Err(source) => {
-                let error = PortError::Netlink { operation: "bind a socket to ask about", source };
-                vec![kernel::silent(&error, self.mend)]
-            }
+    fn subject(&self) -> Subject {
+        let user = self.process.user();
+        match &self.by {
+            By::Daemon => Subject::Daemon { pid: std::process::id(), user },
+            By::Command { reason, .. } => Subject::Command { user, reason: reason.clone() },
         }
     }
 
-    /// What only makes sense with a configuration.
-    async fn tunnels(&self, desired: &Desired) -> Vec<Finding> {
-        let Self { mend, judged, config, .. } = self;
-        if nix::unistd::geteuid().is_root() && directories::is_foreign(config, judged) {
-            return vec![Finding::warning(
-                Check::Ssh,
-                format!("no ssh was asked: others than root can write {} or its directory", config.display()),
-                "the configuration names programs, and to ask them is to run them as root",
-                format!("portward check {}  # and mend what is said under `directories`", mend::path(config)),
-            )];
+    fn is_daemon(&self) -> bool {
+        matches!(self.by, By::Daemon)
+    }
+
+    /// The configuration, if it is valid.
+    fn desired(&self) -> Option<&Desired> {
+        self.loaded.as_ref().ok()
+    }
+
+    fn claims(&self) -> Option<&[Claim]> {
+        self.claims.as_deref()
+    }
+
+    /// The answers of the ssh programs. `None` without a configuration, and if they must not be run: whoever can write the
+    /// configuration, which names the programs, could have them run as root.
+    fn ssh(&self) -> Option<&ssh::Answers> {
+        let desired = self.desired()?;
+        let is_dangerous = || self.process.uid == 0 && directories::is_foreign(&self.config, &self.process);
+        self.ssh.get_or_init(|| (!is_dangerous()).then(|| ssh::ask(desired, self.asker))).as_ref()
+    }
+
+    /// Who holds the ports of the configuration.
+    fn held(&self) -> Option<&[held::Answer]> {
+        let (ports, claims) = (self.ports.as_ref().ok()?, self.claims()?);
+        Some(self.held.get_or_init(|| held::ask(ports, claims, self.daemon)))
+    }
+
+    fn daemon(&self) -> Vec<Finding> {
+        match &self.by {
+            By::Daemon => Vec::new(),
+            By::Command { finding, .. } => vec![finding.clone()],
         }
-        let versions = programs::versions(desired, judged).await;
-        let resolved = settings::resolve(desired, &programs::usable(&versions), judged).await;
-        let mut findings = programs::judge(&versions, config, *mend);
-        findings.extend(ssh_config::judge(&resolved, config));
-        findings.extend(programs::judge_commands(desired, judged, config));
-        findings.extend(keys::judge(&resolved, judged, *mend).await);
-        findings.extend(host_keys::judge(&resolved, judged, *mend).await);
-        findings
+    }
+
+    fn configuration(&self) -> Vec<Finding> {
+        let path = &self.config;
+        vec![match &self.loaded {
+            Ok(desired) => Finding::ok(match desired.tunnels.len() {
+                1 => format!("{} is valid: 1 tunnel", path.display()),
+                count => format!("{} is valid: {count} tunnels", path.display()),
+            }),
+            Err(error) => Finding::error(
+                error.to_string(),
+                "the daemon does not start without a valid configuration; if it is running, it keeps the previous one",
+                format!("portward check {}", fix::path(path)),
+            ),
+        }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ask::tests::blocking;
+    use super::*;
+    use crate::protocol::doctor::Level;
+
+    #[test]
+    fn every_check_has_a_finding_with_its_name_and_problems_have_a_fix() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.yaml");
+        std::fs::write(&config, "tunnels: [{name: a, command: [no-such-program], local_port: 65001}]\n")
+            .unwrap();
+        let socket = directory.path().join("portward.sock");
+        let report = blocking(move || examine(Order { config, socket, reader: None, by: By::Daemon }));
+        let mut names: Vec<&str> = report.findings.iter().map(|finding| finding.check.as_str()).collect();
+        names.dedup();
+        assert_eq!(names, CHECKS.iter().map(|check| check.name).collect::<Vec<_>>());
+        for Finding { level, why, fix, .. } in &report.findings {
+            assert_eq!((why.is_some(), fix.is_some()), (*level != Level::Ok, *level != Level::Ok));
+        }
+        let commands = report.findings.iter().find(|finding| finding.check == "commands").unwrap();
+        assert_eq!(commands.level, Level::Error);
+        assert!(matches!(report.subject, Subject::Daemon { pid, .. } if pid == std::process::id()));
     }
 }

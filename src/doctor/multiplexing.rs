@@ -1,104 +1,63 @@
-//! Whether ssh can make its control socket where portward tells it to.
+//! Whether ssh can create its control sockets where portward tells it to.
 
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::finding::{Check, Finding};
-use super::judged::{By, Judged};
-use super::mend::{Mend, path};
+use super::fix::{Fix, path};
+use super::process::Process;
 use crate::paths;
+use crate::protocol::doctor::Finding;
 use crate::ssh::ControlDirectory;
 
-/// How far a trial came.
-#[derive(Debug)]
-enum Trial {
-    /// A socket was made as ssh makes it.
-    Worked,
-    /// This user may not write there.
-    NotAllowed,
-    /// The file system cannot.
-    Failed { doing: &'static str, source: io::Error },
-}
-
-/// Judges the place of the control sockets, which is beside the API's `socket`.
-pub(super) fn judge(socket: &Path, judged: &Judged, mend: Mend) -> Vec<Finding> {
+/// What prevents ssh from creating its control sockets, in a directory beside the API's `socket`.
+pub(super) fn finding(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
     let control = paths::control_directory(socket);
-    let error =
-        |what: String, why: &str, line: String| vec![Finding::error(Check::Multiplexing, what, why, line)];
     if let Err(too_long) = ControlDirectory::check_length(&control) {
-        let why = "every tunnel's ssh makes a socket there, and a unix socket's path has at most 107 bytes";
-        return error(
-            too_long.to_string(),
-            why,
-            "portward run --socket /tmp/portward/portward.sock".to_owned(),
-        );
+        let why = "the ssh of every tunnel creates a socket there, and the path of a unix socket has at most 107 bytes";
+        let line = "portward run --socket /tmp/portward/portward.sock";
+        return Some(Finding::error(too_long.to_string(), why, line));
     }
-    if let Err(unsafe_directory) = ControlDirectory::check_safety(&control, judged.uid)
-        && control.exists()
+    if control.exists()
+        && let Err(unsafe_directory) = ControlDirectory::check_safety(&control, process.uid)
     {
-        let owner = mend.as_root(&format!("chown {} {}", judged.user(), path(&control)));
-        let line = format!("{owner} && {}", mend.as_root(&format!("chmod 700 {}", path(&control))));
-        return error(unsafe_directory.to_string(), "portward does not start with such a directory", line);
+        let owner = fix.as_root(&format!("chown {} {}", process.user(), path(&control)));
+        let line = format!("{owner} && {}", fix.as_root(&format!("chmod 700 {}", path(&control))));
+        let why = "portward does not start with such a directory";
+        return Some(Finding::error(unsafe_directory.to_string(), why, line));
     }
-    let Some(directory) = existing(&control) else {
-        return Vec::new();
-    };
-    let place = directory.display();
-    vec![match try_in(&directory) {
-        Trial::Worked => Finding::ok(
-            Check::Multiplexing,
-            format!("ssh can make its control sockets in {}", control.display()),
+    // The innermost directory that exists: the others are created by the daemon, or by systemd for it.
+    let directory = control.ancestors().skip(1).find(|path| path.is_dir())?;
+    let (operation, error) = try_in(directory).err()?;
+    Some(match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Finding::warning(
+            format!(
+                "user {} may not create {} in {}",
+                process.user(),
+                control.display(),
+                directory.display()
+            ),
+            "a daemon of this user would have no place for its sockets",
+            format!("portward run --socket /tmp/portward-{}/portward.sock", process.uid),
         ),
-        Trial::NotAllowed if judged.by == By::Ourselves => Finding::warning(
-            Check::Multiplexing,
-            format!("you may not make {} in {place}", control.display()),
-            "a daemon of yours would have no place for its sockets",
-            format!("portward run --socket /tmp/portward-{}/portward.sock", judged.uid),
-        ),
-        Trial::NotAllowed => Finding::ok(
-            Check::Multiplexing,
-            format!("not tried: {place} is not yours to write in; {judged} makes its sockets there"),
-        ),
-        Trial::Failed { doing, source } => Finding::error(
-            Check::Multiplexing,
-            format!("the file system of {place} cannot {doing}: {source}"),
-            "ssh makes its control socket under another name and links it to its own: without that no tunnel starts",
+        _ => Finding::error(
+            format!("the file system of {} cannot {operation}: {error}", directory.display()),
+            "ssh creates its control socket under another name and links it: no tunnel starts without that",
             "portward run --socket /run/portward/portward.sock  # a tmpfs, on most machines",
         ),
-    }]
+    })
 }
 
-/// The innermost directory on the way to `control` that is there: the others are made by the daemon, or by systemd for it.
-fn existing(control: &Path) -> Option<PathBuf> {
-    control.ancestors().skip(1).find(|path| path.is_dir()).map(Path::to_owned)
-}
-
-/// Makes a socket and a link to it, as ssh does, and removes both.
-fn try_in(directory: &Path) -> Trial {
-    let made = directory.join(format!(".doctor-{}", std::process::id()));
-    let linked = made.with_extension("link");
-    let trial = match UnixListener::bind(&made) {
-        Ok(_) => match fs::hard_link(&made, &linked) {
-            Ok(()) => Trial::Worked,
-            Err(source) => Trial::Failed { doing: "link to a unix socket", source },
-        },
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            return Trial::NotAllowed;
-        }
-        Err(source) => return Trial::Failed { doing: "hold a unix socket", source },
-    };
-    for file in [&made, &linked] {
-        // One of them may not be there; nothing else can be done about the other.
-        let _ = fs::remove_file(file);
-    }
-    trial
+/// Creates a socket and a link to it, as ssh does, and removes both. The error comes with the operation that failed.
+fn try_in(directory: &Path) -> Result<(), (&'static str, io::Error)> {
+    let socket = directory.join(format!(".doctor-{}", std::process::id()));
+    let link = socket.with_extension("link");
+    UnixListener::bind(&socket).map_err(|error| ("hold a unix socket", error))?;
+    let linked = fs::hard_link(&socket, &link).map_err(|error| ("link to a unix socket", error));
+    // The link may not exist, and nothing else can be done about the socket.
+    let _ = (fs::remove_file(&socket), fs::remove_file(&link));
+    linked
 }
 
 #[cfg(test)]
@@ -107,51 +66,52 @@ mod tests {
 
     use rustix::thread::{CapabilitySet, CapabilitySets};
 
-    use super::super::finding::Level;
-    use super::super::judged::tests::judged;
+    use super::super::process::tests::process;
     use super::*;
+    use crate::protocol::doctor::Level;
 
-    const MEND: Mend = Mend { uid: 0 };
-
-    fn judge_in(socket: &Path) -> Finding {
+    fn found(socket: &Path) -> Option<Finding> {
         let owner = nix::unistd::geteuid().as_raw();
-        judge(socket, &judged(owner, CapabilitySet::empty(), false), MEND).swap_remove(0)
+        finding(socket, &process(owner, CapabilitySet::empty(), false), Fix { uid: 0 })
     }
 
     #[test]
-    fn a_directory_that_takes_a_socket_is_left_as_it_was() {
+    fn a_directory_that_takes_a_socket_is_left_unchanged() {
         let directory = tempfile::tempdir().unwrap();
-        for socket in ["portward.sock", "made/by/systemd/portward.sock"] {
-            let finding = judge_in(&directory.path().join(socket));
-            assert_eq!(finding.level, Level::Ok, "{finding:?}");
+        for socket in ["portward.sock", "created/by/systemd/portward.sock"] {
+            assert_eq!(found(&directory.path().join(socket)), None);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_is_an_error() {
-        let finding = judge_in(&Path::new("/tmp").join("x".repeat(70)).join("portward.sock"));
+        let finding = found(&Path::new("/tmp").join("x".repeat(70)).join("portward.sock")).unwrap();
         assert_eq!(finding.level, Level::Error);
         assert!(finding.what.contains("too long"), "{finding:?}");
     }
 
     #[test]
-    fn a_control_directory_open_to_others_is_an_error_and_the_line_mends_it() {
+    fn the_fix_closes_a_control_directory_that_is_open_to_others() {
         let directory = tempfile::tempdir().unwrap();
         let (socket, control) = (directory.path().join("p.sock"), directory.path().join("p.ssh"));
         fs::create_dir(&control).unwrap();
         fs::set_permissions(&control, fs::Permissions::from_mode(0o755)).unwrap();
-        let finding = judge_in(&socket);
+        let finding = found(&socket).unwrap();
         assert_eq!(finding.level, Level::Error);
-        let line = finding.mend.unwrap();
+        let line = finding.fix.unwrap();
         let ran = std::process::Command::new("/bin/sh").args(["-c", &line]).status().unwrap();
         assert!(ran.success(), "{line}");
-        assert_eq!(judge_in(&socket).level, Level::Ok);
+        assert_eq!(found(&socket), None);
     }
 
     #[test]
     fn a_file_system_without_sockets_is_told_from_a_directory_that_may_not_be_written() {
-        assert!(matches!(try_in(Path::new("/proc/self")), Trial::Failed { doing: "hold a unix socket", .. }));
+        let finding = found(Path::new("/proc/self/portward.sock")).unwrap();
+        assert!(
+            finding.level == Level::Error && finding.what.contains("cannot hold a unix socket"),
+            "{finding:?}"
+        );
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
         // Of this thread alone: root could write everywhere.
@@ -159,9 +119,9 @@ mod tests {
             let none = CapabilitySet::empty();
             let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
             rustix::thread::set_capabilities(None, sets).unwrap();
-            try_in(directory.path())
+            found(&directory.path().join("portward.sock")).unwrap()
         };
-        let trial = std::thread::scope(|scope| scope.spawn(without_capabilities).join().unwrap());
-        assert!(matches!(trial, Trial::NotAllowed), "{trial:?}");
+        let finding = std::thread::scope(|scope| scope.spawn(without_capabilities).join().unwrap());
+        assert!(finding.level == Level::Warning && finding.what.contains("may not create"), "{finding:?}");
     }
 }

@@ -1,16 +1,16 @@
-//! What systemd says of a unit.
+//! Units of systemd, as `systemctl show` prints them.
 
 use std::collections::HashMap;
 use std::process::Command;
 
-use super::ask::ask;
+use super::ask::Asker;
 use super::machine::Machine;
 
-/// What is asked for: what the unit gives to its process, and whether it starts.
-const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,User,AmbientCapabilities,CapabilityBoundingSet,KillMode,\
-                          Delegate,ControlGroup,ExecStart,Environment,EnvironmentFiles,ProtectHome,PrivateTmp";
+/// What decides whether the unit starts, and what its process is given.
+const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,User,KillMode,ExecStart,Environment,EnvironmentFiles,\
+                          ProtectHome,PrivateTmp";
 
-/// Whose service manager.
+/// A service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manager {
     /// The system's.
@@ -22,20 +22,26 @@ pub(super) enum Manager {
 /// A unit that systemd has loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
-    /// Its name.
     pub(super) name: String,
-    /// Who runs it.
     pub(super) manager: Manager,
     properties: HashMap<String, String>,
 }
 
 impl Unit {
-    /// From what `systemctl show` prints; `None` if there is no such unit.
-    pub(super) fn from_lines(name: &str, manager: Manager, lines: &[String]) -> Option<Self> {
-        let pairs = lines.iter().filter_map(|line| line.split_once('='));
+    /// The unit `name`; `None` if it does not exist, or systemd does not answer.
+    pub(super) fn find(manager: Manager, name: &str, asker: Asker) -> Option<Self> {
+        let mut command = Command::new("systemctl");
+        if manager == Manager::User {
+            command.arg("--user");
+        }
+        command.args(["show", &format!("--property={PROPERTIES}"), "--", name]);
+        Self::from_lines(name, manager, &asker.ask(command).ok()?.output)
+    }
+
+    fn from_lines(name: &str, manager: Manager, lines: &[String]) -> Option<Self> {
         let mut properties: HashMap<String, String> = HashMap::new();
-        for (name, value) in pairs {
-            // Those that are lists may come in several lines.
+        for (name, value) in lines.iter().filter_map(|line| line.split_once('=')) {
+            // A list may have several lines.
             let known = properties.entry(name.to_owned()).or_default();
             if !known.is_empty() {
                 known.push('\n');
@@ -51,44 +57,33 @@ impl Unit {
         self.properties.get(name).map(String::as_str).unwrap_or_default()
     }
 
-    /// Whether its process runs.
+    /// Whether its process is running.
     pub(super) fn is_running(&self) -> bool {
         ["active", "activating", "reloading"].contains(&self.property("ActiveState"))
     }
 
-    /// Whether systemd starts it by itself.
+    /// Whether systemd starts it at boot.
     pub(super) fn is_enabled(&self) -> bool {
         ["enabled", "enabled-runtime", "static", "generated"].contains(&self.property("UnitFileState"))
     }
 
-    /// The arguments that it runs the program with, as in `{ path=... ; argv[]=/usr/local/bin/portward run ; ...`.
+    /// The command line in `{ path=... ; argv[]=/usr/local/bin/portward run ; ...`.
     pub(super) fn arguments(&self) -> Vec<&str> {
         let argv =
             self.property("ExecStart").split_once("argv[]=").and_then(|(_, rest)| rest.split(" ;").next());
         argv.unwrap_or_default().split_ascii_whitespace().collect()
     }
 
-    /// The program that it runs, as in `{ path=/usr/local/bin/portward ; argv[]=...`.
+    /// The program in `{ path=/usr/local/bin/portward ; argv[]=...`.
     pub(super) fn program(&self) -> Option<&str> {
         let (_, rest) = self.property("ExecStart").split_once("path=")?;
         rest.split(" ;").next()
     }
 }
 
-/// Whether systemd is what runs this machine (sd_booted(3)).
+/// Whether systemd is the init system of this machine (sd_booted(3)).
 pub(super) fn is_booted(machine: &Machine) -> bool {
     machine.path("/run/systemd/system").is_dir()
-}
-
-/// Asks systemd about a unit; `None` if it is not there, or systemd does not answer.
-pub(super) async fn unit(manager: Manager, name: &str) -> Option<Unit> {
-    let mut command = Command::new("systemctl");
-    if manager == Manager::User {
-        command.arg("--user");
-    }
-    command.args(["show", &format!("--property={PROPERTIES}"), "--", name]);
-    let answer = ask(command).await.ok()?;
-    Unit::from_lines(name, manager, &answer.output)
 }
 
 #[cfg(test)]
@@ -97,28 +92,22 @@ pub(super) mod tests {
 
     /// A unit with these lines of `systemctl show`.
     pub(in crate::doctor) fn unit(manager: Manager, lines: &[&str]) -> Unit {
-        let mut all = vec!["LoadState=loaded".to_owned()];
-        all.extend(lines.iter().map(|line| (*line).to_owned()));
-        Unit::from_lines("portward.service", manager, &all).unwrap()
+        let lines: Vec<String> =
+            ["LoadState=loaded"].iter().chain(lines).map(|line| (*line).to_owned()).collect();
+        Unit::from_lines("portward.service", manager, &lines).unwrap()
     }
 
     #[test]
-    fn a_unit_that_is_not_there_is_none() {
+    fn only_a_unit_that_is_loaded_exists() {
         let lines = ["LoadState=not-found".to_owned(), "ActiveState=inactive".to_owned()];
         assert_eq!(Unit::from_lines("portward.service", Manager::System, &lines), None);
-    }
-
-    #[test]
-    fn what_it_runs_is_told() {
-        let unit = unit(
-            Manager::System,
-            &[
-                "ActiveState=active",
-                "UnitFileState=disabled",
-                "ExecStart={ path=/usr/local/bin/portward ; argv[]=/usr/local/bin/portward run ; ignore_errors=no }",
-            ],
+        let command =
+            "ExecStart={ path=/usr/bin/portward ; argv[]=/usr/bin/portward run ; ignore_errors=no }";
+        let unit = unit(Manager::System, &["ActiveState=active", "UnitFileState=disabled", command]);
+        assert_eq!(
+            (unit.program(), unit.arguments()),
+            (Some("/usr/bin/portward"), vec!["/usr/bin/portward", "run"])
         );
-        assert_eq!(unit.program(), Some("/usr/local/bin/portward"));
         assert!(unit.is_running() && !unit.is_enabled());
         assert_eq!(unit.property("User"), "");
     }

@@ -25,7 +25,7 @@ pub(super) fn search_path(command: &Command) -> OsString {
 
 /// The file that `command` is to execute: as written if it is a path, otherwise the first one in PATH that is executable, or
 /// else the first one that is there; if there is none, the name alone, which is no path.
-pub(super) fn resolve(command: &Command) -> PathBuf {
+pub(crate) fn resolve(command: &Command) -> PathBuf {
     let program = command.get_program();
     if program.as_bytes().contains(&b'/') {
         return program.into();

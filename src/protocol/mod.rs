@@ -4,6 +4,7 @@
 //! - [`Change`]: an event of `/events`, and [`Decoder`], which reads it from the stream.
 //! - [`Verb`], [`ActQuery`], [`Acted`], [`AllActed`], [`Took`]: `/start`, `/stop`, `/restart`.
 //! - [`ReloadQuery`], [`Reloaded`]: `/reload`. [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
+//! - [`doctor::Report`]: what the daemon finds when it examines itself (`/doctor`).
 //! - [`Refused`]: the body of every answer that refuses.
 //! - [`autossh_tunnel`]: the views that exist for the clients of autossh-tunnel-dockerized only.
 //!
@@ -11,6 +12,7 @@
 
 mod actions;
 pub mod autossh_tunnel;
+pub mod doctor;
 mod events;
 mod logs;
 mod lookup;

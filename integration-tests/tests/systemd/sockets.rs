@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use portward::doctor::{Check, Finding, Level};
+use portward::protocol::doctor::{Finding, Level};
 
 use crate::journal::Follower;
 use crate::machine::{attempt, on_a_machine, run, text};
@@ -23,7 +23,7 @@ fn held_ports() -> (Finding, Option<i32>) {
     let output = attempt("portward", &["doctor", "--json"]);
     let findings: Vec<Finding> =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
-    let finding = findings.into_iter().find(|finding| finding.check == Check::HeldPorts);
+    let finding = findings.into_iter().find(|finding| finding.check == "held_ports");
     (finding.unwrap(), output.status.code())
 }
 
@@ -44,7 +44,7 @@ fn a_socket_unit_is_named_and_never_the_service_manager() {
         listen_for_a_service();
         let (finding, code) = held_ports();
         assert_eq!((finding.level, code), (Level::Error, Some(1)), "{finding:#?}");
-        is_safe(finding.mend.as_ref().unwrap());
+        is_safe(finding.fix.as_ref().unwrap());
 
         let mut journal = Follower::of(UNIT);
         run("systemctl", &["start", UNIT]);
@@ -59,8 +59,8 @@ fn a_socket_unit_is_named_and_never_the_service_manager() {
         // With the service running, two have the socket. What doctor prints finds or stops the unit.
         run("systemctl", &["start", "web.service"]);
         is_safe(&run("portward", &["status"]));
-        let said = run("sh", &["-c", finding.mend.as_ref().unwrap()]);
-        if !finding.mend.as_ref().unwrap().contains("stop web.socket") {
+        let said = run("sh", &["-c", finding.fix.as_ref().unwrap()]);
+        if !finding.fix.as_ref().unwrap().contains("stop web.socket") {
             assert!(said.contains("web.socket"), "{said}");
             run("systemctl", &["stop", "web.socket"]);
         }
@@ -80,6 +80,6 @@ fn doctor_calls_an_error_what_on_conflict_kill_would_spare() {
         let (finding, code) = held_ports();
         assert_eq!((finding.level, code), (Level::Error, Some(1)), "{finding:#?}");
         assert!(finding.why.as_ref().unwrap().contains("ends nobody here"), "{finding:#?}");
-        is_safe(finding.mend.as_ref().unwrap());
+        is_safe(finding.fix.as_ref().unwrap());
     });
 }

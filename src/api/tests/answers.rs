@@ -215,3 +215,13 @@ async fn reload_tells_the_difference_or_the_errors() {
     let (status, error) = served.refused("POST", "/reload", "").await;
     assert_eq!((status, error.as_str()), (422, "config.yaml:3:5: unknown key `remote_prot`"));
 }
+
+#[tokio::test]
+async fn doctor_answers_with_the_report_of_the_daemon() {
+    let served = Served::new();
+    let report = served.get("/doctor?uid=1000").await;
+    assert_eq!(report["subject"]["pid"], std::process::id());
+    assert_eq!(report["findings"][0]["what"], "DoctorQuery { uid: Some(1000) }");
+    assert_eq!(served.refused("GET", "/doctor?uid=me", "").await.0, 400);
+    assert_eq!(served.refused("GET", "/doctor?config=/etc/passwd", "").await.0, 400);
+}

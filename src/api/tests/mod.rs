@@ -12,9 +12,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::{Listeners, serve};
+use super::{Examine, Listeners, serve};
 use crate::daemon::handle::{Command, Handle, Outcome};
 use crate::observe::recent::RecentLogs;
+use crate::protocol::doctor::{DoctorQuery, Finding, Report, Subject};
 use crate::protocol::tests::{HASH, tunnel};
 use crate::protocol::{Change, ReloadReport, Snapshot, Took, TunnelStatus, Verb};
 
@@ -32,6 +33,12 @@ fn three_tunnels() -> Snapshot {
         config_path: "/etc/portward/config.yaml".to_owned(),
         ..Snapshot::default()
     }
+}
+
+/// What the daemon of these tests finds when it examines itself: the query.
+fn examined(query: DoctorQuery) -> Report {
+    let subject = Subject::Daemon { pid: std::process::id(), user: "root".to_owned() };
+    Report { subject, findings: vec![Finding::ok(format!("{query:?}"))] }
 }
 
 /// The API, served from a directory of its own, and the ends of the handle that an event loop would hold.
@@ -77,7 +84,8 @@ impl Served {
         let directory = tempfile::tempdir().unwrap();
         let listeners = Listeners::bind(&directory.path().join("portward.sock"), None).unwrap();
         let (shutdown, ended) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listeners, handle, async { drop(ended.await) }));
+        let serving =
+            tokio::spawn(serve(listeners, handle, Examine::new(examined), async { drop(ended.await) }));
         Self { directory, snapshot, changes, logs, shutdown: Some(shutdown), serving }
     }
 
