@@ -32,7 +32,7 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
                 .to_owned(),
         ),
         (StateName::Failed, _, Some(failure)) => {
-            Some(format!("failed ({failure}). Trying again would not help: mend it, then `portward start {name}`."))
+            Some(format!("failed ({failure}). A retry would not help: fix it, then `portward start {name}`."))
         }
         (StateName::Up | StateName::Replacing, _, Some(failure)) => {
             Some(format!("goes on over its old connection; the last try to replace it failed ({failure})."))
@@ -132,7 +132,7 @@ mod tests {
         failed.state = StateName::Connecting;
         insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
         failed.state = StateName::Failed;
-        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). A retry would not help: fix it, then `portward start database`.");
     }
 
     #[test]
