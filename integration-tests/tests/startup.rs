@@ -344,7 +344,7 @@ async fn what_cannot_be_made_again_is_told_and_the_tunnels_are_kept_up_from_else
     fs::write(&run, "a file").unwrap();
     let told = daemon.wait_log(mark, "about the directory", |line| line.has("event", "runtime")).await;
     assert!(
-        told.raw.contains("the tunnels go on") && told.raw.contains("tries again by itself"),
+        told.raw.contains("the tunnels keep running") && told.raw.contains("tries again by itself"),
         "{}",
         told.raw
     );

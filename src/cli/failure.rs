@@ -73,7 +73,7 @@ pub(super) enum ClientError {
         socket: PathBuf,
     },
     /// It has answered something else than this version of the command line knows.
-    #[error("the portward on {} answers {told}: is it of another version? Restart it", socket.display())]
+    #[error("the portward on {} answered {told}: it may be another version; restart it", socket.display())]
     Odd {
         /// The socket.
         socket: PathBuf,

@@ -29,7 +29,7 @@ pub enum ForwardEvent {
     PortUnbound,
     /// The port is held; the wait goes on.
     PortHeld(Vec<Occupant>),
-    /// `on_conflict: kill` ended nobody, because one of these holders may not be ended; the wait goes on.
+    /// `on_conflict: kill` ended no process, because one of these holders may not be ended; the wait continues.
     HoldersSpared(Vec<Occupant>, Failure),
     /// Whether the port is unbound cannot be found out, and waiting would not help.
     PortUnusable(Failure),

@@ -429,9 +429,9 @@ impl Effects {
                     let spared: Vec<_> = spared.iter().map(ToString::to_string).collect();
                     format!("the port would stay held by {}", spared.join("; and by "))
                 }
-                Err(error) => format!("the holders cannot be found out: {error}"),
+                Err(error) => format!("the holders cannot be identified: {error}"),
             };
-            let message = format!("on_conflict: kill has ended nobody, for {reason}");
+            let message = format!("on_conflict: kill has ended no process, because {reason}");
             let failure = Failure::new(FailureKind::LocalPortHeld, message);
             reporter.report(Event::Forward(request, ForwardEvent::HoldersSpared(holders, failure)));
         });

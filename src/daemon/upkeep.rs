@@ -32,7 +32,7 @@ impl EventLoop {
             return;
         }
         if let Some(trouble) = &self.state.warnings.runtime {
-            tracing::error!(event = "runtime", "the tunnels go on, but {trouble}");
+            tracing::error!(event = "runtime", "the tunnels keep running, but {trouble}");
         } else {
             tracing::info!(event = "runtime", "the runtime directory is complete again");
         }

@@ -31,7 +31,7 @@ pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         // In one message: systemd 253 waits for ever if the time comes in a later one.
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!("systemd is not told of the reload: cannot read the clock: {error}"),
+        Err(error) => tracing::warn!("cannot report the reload to systemd: cannot read the clock: {error}"),
     }
 }
 
@@ -54,7 +54,7 @@ pub fn ping() {
 fn notify(state: &[NotifyState]) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(socket.as_bytes(), &message(state)) {
-        tracing::warn!("cannot tell systemd {state:?}: {error}; is NotifyAccess= set in the unit?");
+        tracing::warn!("cannot notify systemd of {state:?}: {error}; is NotifyAccess= set in the unit?");
     }
 }
 

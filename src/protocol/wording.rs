@@ -32,10 +32,10 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
                 .to_owned(),
         ),
         (StateName::Failed, _, Some(failure)) => {
-            Some(format!("failed ({failure}). Trying again would not help: mend it, then `portward start {name}`."))
+            Some(format!("failed ({failure}). A retry would not help: fix it, then `portward start {name}`."))
         }
         (StateName::Up | StateName::Replacing, _, Some(failure)) => {
-            Some(format!("goes on over its old connection; the last try to replace it failed ({failure})."))
+            Some(format!("keeps its old connection; the last attempt to replace it failed ({failure})."))
         }
         (StateName::Connecting | StateName::Forwarding, _, Some(failure)) => {
             Some(format!("failed ({failure}) and is being tried again."))
@@ -118,7 +118,7 @@ mod tests {
         waiting.held_by =
             vec![Occupant { kind: OccupantKind::Unexplained, holder: None, ..listener(Holder::default()) }];
         insta::assert_snapshot!(explain(&waiting, now()).unwrap());
-        let spared = "on_conflict: kill has ended nobody, for the port would stay held by pid 4711 (systemd): that is pid 1";
+        let spared = "on_conflict: kill has ended no process, because the port would stay held by pid 4711 (systemd): that is pid 1";
         waiting.last_error = Some(Failure::new(FailureKind::LocalPortHeld, spared));
         insta::assert_snapshot!(explain(&waiting, now()).unwrap());
     }
@@ -132,7 +132,7 @@ mod tests {
         failed.state = StateName::Connecting;
         insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
         failed.state = StateName::Failed;
-        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). Trying again would not help: mend it, then `portward start database`.");
+        insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). A retry would not help: fix it, then `portward start database`.");
     }
 
     #[test]
