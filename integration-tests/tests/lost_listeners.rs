@@ -133,17 +133,15 @@ fn development_server(again: f64) -> String {
       - /usr/bin/python3
       - -c
       - |
-        import signal, socket, threading, time
-        listeners = [socket.create_server(('127.0.0.1', 9443))]
-        def reload(*_):
-            listeners.pop().close()
-            time.sleep(max({again}, 0))
+        import signal, socket, time
+        signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})
+        listener = socket.create_server(('127.0.0.1', 9443))
+        while signal.sigwait({{signal.SIGUSR1}}):
+            listener.close()
             if {again} >= 0:
-                listeners.append(socket.create_server(('127.0.0.1', 9443)))
+                time.sleep({again})
+                listener = socket.create_server(('127.0.0.1', 9443))
                 print('reloaded', flush=True)
-        signal.signal(signal.SIGUSR1, reload)
-        while True:
-            signal.pause()
 "
     )
 }

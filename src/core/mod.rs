@@ -21,6 +21,7 @@ mod reconcile;
 mod state_name;
 #[cfg(test)]
 mod tables;
+mod turn;
 
 pub use action::Action;
 pub use event::{ConnectionEvent, Event, ForwardEvent};

@@ -8,7 +8,7 @@ use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::row::{Outcome, Pace, Row};
+use crate::row::{Outcome, Row};
 use crate::world::World;
 
 /// For so long the starts of ssh are counted.
@@ -154,10 +154,10 @@ impl<'a> Checks<'a> {
                 let starts = self.starts_of(row) - before.starts;
                 self.expect(row, starts == 1, || format!("{starts} ssh started by the restart, expected 1"));
             }
-            Outcome::Retried(class, pace) => {
+            Outcome::Retried(class, _) => {
                 self.expect(row, code != 200, || format!("the restart was answered with {}", answer.body));
                 // One that is under way already is not made twice.
-                let shares = pace == Pace::Connected || before.state != StateName::Backoff;
+                let shares = before.state != StateName::Backoff;
                 let again = shares || self.log_of(row, before.log_mark, "starting", deadline).await;
                 self.expect(row, again, || "the restart started no ssh".to_owned());
                 self.retried(row, class, before.mark, deadline, WHEN).await;
