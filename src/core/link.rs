@@ -3,7 +3,7 @@
 //! It holds the connection that serves (`active`), the one that is to replace it (`next`), those that are being ended, and
 //! the forwards that need one. What it decides on an event is in the file `turn.rs`.
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
 use super::forward::{self, Forward};
 use super::{ConnectionId, Failure, Policy, Request, Slot, StateName};
 use crate::clock::Moment;
