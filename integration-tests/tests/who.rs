@@ -157,7 +157,7 @@ async fn wait_bound_ends_when_somebody_listens() {
     let _squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
     assert!(within_deadline("wait", waiting.wait()).await.unwrap().success());
     let late = run(&mut portward(&lab, &["wait", "9444", "--bound", "--timeout", "50ms"]), 1).await;
-    assert!(late.contains("nobody listens on TCP port 9444"), "{late}");
+    assert!(late.contains("no process listens on TCP port 9444"), "{late}");
 }
 
 #[tokio::test]

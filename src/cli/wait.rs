@@ -20,7 +20,7 @@ pub(super) async fn wait(arguments: &WaitArguments) -> Result<(), Failed> {
     endpoints.retain(|endpoint| ports.is_available(endpoint.address.ip()));
     if arguments.bound {
         let bound = within(arguments.timeout, ports.bound(&endpoints)).await?;
-        let late = |limit| Failed::NotDone(format!("nobody listens on {port} after {limit:?}"));
+        let late = |limit| Failed::NotDone(format!("no process listens on {port} after {limit:?}"));
         return bound.map(drop).map_err(late);
     }
     let unbound = within(arguments.timeout, ports.unbound(&endpoints, |_, _| ())).await;

@@ -176,7 +176,7 @@ impl Attempt {
                 self.tail.clear();
                 was_ready.store(true, Ordering::Relaxed);
                 self.report(ConnectionEvent::Ready);
-                let mut listening = None;
+                let (mut listening, mut watch) = (None, None);
                 loop {
                     tokio::select! {
                         biased;
@@ -184,7 +184,7 @@ impl Attempt {
                             let Some(order) = order else { break };
                             listening = self.carry_out(order, &mut master, tunnel, pid).await;
                         }
-                        () = self.listener_lost(), if listening.is_some() => {
+                        () = self.listener_lost(&mut watch), if listening.is_some() => {
                             // ssh closes its listeners when it ends, too, and its end is reported with its reason.
                             let request = listening.take();
                             if let Some(request) = request && lives(control, pid).await {
@@ -231,9 +231,12 @@ impl Attempt {
         }
     }
 
-    /// Resolves once one of the listeners is gone.
-    async fn listener_lost(&self) {
-        let mut subscription = self.watch_listeners().await;
+    /// Resolves once one of the listeners is gone. The subscription is kept: to end one takes longer than a forward does.
+    async fn listener_lost(&self, watch: &mut Option<Subscription>) {
+        let subscription = match watch {
+            Some(subscription) => subscription,
+            None => watch.insert(self.watch_listeners().await),
+        };
         while self.still_listens() {
             subscription.changed().await;
         }

@@ -1,7 +1,8 @@
 //! The orphans that portward was given as their subreaper.
 //!
 //! The kernel has no shorter way to find them than the list of all children, and whenever a process ends, its tree must be
-//! looked for among them. When thousands end together they share a look: one that began after each of them has asked.
+//! looked for among them. When thousands end together they share a look: one that began after each of them has asked. Looks
+//! keep a distance, so that they take a small part of the time, however many children there are.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
 
 use super::registry;
 use super::stat::{self, Stat};
@@ -19,22 +21,35 @@ const ROUNDS: usize = 16;
 
 /// The look that began last.
 static LAST_BEGUN: AtomicU64 = AtomicU64::new(0);
-/// The last look and what it found. Whoever waits for it asked before it ended, but not always before it began.
-static LAST: Mutex<(u64, Option<Arc<[Stat]>>)> = Mutex::const_new((0, None));
+/// The last look. Whoever waits for it asked before it ended, but not always before it began.
+static LAST: Mutex<Option<Look>> = Mutex::const_new(None);
+
+/// After a look, rest so many times as long as it took: 0.1 ms with ten children, 2 ms with 4,000.
+const REST: u32 = 8;
+
+struct Look {
+    number: u64,
+    found: Arc<[Stat]>,
+    /// When the next one may begin.
+    rested: Instant,
+}
 
 /// The living children of portward that lead no tree. Those that are given to portward while this looks may be missing, unless
 /// their parents were orphans themselves.
 pub(super) async fn orphans() -> io::Result<Arc<[Stat]>> {
     let asked = LAST_BEGUN.load(Ordering::Relaxed);
     let mut last = LAST.lock().await;
-    if let (number, Some(found)) = &*last
-        && *number > asked
-    {
-        return Ok(found.clone());
+    if let Some(look) = &*last {
+        if look.number > asked {
+            return Ok(look.found.clone());
+        }
+        sleep_until(look.rested).await;
     }
     let number = LAST_BEGUN.fetch_add(1, Ordering::Relaxed) + 1;
+    let begun = Instant::now();
     let found = spawn_blocking(list).await??;
-    *last = (number, Some(found.clone()));
+    let rested = Instant::now() + begun.elapsed() * REST;
+    *last = Some(Look { number, found: found.clone(), rested });
     Ok(found)
 }
 

@@ -1,17 +1,21 @@
-//! The start of a process without a copy of portward's memory.
+//! The start of a process without a copy of portward's memory and of its table of descriptors.
 //!
 //! fork(2) copies the page tables, and so takes the longer the more tunnels there are. The child made here shares portward's
 //! memory until it executes its program, and the thread that makes it waits until then, as with posix_spawn(3), which cannot
-//! set a limit.
+//! set a limit. The table of descriptors grows in the same way, and whoever looks at a child's descriptors goes through all
+//! of the copy. So the child shares it, until it takes a copy of the lowest ones, among which its own streams are.
 
 use std::ffi::{CString, c_void};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::libc;
+use rustix::io::{DupFlags, dup3};
 use rustix::process::Rlimit;
 
 use super::exec::Image;
@@ -31,6 +35,47 @@ pub(super) struct Start<'a> {
     pub(super) limit: Option<Rlimit>,
 }
 
+/// Descriptors that were opened when there were few, and so have low numbers. A child finds its streams there; else they are
+/// those of /dev/null, which comes first.
+static SLOTS: Mutex<Option<[OwnedFd; 4]>> = Mutex::new(None);
+
+/// The streams of a child in their slots, until this is dropped.
+struct Slots(MutexGuard<'static, Option<[OwnedFd; 4]>>);
+
+impl Slots {
+    fn fill(streams: [BorrowedFd<'_>; 3]) -> io::Result<Self> {
+        let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.is_none() {
+            let open = || File::open("/dev/null").map(OwnedFd::from);
+            *slots = Some([open()?, open()?, open()?, open()?]);
+        }
+        let mut filled = Self(slots);
+        filled.set(Some(streams))?;
+        Ok(filled)
+    }
+
+    /// Puts these, or /dev/null, into the slots.
+    fn set(&mut self, streams: Option<[BorrowedFd<'_>; 3]>) -> io::Result<()> {
+        let Some([null, slots @ ..]) = &mut *self.0 else { return Ok(()) };
+        let streams = streams.unwrap_or([null.as_fd(); 3]);
+        for (slot, stream) in slots.iter_mut().zip(streams) {
+            dup3(stream, slot, DupFlags::CLOEXEC)?;
+        }
+        Ok(())
+    }
+
+    fn numbers(&self) -> [RawFd; 3] {
+        self.0.as_ref().map_or([-1; 3], |[_, slots @ ..]| slots.each_ref().map(|slot| slot.as_raw_fd()))
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        // A pipe that stayed open here would have no end. It cannot fail: both descriptors are open.
+        let _ = self.set(None);
+    }
+}
+
 /// What both sides see.
 struct Shared<'a> {
     start: &'a Start<'a>,
@@ -42,18 +87,19 @@ struct Shared<'a> {
 impl Start<'_> {
     /// Starts the process as the leader of a session of its own. Returns its pid once it has executed its program.
     pub(super) fn run(&self) -> io::Result<u32> {
-        let streams = self.streams.map(|stream| stream.as_raw_fd());
-        let mut shared = Shared { start: self, streams, errno: AtomicI32::new(0) };
+        let slots = Slots::fill(self.streams)?;
+        let mut shared = Shared { start: self, streams: slots.numbers(), errno: AtomicI32::new(0) };
         let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK_SIZE / size_of::<u128>());
         // SAFETY: the stack, and what `shared` refers to, live until the child has executed its program or ended, for until then
         // this thread stands still (CLONE_VFORK). No handler of a signal runs in the child, which shares this memory: all signals
-        // are blocked before it is made, and it unblocks them when it has no handlers any more.
+        // are blocked before it is made, and it unblocks them when it has no handlers any more. It changes no descriptor before it
+        // has a table of its own.
         let pid = unsafe {
             let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
             let top = stack.as_mut_ptr().add(stack.capacity()).cast();
-            let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+            let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
             let pid = libc::clone(child, top, flags, (&raw mut shared).cast());
             let error = io::Error::last_os_error();
             libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut());
@@ -97,6 +143,12 @@ impl Shared<'_> {
     fn execute(&self) -> io::Error {
         // SAFETY: descriptors, texts and sets are valid, and the dispositions of signals are this process's own.
         unsafe {
+            let above = self.streams.iter().copied().max().unwrap_or(-1).unsigned_abs() + 1;
+            let range = libc::CLOSE_RANGE_UNSHARE.cast_signed();
+            // Before Linux 5.9 the whole table is copied.
+            if libc::close_range(above, u32::MAX, range) == -1 && libc::unshare(libc::CLONE_FILES) == -1 {
+                return io::Error::last_os_error();
+            }
             for (target, stream) in (0..).zip(self.streams) {
                 if libc::dup2(stream, target) == -1 {
                     return io::Error::last_os_error();
