@@ -4,6 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -85,6 +87,9 @@ trait Door {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn next(&self) -> impl Future<Output = io::Result<Caller<Self::Stream>>> + Send;
+
+    /// Whether a client waits to be accepted. Without a descriptor for it, accept(2) fails before it looks.
+    fn has_waiting(&self) -> bool;
 }
 
 /// Who has come through a door.
@@ -108,6 +113,10 @@ impl Door for UnixDoor {
         let router = if peer::is_allowed(&stream) { &self.open } else { &self.closed };
         Ok(Caller { stream, peer: None, router: router.clone() })
     }
+
+    fn has_waiting(&self) -> bool {
+        self.listener.current().is_some_and(|listener| is_readable(&listener))
+    }
 }
 
 struct TcpDoor {
@@ -122,6 +131,10 @@ impl Door for TcpDoor {
         let (stream, peer) = self.listener.accept().await?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
         Ok(Caller { stream, peer: Some(peer.ip()), router: self.router.clone() })
+    }
+
+    fn has_waiting(&self) -> bool {
+        is_readable(&self.listener)
     }
 }
 
@@ -150,7 +163,8 @@ async fn accept(door: impl Door, mut ending: Ending) {
                 }
                 Err(error) if is_exhausted(&error) => {
                     tokio::select! {
-                        () = spare.recover(&guests, &error) => {}
+                        () = spare.recover(&guests, &error, door.has_waiting()) => {}
+                        Some(_) = connections.join_next() => spare.put_back(),
                         () = ending.begun() => break,
                     }
                 }
@@ -173,6 +187,11 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
 }
 
+fn is_readable(listener: &impl AsFd) -> bool {
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+        .is_ok_and(|ready| ready > 0)
+}
+
 /// A descriptor that is kept for the next client when there is no other.
 #[derive(Debug, Default)]
 struct Spare {
@@ -190,9 +209,12 @@ impl Spare {
     }
 
     /// Nothing can be accepted: makes room for one client, or waits.
-    async fn recover(&mut self, guests: &Guests, error: &io::Error) {
+    async fn recover(&mut self, guests: &Guests, error: &io::Error, has_waiting: bool) {
         if self.descriptor.take().is_some() {
             return;
+        }
+        if !has_waiting {
+            return time::sleep(NO_DESCRIPTOR_WAIT).await;
         }
         if self.told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
             tracing::warn!(%error, "the API cannot accept connections for now: raise LimitNOFILE= or close clients");

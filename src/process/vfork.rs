@@ -65,7 +65,7 @@ impl Slots {
     }
 
     fn numbers(&self) -> [RawFd; 3] {
-        self.0.as_ref().map_or([-1; 3], |[_, slots @ ..]| slots.each_ref().map(|slot| slot.as_raw_fd()))
+        self.0.as_ref().map_or([-1; 3], |[_, slots @ ..]| slots.each_ref().map(OwnedFd::as_raw_fd))
     }
 }
 

@@ -100,6 +100,11 @@ impl Socket {
 pub struct Doorway(watch::Receiver<Served>);
 
 impl Doorway {
+    /// The listener of now, if there is one.
+    pub fn current(&self) -> Option<Arc<UnixListener>> {
+        self.0.borrow().clone()
+    }
+
     /// The next client. Cancel-safe.
     pub async fn accept(&self) -> io::Result<(UnixStream, unix::SocketAddr)> {
         let mut served = self.0.clone();
