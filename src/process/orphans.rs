@@ -4,7 +4,6 @@
 //! looked for among them. When thousands end together they share a look: one that began after each of them has asked. Looks
 //! keep a distance, so that they take a small part of the time, however many children there are.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,23 +54,25 @@ pub(super) async fn orphans() -> io::Result<Arc<[Stat]>> {
 
 /// The same, now. Reads /proc.
 pub(super) fn list() -> io::Result<Arc<[Stat]>> {
-    let mut known = BTreeSet::new();
+    let (mut last, mut living) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let mut children = stat::children(std::process::id())?;
         let trees = registry::lock();
         // One that was reaped since leads no tree any more, and has ended.
         children.retain(|child| !trees.is_leader(*child));
         drop(trees);
-        let before = known.len();
-        known.extend(children);
-        // While one of them ends, its children become portward's.
-        if known.len() == before {
+        living.clear();
+        let mut found = Vec::with_capacity(children.len());
+        for child in children {
+            let stat = Stat::of(child)?.filter(|stat| !stat.has_ended);
+            found.push((child, stat.is_some()));
+            living.extend(stat);
+        }
+        // The children of one that ended meanwhile are portward's by now, and may not have been listed.
+        if found == last {
             break;
         }
-    }
-    let mut living = Vec::new();
-    for pid in known {
-        living.extend(Stat::of(pid)?.filter(|stat| !stat.has_ended));
+        last = found;
     }
     Ok(living.into())
 }
