@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::config::desired::{Forward, SshTunnel};
@@ -70,7 +71,7 @@ impl Attempt {
         let (mut child, _stdout, stderr) = process;
         let (control, made) = control;
         let was_ready = Arc::new(AtomicBool::new(false));
-        let output = tokio::spawn({
+        let mut output = tokio::spawn({
             let (tail, reporter, tunnel) = (self.tail.clone(), self.reporter.clone(), tunnel.clone());
             let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
             async move {
@@ -107,7 +108,7 @@ impl Attempt {
             }
             never = self.follow_main(&tree) => match never {},
         };
-        let _ = timeout(OUTPUT_GRACE, output).await;
+        let _ = timeout(OUTPUT_GRACE, &mut output).await;
         self.reporter.output_ended();
         drop(control);
         let tail = self.tail.lines();
@@ -121,15 +122,21 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
             }
         };
-        self.finish(&tree, failure).await;
+        self.finish(&tree, failure, output).await;
     }
 
     /// The process has ended: waits for what is left of its tree.
-    pub(super) async fn finish(&self, tree: &Tree, failure: Failure) {
+    pub(super) async fn finish(&self, tree: &Tree, failure: Failure, output: JoinHandle<()>) {
         if tree.has_members().await {
             self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         }
-        self.reporter.send(Report::Remains(tree.gone().await));
+        let remains = tree.gone().await;
+        if !output.is_finished() {
+            // The others of the tree had output as well.
+            let _ = timeout(OUTPUT_GRACE, output).await;
+            self.reporter.output_ended();
+        }
+        self.reporter.send(Report::Remains(remains));
         self.report(ConnectionEvent::Ended(failure));
     }
 

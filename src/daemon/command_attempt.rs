@@ -36,7 +36,7 @@ impl Attempt {
     ) {
         let tail = self.tail.clone();
         let spoke = Arc::new(Notify::new());
-        let output = tokio::spawn({
+        let mut output = tokio::spawn({
             let (tail, spoke, reporter, pace) =
                 (tail.clone(), spoke.clone(), self.reporter.clone(), self.pace.clone());
             async move {
@@ -79,7 +79,7 @@ impl Attempt {
                         never = &mut stops => match never {},
                     }
                 }
-                let _ = timeout(OUTPUT_GRACE, output).await;
+                let _ = timeout(OUTPUT_GRACE, &mut output).await;
                 self.reporter.output_ended();
                 how_it_ended(&subject, status, &tail)
             }
@@ -87,7 +87,7 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
             }
         };
-        self.finish(&tree, failure).await;
+        self.finish(&tree, failure, output).await;
     }
 
     async fn watch_listener(&self, tree: &Tree, spoke: &Notify) -> Infallible {
