@@ -130,6 +130,35 @@ async fn a_name_an_order_and_a_comment_restart_nothing() {
     kept.lost_nothing().await;
 }
 
+#[tokio::test]
+async fn what_only_changes_the_supervision_restarts_nothing() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let command = "
+  - {name: command, command: [socat, 'TCP-LISTEN:9446,bind=127.0.0.1', 'TCP:127.0.0.1:8000'], local_port: '127.0.0.1:9446'}
+";
+    let config = lab.config(&joined(&[KEPT, command]));
+    std::fs::write(lab.config_path(), &config).unwrap();
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let kept = Kept::of(&daemon).await;
+    let before = daemon.wait_state("command", StateName::Up).await;
+    for (from, to) in [
+        ("stop_grace: 500ms", "stop_grace: 7s"),
+        ("max_delay: 500ms", "max_delay: 9s, reset_after: 9s"),
+        ("ssh: {", "ssh: {connect_timeout: 17s, "),
+        ("defaults:\n", "defaults:\n  start_timeout: 9s\n"),
+        ("defaults:\n", "defaults:\n  on_conflict: kill\n"),
+    ] {
+        assert!(config.contains(from), "{config}");
+        let read =
+            reloaded(&daemon, || std::fs::write(lab.config_path(), config.replace(from, to)).unwrap()).await;
+        assert!(read.raw.contains("0 changed, 2 unchanged"), "{}", read.raw);
+        kept.is_untouched(&daemon).await;
+        assert_eq!(daemon.tunnel_pid("command").await, before.pid.unwrap(), "{to}");
+    }
+    kept.lost_nothing().await;
+}
+
 async fn names(daemon: &Daemon<'_>) -> Vec<String> {
     let listed = daemon.get("/list").await.json();
     listed.as_array().unwrap().iter().map(|tunnel| tunnel["name"].as_str().unwrap().to_owned()).collect()

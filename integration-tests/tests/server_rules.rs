@@ -245,6 +245,20 @@ async fn a_remote_forward_that_permit_listen_refuses_names_every_cause() {
     refuses("PermitListen 7777").await;
 }
 
+/// A connection keeps the rules of its login: asked again for ever, it would refuse for ever.
+#[tokio::test]
+async fn a_remote_forward_that_is_allowed_meanwhile_comes_up_on_a_new_connection() {
+    let lab = Lab::new();
+    let key = fs::read_to_string(lab.path("client_key.pub")).unwrap();
+    fs::write(lab.path("authorized_keys"), format!("permitlisten=\"7777\" {key}")).unwrap();
+    let _sshd = Sshd::start(&lab).await;
+    let daemon = Daemon::start(&lab, PUBLISHED).await;
+    let refused = daemon.wait_failure(0, "published", FailureKind::RemotePortHeld).await;
+    fs::write(lab.path("authorized_keys"), key).unwrap();
+    let up = daemon.wait_state("published", StateName::Up).await;
+    assert_ne!(up.pid, refused.pid, "{}", daemon.report());
+}
+
 /// The old connection is asked to close its listener and the new one to make the same: the server must do it in this order. It
 /// is asked something between them, which this key forbids, and so its log shows that.
 #[tokio::test]

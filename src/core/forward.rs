@@ -79,6 +79,8 @@ pub(super) enum Input {
     Open(ConnectionId),
     /// The command listens.
     Serve(ConnectionId),
+    /// The command does not listen any more, and may again.
+    Unserve,
     /// Ask the connection to stop listening.
     Close,
     /// The connection is gone, or nothing is wanted any more.
@@ -162,6 +164,22 @@ impl Forward {
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
             },
+            Input::Unserve => {
+                match self.state {
+                    State::Listening { since, .. } => {
+                        self.forgive(since, context.now);
+                        self.state = State::Confirmed;
+                    }
+                    State::Idle
+                    | State::AwaitingPort { .. }
+                    | State::Confirmed
+                    | State::Opening { .. }
+                    | State::Closing { .. }
+                    | State::Backoff { .. }
+                    | State::Failed => {}
+                }
+                Outcome::Nothing
+            }
             Input::Close => {
                 match self.state {
                     State::Listening { on, .. } => self.close(on, context),

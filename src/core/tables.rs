@@ -129,6 +129,7 @@ fn forward_table() {
         Input::Confirm(Some(on)),
         Input::Open(on),
         Input::Serve(on),
+        Input::Unserve,
         Input::Close,
         Input::Release,
         Input::PolicyChanged,

@@ -18,8 +18,8 @@ use super::connection::{self, Connection};
 use super::forward::{self, Context};
 use super::link::{Link, Login, Target, Tunnel, Wanted};
 use super::{
-    Action, ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Kind, Policy, Request,
-    Slot, StateName, backoff,
+    Action, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Kind, Policy, Request, Slot, StateName,
+    backoff,
 };
 use crate::clock::Moment;
 
@@ -62,7 +62,7 @@ impl Turn<'_> {
                 turn.step_forward(index, forward::Input::PolicyChanged);
             }),
             Event::Forward(request, event) => self.hear_of_forward(request, event),
-            Event::Connection(id, event) => self.hear_of_connection(id, event),
+            Event::Connection(id, event) => self.step_connection(id, connection::Input::Event(event)),
             Event::DeadlinePassed => self.pass_deadlines(),
         }
     }
@@ -89,9 +89,9 @@ impl Turn<'_> {
         match tunnel.forward.state {
             forward::State::Failed => {
                 tunnel.forward.forget_failures();
-                tunnel.forward.state = forward::State::Idle;
+                self.step_forward(index, forward::Input::Release);
             }
-            forward::State::Backoff { .. } => tunnel.forward.state = forward::State::Idle,
+            forward::State::Backoff { .. } => self.step_forward(index, forward::Input::Release),
             forward::State::Idle
             | forward::State::AwaitingPort { .. }
             | forward::State::Confirmed
@@ -334,10 +334,6 @@ impl Turn<'_> {
         }
     }
 
-    fn hear_of_connection(&mut self, id: ConnectionId, event: ConnectionEvent) {
-        self.step_connection(id, connection::Input::Event(event));
-    }
-
     fn step_connection(&mut self, id: ConnectionId, input: connection::Input) {
         let policy = self.link.policy();
         let Link { active, next, ending, .. } = &mut *self.link;
@@ -357,15 +353,13 @@ impl Turn<'_> {
                 }
             }
             connection::Outcome::ListenerLost => {
-                for tunnel in &mut self.link.tunnels {
-                    if tunnel.forward.uses(id) {
-                        tunnel.forward.state = forward::State::Confirmed;
-                        tunnel.last_failure = Some(Failure::new(
-                            FailureKind::Exited,
-                            "the process runs and does not listen on its port any more; unless it does again within 5 s, it \
-                             is started again",
-                        ));
-                    }
+                self.note_failure(&Failure::new(
+                    FailureKind::Exited,
+                    "the process runs and does not listen on its port any more; unless it does again within 5 s, it is \
+                     started again",
+                ));
+                for index in 0..self.link.tunnels.len() {
+                    self.step_forward(index, forward::Input::Unserve);
                 }
             }
             connection::Outcome::Suspended => {
@@ -401,12 +395,17 @@ impl Turn<'_> {
 
     /// A port that was confirmed before a login is confirmed again after it.
     fn became_ready(&mut self, id: ConnectionId) {
-        if self.link.policy().kind == Kind::Command {
-            return;
+        match self.link.policy().kind {
+            Kind::Ssh => self.step_confirmed(&forward::Input::Confirm(Some(id))),
+            Kind::Command => {}
         }
+    }
+
+    /// Tells this every forward whose port was confirmed.
+    fn step_confirmed(&mut self, input: &forward::Input) {
         for index in 0..self.link.tunnels.len() {
             if matches!(self.link.tunnels[index].forward.state, forward::State::Confirmed) {
-                self.step_forward(index, forward::Input::Confirm(Some(id)));
+                self.step_forward(index, input.clone());
             }
         }
     }
@@ -446,13 +445,9 @@ impl Turn<'_> {
     fn lost(&mut self, failure: &Failure) {
         let policy = self.link.policy();
         // It is the port that is waited for: the connection is made anew when that is free.
-        let only_waits = self.link.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up);
-        let only_waits = only_waits.clone().all(|tunnel| !tunnel.forward.holders().is_empty());
-        for index in 0..self.link.tunnels.len() {
-            if matches!(self.link.tunnels[index].forward.state, forward::State::Confirmed) {
-                self.step_forward(index, forward::Input::Release);
-            }
-        }
+        let mut wanted = self.link.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up);
+        let only_waits = wanted.all(|tunnel| !tunnel.forward.holders().is_empty());
+        self.step_confirmed(&forward::Input::Release);
         self.note_failure(failure);
         if only_waits {
             return;
@@ -473,11 +468,7 @@ impl Turn<'_> {
             self.lost(&failure);
             return;
         }
-        for index in 0..self.link.tunnels.len() {
-            if matches!(self.link.tunnels[index].forward.state, forward::State::Confirmed) {
-                self.step_forward(index, forward::Input::Release);
-            }
-        }
+        self.step_confirmed(&forward::Input::Release);
         self.note_failure(&failure);
         self.actions.push(Action::ReportReplacementFailed(failure));
     }

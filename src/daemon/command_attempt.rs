@@ -115,26 +115,18 @@ impl Attempt {
     async fn look(&self, tree: &Tree) -> bool {
         let known = self.listening().clone();
         let owns = |listener: &Listener| {
-            known.contains(listener) || tree.pid().is_some_and(|pid| holder::pid_owns(pid, listener.inode))
+            tree.pid().is_some_and(|pid| known.contains(listener) || holder::pid_owns(pid, listener.inode))
         };
         let listeners = match self.listeners(|found| found.iter().all(owns)) {
             Ok(listeners) => listeners,
             Err(error) => {
+                // What cannot be asked about is as it was.
                 self.reporter.warn(&error.to_string());
-                return false;
+                return !known.is_empty();
             }
         };
-        let mut ours = Vec::new();
-        let mut unknown = Vec::new();
-        for listener in listeners {
-            // After the end of the process that stood for the tree, another one is to be found.
-            match tree.pid() {
-                Some(pid) if known.contains(&listener) || holder::pid_owns(pid, listener.inode) => {
-                    ours.push(listener);
-                }
-                Some(_) | None => unknown.push(listener),
-            }
-        }
+        // After the end of the process that stood for the tree, another one is to be found.
+        let (mut ours, unknown): (Vec<_>, Vec<_>) = listeners.into_iter().partition(owns);
         // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
         if !unknown.is_empty() {
             ours.extend(claimed(tree.clone(), unknown).await);

@@ -231,6 +231,8 @@ impl Effects {
         connection: Option<ConnectionId>,
         work: &Work,
     ) {
+        // It belonged to an earlier wait, perhaps of other work.
+        resources.planned = None;
         let running = connection.and_then(|connection| resources.running.get(&connection));
         let known = match (work, running) {
             (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
