@@ -189,6 +189,10 @@ impl Attempt {
                         biased;
                         order = orders.recv() => {
                             let Some(order) = order else { break };
+                            if matches!(order, Order::CloseForward(_)) {
+                                // Its news would delay the listener that is to follow.
+                                watch = None;
+                            }
                             listening = self.carry_out(order, &mut master, tunnel, pid).await;
                         }
                         () = self.listener_lost(&mut watch), if listening.is_some() => {
@@ -238,7 +242,7 @@ impl Attempt {
         }
     }
 
-    /// Resolves once one of the listeners is gone. The subscription is kept: to end one takes longer than a forward does.
+    /// Resolves once one of the listeners is gone.
     async fn listener_lost(&self, watch: &mut Option<Subscription>) {
         let subscription = match watch {
             Some(subscription) => subscription,
