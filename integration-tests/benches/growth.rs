@@ -1,11 +1,11 @@
-//! What does one more tunnel cost? CPU time and private memory of the daemon for 500, 1,000, 2,000 and 4,000 command tunnels, and
+//! What does one more tunnel cost? CPU time and anonymous memory of the daemon for 500, 1,000, 2,000 and 4,000 command tunnels, and
 //! the ratio from each number to its double: 2 is linear.
 //!
 //!     cargo bench -p integration-tests --bench growth [-- NUMBER...]
 //!
 //! As root, in namespaces of its own. The CPU time is that of the daemon alone (user and system, of /proc/PID/stat), without
-//! that of the commands. The memory is Private_Clean and Private_Dirty of smaps_rollup with all tunnels up, less what the daemon
-//! has without tunnels, for each tunnel.
+//! that of the commands. The memory is RssAnon of /proc/PID/status with all tunnels up, less what the daemon has without tunnels,
+//! for each tunnel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -33,7 +33,7 @@ fn main() {
     // cargo adds an option of its own.
     let asked: Vec<u16> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let numbers = if asked.is_empty() { NUMBERS.to_vec() } else { asked };
-    let empty = in_a_lab(private_without_tunnels);
+    let empty = in_a_lab(anonymous_without_tunnels);
     let costs: Vec<Cost> =
         numbers.into_iter().map(|tunnels| in_a_lab(move || measure(tunnels, empty))).collect();
     report(&costs);
@@ -48,10 +48,10 @@ where
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
-async fn private_without_tunnels() -> f64 {
+async fn anonymous_without_tunnels() -> f64 {
     let lab = Lab::new();
     let daemon = Daemon::start(&lab, "").await;
-    private_kibibytes(daemon.pid())
+    anonymous_kibibytes(daemon.pid())
 }
 
 async fn measure(tunnels: u16, empty: f64) -> Cost {
@@ -70,7 +70,7 @@ async fn measure(tunnels: u16, empty: f64) -> Cost {
     all_up(&daemon, tunnels).await;
     let mut stopwatch = Stopwatch { pid: daemon.pid(), read: 0.0 };
     let start = stopwatch.lap();
-    let kibibytes = (private_kibibytes(daemon.pid()) - empty) / f64::from(tunnels);
+    let kibibytes = (anonymous_kibibytes(daemon.pid()) - empty) / f64::from(tunnels);
 
     lab.write_config(&format!("{config}# the same\n"));
     let answer = daemon.post("/reload").await;
@@ -113,15 +113,15 @@ impl Stopwatch {
     }
 }
 
-fn private_kibibytes(pid: u32) -> f64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
-    private.map(|line| line.split_ascii_whitespace().nth(1).unwrap().parse::<f64>().unwrap()).sum()
+fn anonymous_kibibytes(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn report(costs: &[Cost]) {
     println!(
-        "CPU time of the daemon in milliseconds (ratio to the line before), private memory of a tunnel in KiB:"
+        "CPU time of the daemon in milliseconds (ratio to the line before), anonymous memory of a tunnel in KiB:"
     );
     print!("{:>8}", "tunnels");
     for phase in PHASES {

@@ -122,7 +122,8 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
             }
         };
-        self.finish(&tree, failure, output).await;
+        // Boxed, so that no process that runs reserves memory for it.
+        Box::pin(self.finish(&tree, failure, output)).await;
     }
 
     /// The process has ended: waits for what is left of its tree.
@@ -279,7 +280,7 @@ impl Attempt {
                 self.reporter.warn(&error);
                 told = error;
             }
-            sleep(NO_DESCRIPTOR_WAIT).await;
+            Box::pin(sleep(NO_DESCRIPTOR_WAIT)).await;
         }
     }
 

@@ -87,7 +87,8 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
             }
         };
-        self.finish(&tree, failure, output).await;
+        // Boxed, so that no process that runs reserves memory for it.
+        Box::pin(self.finish(&tree, failure, output)).await;
     }
 
     async fn watch_listener(&self, tree: &Tree, spoke: &Notify) -> Infallible {
@@ -129,7 +130,7 @@ impl Attempt {
         let (mut ours, unknown): (Vec<_>, Vec<_>) = listeners.into_iter().partition(owns);
         // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
         if !unknown.is_empty() {
-            ours.extend(claimed(tree.clone(), unknown).await);
+            ours.extend(Box::pin(claimed(tree.clone(), unknown)).await);
         }
         let listens = !ours.is_empty();
         if !listens {

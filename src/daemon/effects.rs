@@ -75,7 +75,8 @@ struct Running {
     launch: Launch,
     /// What it is to listen on, once that is known.
     endpoints: Arc<OnceLock<Vec<Endpoint>>>,
-    orders: mpsc::UnboundedSender<Order>,
+    /// An ssh takes orders, a command none.
+    orders: Option<mpsc::UnboundedSender<Order>>,
     /// What it listens on, as the kernel showed it last.
     listeners: Vec<Listener>,
     tail: OutputTail,
@@ -156,9 +157,9 @@ impl TunnelResources {
     }
 
     pub(super) fn order(&self, connection: ConnectionId, order: Order) {
-        if let Some(running) = self.running.get(&connection) {
+        if let Some(orders) = self.running.get(&connection).and_then(|running| running.orders.as_ref()) {
             // If the process has just ended, the news of it is on its way.
-            let _ = running.orders.send(order);
+            let _ = orders.send(order);
         }
     }
 
@@ -344,11 +345,11 @@ impl Effects {
             listening: Mutex::default(),
             tail: tail.clone(),
         };
-        let (orders, received) = mpsc::unbounded_channel();
         let started = match &desired.work {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
                 let launch = Launch::pending();
+                let (orders, received) = mpsc::unbounded_channel();
                 let start = SshStart {
                     launch: launch.clone(),
                     endpoints: endpoints.clone(),
@@ -356,7 +357,7 @@ impl Effects {
                     plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
                 };
                 tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
-                Ok(launch)
+                Ok((launch, Some(orders)))
             }
             Work::Command(tunnel) => {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
@@ -366,12 +367,12 @@ impl Effects {
                 process::spawn(command_line::command(tunnel)).map(|process| {
                     let launch = Launch::started(process.0.tree());
                     tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    launch
+                    (launch, None)
                 })
             }
         };
         match started {
-            Ok(launch) => {
+            Ok((launch, orders)) => {
                 let running = Running { launch, endpoints, orders, listeners: Vec::new(), tail };
                 resources.running.insert(connection, running);
             }

@@ -48,7 +48,8 @@ pub(super) struct EventLoop {
 /// What the event loop knows.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) entries: BTreeMap<Slot, Entry>,
+    /// Boxed, for a node of the map has room for eleven.
+    pub(super) entries: BTreeMap<Slot, Box<Entry>>,
     /// Slots in the order of the file.
     pub(super) order: Vec<Slot>,
     pub(super) next_slot: u64,
@@ -291,7 +292,7 @@ impl EventLoop {
             let slot = entry.slot();
             entry.resources.waiting(entry.link.awaiting_port(slot)?, entry.link.holders(slot))
         };
-        let waiting: Vec<_> = self.state.entries.values().filter_map(waiting).collect();
+        let waiting: Vec<_> = self.state.entries.values().map(Box::as_ref).filter_map(waiting).collect();
         // Whoever asked may have gone.
         let done = move || {
             let _ = reply.send(());
@@ -310,7 +311,7 @@ impl EventLoop {
 
     /// Looks at the kernel's listeners: what is up must be there.
     fn refresh(&mut self) {
-        let up = |(slot, entry): (&Slot, &Entry)| {
+        let up = |(slot, entry): (&Slot, &Box<Entry>)| {
             let (connection, request) = entry.link.listening(*slot)?;
             Some((*slot, connection, request, entry.resources.listeners(connection).to_vec()))
         };

@@ -114,7 +114,7 @@ impl EventLoop {
             published: None,
         };
         self.state.slots.insert(entry.desired.hash.clone(), slot);
-        self.state.entries.insert(slot, entry);
+        self.state.entries.insert(slot, Box::new(entry));
         self.state.touched.insert(slot);
         if enabled {
             self.hear(slot, Event::StartRequested(slot));

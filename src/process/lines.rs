@@ -76,7 +76,8 @@ async fn read_all(pipe: Pipe, pace: &Pace, mut each: impl FnMut(String)) {
         tokio::task::yield_now().await;
         let debt = pace.debt();
         if !debt.is_zero() {
-            sleep(debt).await;
+            // Boxed, for most children never come to this.
+            Box::pin(sleep(debt)).await;
         }
     }
     hand_over(&line, &mut each);

@@ -34,7 +34,10 @@ async fn measure() {
     let ours = portward_restarts(&lab).await;
     let cancelled = cancelled_listeners(&lab).await;
     let plain = plain_restarts(&lab).await;
-    println!("The port is down for, in milliseconds, seen by a look at the kernel's listeners every {} us:", PERIOD.as_micros());
+    println!(
+        "The port is down for, in milliseconds, seen by a look at the kernel's listeners every {} us:",
+        PERIOD.as_micros()
+    );
     println!("{:<22}{:>5}{:>10}{:>10}{:>10}{:>10}", "", "n", "median", "p99", "min", "max");
     report("portward restart", &ours);
     report("plain ssh -L restart", &plain);
