@@ -135,8 +135,9 @@ impl Attempt {
         if !output.is_finished() {
             // The others of the tree had output as well.
             let _ = timeout(OUTPUT_GRACE, output).await;
-            self.reporter.output_ended();
         }
+        // It may have ended since that was told last, and said more before.
+        self.reporter.output_ended();
         self.reporter.send(Report::Remains(remains));
         self.report(ConnectionEvent::Ended(failure));
     }
