@@ -151,6 +151,23 @@ fn a_stopped_connection_whose_replacement_fails_is_given_up() {
 }
 
 #[test]
+fn a_replacement_that_stays_stopped_is_given_up_before_the_old_connection_needs_it() {
+    let mut world = World::up(ssh(), 2);
+    let old = world.owner(ONE).unwrap();
+    world.hear(Event::RestartRequested(ONE));
+    let next = world.link.awaited();
+    world.settle(|world| {
+        world.link.awaiting_port(ONE).is_some() && world.link.awaiting_port(Slot(2)).is_some()
+    });
+    world.suspend_one(next, true);
+    world.now = world.link.deadline().unwrap();
+    world.hear(Event::DeadlinePassed);
+    assert!(world.actions.contains(&Action::Terminate(next)), "{:?}", world.actions);
+    world.die(old);
+    world.settle(World::all_up);
+}
+
+#[test]
 fn the_rest_of_a_tree_gets_the_grace_and_a_command_waits_for_its_end() {
     let mut world = World::up(policy(Kind::Command, OnConflict::Kill), 1);
     let old = world.owner(ONE).unwrap();

@@ -376,6 +376,10 @@ impl Turn<'_> {
             }
             connection::Outcome::Unresponsive => match policy.kind {
                 Kind::Ssh if self.link.is_active(id) => self.renew(),
+                Kind::Ssh if self.link.is_next(id) => {
+                    self.end_next();
+                    self.replacement_failed(stopped_for_good(&policy));
+                }
                 Kind::Ssh => {}
                 Kind::Command => {
                     let failure = stopped_for_good(&policy);

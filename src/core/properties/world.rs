@@ -335,7 +335,7 @@ impl World {
         }
     }
 
-    fn die(&mut self, id: ConnectionId) {
+    pub(super) fn die(&mut self, id: ConnectionId) {
         self.processes.remove(&id);
         self.hear(Event::Connection(id, ConnectionEvent::Ended(Failure::new(FailureKind::Killed, "killed"))));
     }
@@ -448,7 +448,12 @@ impl World {
     /// Stops a process or lets it go on; the kernel reports both.
     pub(super) fn suspend(&mut self, index: Index, is_hung: bool) {
         let running: Vec<_> = self.processes.keys().copied().collect();
-        let Some(id) = pick(index, &running) else { return };
+        if let Some(id) = pick(index, &running) {
+            self.suspend_one(id, is_hung);
+        }
+    }
+
+    pub(super) fn suspend_one(&mut self, id: ConnectionId, is_hung: bool) {
         self.processes.entry(id).or_default().is_hung = is_hung;
         let event = if is_hung { ConnectionEvent::Stopped(7) } else { ConnectionEvent::Continued };
         self.hear(Event::Connection(id, event));
