@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::desired::{Forward, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
-use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Tree, limits, read_lines};
+use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Remains, Tree, limits, read_lines};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 
@@ -28,6 +28,10 @@ const BYTES_KEPT: usize = 16 * 1024;
 /// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
 /// open that long.
 pub(super) const OUTPUT_GRACE: Duration = Duration::from_millis(200);
+
+/// How long the output may be read when nothing is left that could hold it open: nobody else has it, unless its descriptor was
+/// handed to a stranger.
+const FLOOD_GRACE: Duration = Duration::from_secs(5);
 
 /// How long to wait before subscribing to the kernel's events again when it refuses.
 const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
@@ -133,8 +137,10 @@ impl Attempt {
         }
         let remains = tree.gone().await;
         if !output.is_finished() {
-            // The others of the tree had output as well.
-            let _ = timeout(OUTPUT_GRACE, output).await;
+            // What is left may hold the output open for ever. Otherwise it ends as soon as it is read, and what a flood has left
+            // of it takes a while.
+            let grace = if remains == Remains::default() { FLOOD_GRACE } else { OUTPUT_GRACE };
+            let _ = timeout(grace, output).await;
         }
         // It may have ended since that was told last, and said more before.
         self.reporter.output_ended();
