@@ -1,5 +1,6 @@
 //! What the user wants, validated: nothing in here can be wrong any more.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,11 +53,26 @@ pub struct Tunnel {
     pub interactive: bool,
     /// What to run. A change of it, and only of it, restarts the tunnel.
     pub work: Work,
+    /// Other destinations with the same services, tried in order where that of `work` is not reached; none for a command.
+    pub fallback_hosts: Vec<String>,
     /// How long ssh may take to connect (`ssh.connect_timeout`; the whole handshake may take twice as long), or the program until
     /// it listens (`start_timeout`).
     pub timeout: Duration,
     /// How to supervise it.
     pub policy: Policy,
+}
+
+impl Tunnel {
+    /// The work with the destination of this index: 0 for its own, 1 for the first fallback host.
+    pub fn work_at(&self, destination: usize) -> Cow<'_, Work> {
+        let host = destination.checked_sub(1).and_then(|index| self.fallback_hosts.get(index));
+        match (&self.work, host) {
+            (Work::Ssh(tunnel), Some(host)) => {
+                Cow::Owned(Work::Ssh(SshTunnel { destination: host.clone(), ..tunnel.clone() }))
+            }
+            (work, _) => Cow::Borrowed(work),
+        }
+    }
 }
 
 /// The texts of a tunnel's entry as written, with autossh-tunnel's defaults filled in.

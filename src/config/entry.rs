@@ -44,7 +44,8 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let name = context.optional(&raw.name, "name", |name| check_name(name).map(|()| name.clone()));
     let work = if raw.command.is_absent() { context.ssh(entry) } else { context.command(entry) };
     let timing = context.timing(raw);
-    let (name, (work, timeout, port), timing) = (name?, work?, timing?);
+    let fallback_hosts = context.fallback_hosts(raw);
+    let (name, (work, timeout, port), timing, fallback_hosts) = (name?, work?, timing?, fallback_hosts?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -59,8 +60,13 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let name = name.unwrap_or_else(|| identity::derived_name(&runner(&work), &written.local_port));
     let log_id = identity::log_id(&written);
     let enabled = raw.enabled.value().copied().unwrap_or(true);
-    let policy = policy(&work, timeout, timing, raw.on_conflict.value());
-    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, timeout, policy };
+    let policy = Policy {
+        standby: raw.standby.value().copied().unwrap_or(false),
+        destinations: 1 + fallback_hosts.len(),
+        ..policy(&work, timeout, timing, raw.on_conflict.value())
+    };
+    let tunnel =
+        Tunnel { name, hash, log_id, written, enabled, interactive, work, fallback_hosts, timeout, policy };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
 
@@ -114,6 +120,7 @@ struct Timing {
     min_delay: Duration,
     max_delay: Duration,
     reset_after: Duration,
+    drain: Duration,
     stop_grace: Duration,
 }
 
@@ -127,8 +134,19 @@ fn policy(work: &Work, timeout: Duration, timing: Timing, on_conflict: Option<&O
         None | Some(OnConflict::Wait) => core::OnConflict::Wait,
         Some(OnConflict::Kill) => core::OnConflict::Kill,
     };
-    let Timing { min_delay, max_delay, reset_after, stop_grace } = timing;
-    Policy { kind, min_delay, max_delay, reset_after, ready_timeout, stop_grace, on_conflict }
+    let Timing { min_delay, max_delay, reset_after, drain, stop_grace } = timing;
+    Policy {
+        kind,
+        min_delay,
+        max_delay,
+        reset_after,
+        ready_timeout,
+        stop_grace,
+        on_conflict,
+        standby: false,
+        drain,
+        destinations: 1,
+    }
 }
 
 impl Context<'_> {
@@ -201,6 +219,7 @@ impl Context<'_> {
         let min_delay = period(&restart.min_delay, "min_delay", SHORTEST_DELAY, MIN_DELAY);
         let max_delay = period(&restart.max_delay, "max_delay", SHORTEST_DELAY, MAX_DELAY);
         let reset_after = period(&restart.reset_after, "reset_after", Duration::ZERO, RESET_AFTER);
+        let drain = period(&restart.drain, "drain", Duration::ZERO, Duration::ZERO);
         let stop_grace = period(&raw.stop_grace, "stop_grace", Duration::ZERO, STOP_GRACE);
         let (min_delay, max_delay) = (min_delay?, max_delay?);
         if min_delay > max_delay {
@@ -212,6 +231,12 @@ impl Context<'_> {
             self.report(place, refusal.hint("the wait grows from `min_delay` to `max_delay`"));
             return None;
         }
-        Some(Timing { min_delay, max_delay, reset_after: reset_after?, stop_grace: stop_grace? })
+        Some(Timing {
+            min_delay,
+            max_delay,
+            reset_after: reset_after?,
+            drain: drain?,
+            stop_grace: stop_grace?,
+        })
     }
 }

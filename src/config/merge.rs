@@ -9,18 +9,23 @@ impl Tunnel {
     /// This tunnel with what it does not say taken from `defaults`.
     pub(super) fn merged(&self, defaults: &Defaults) -> Self {
         let mut merged = self.clone();
+        let mut restart = defaults.restart.clone();
         if self.command.get().is_some() {
+            if let Field::Right(restart) = &mut restart {
+                restart.value.drain = Field::Absent;
+            }
             merged.working_directory = self.working_directory.or(&defaults.working_directory);
             merged.start_timeout = self.start_timeout.or(&defaults.start_timeout);
         } else {
             merged.remote_host = self.remote_host.or(&defaults.remote_host);
             merged.direction = self.direction.or(&defaults.direction);
             merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
+            merged.standby = self.standby.or(&defaults.standby);
         }
         merged.env = merge(&self.env, &defaults.env, Variables::merged);
         merged.interactive = self.interactive.or(&defaults.interactive);
         merged.enabled = self.enabled.or(&defaults.enabled);
-        merged.restart = merge(&self.restart, &defaults.restart, Restart::merged);
+        merged.restart = merge(&self.restart, &restart, Restart::merged);
         merged.stop_grace = self.stop_grace.or(&defaults.stop_grace);
         merged.on_conflict = self.on_conflict.or(&defaults.on_conflict);
         merged
@@ -57,6 +62,7 @@ impl Restart {
             min_delay: self.min_delay.or(&defaults.min_delay),
             max_delay: self.max_delay.or(&defaults.max_delay),
             reset_after: self.reset_after.or(&defaults.reset_after),
+            drain: self.drain.or(&defaults.drain),
         }
     }
 }

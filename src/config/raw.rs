@@ -63,6 +63,10 @@ pub(super) struct Tunnel {
     pub(super) stop_grace: Field<Period>,
     /// What to do when another process holds the port. Default: `wait`.
     pub(super) on_conflict: Field<OnConflict>,
+    /// Other destinations with the same services, tried in order when `remote_host` cannot be reached. Not with `command`.
+    pub(super) fallback_hosts: Field<Vec<Field<String>>>,
+    /// Keep a second connection logged in, which takes over as soon as the first one is lost. Not with `command`. Default: false.
+    pub(super) standby: Field<bool>,
 }
 
 /// Defaults for all tunnels. Keys that do not apply to a tunnel are ignored for it.
@@ -91,6 +95,8 @@ pub(super) struct Defaults {
     pub(super) stop_grace: Field<Period>,
     /// See the tunnel's key.
     pub(super) on_conflict: Field<OnConflict>,
+    /// See the tunnel's key; for tunnels without `command`.
+    pub(super) standby: Field<bool>,
 }
 
 /// How ssh is started.
@@ -119,6 +125,9 @@ pub(super) struct Restart {
     pub(super) max_delay: Field<Period>,
     /// After a tunnel was up for this time, the next retry is a first one again. Default: 60s.
     pub(super) reset_after: Field<Period>,
+    /// After a restart, how long the old connection may go on carrying the connections of its clients. It is ended as soon as the
+    /// last of these has ended. Not with `command`. Default: 0s, the old connection is ended immediately.
+    pub(super) drain: Field<Period>,
 }
 
 /// Where the API listens.

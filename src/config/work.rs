@@ -26,6 +26,13 @@ fn environment(raw: &raw::Tunnel) -> Option<Environment> {
     }
 }
 
+/// A destination for ssh.
+fn destination(text: &str) -> Result<String, Refusal> {
+    meant::destination(text)?;
+    ssh::check_destination(text)?;
+    Ok(text.to_owned())
+}
+
 impl Context<'_> {
     /// The work of a tunnel without `command`, and the place of the port that it listens on.
     pub(super) fn ssh(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Duration, Place)> {
@@ -35,11 +42,7 @@ impl Context<'_> {
             &raw.remote_host,
             "remote_host",
             "write user@host or a Host alias of ssh_config, or `command:` for a program that binds the port itself",
-            |text| {
-                meant::destination(text)?;
-                ssh::check_destination(text)?;
-                Ok(text.clone())
-            },
+            |text| self::destination(text),
         );
         let hint = "how long ssh may take is `connect_timeout` under `ssh:`";
         let no_start_timeout =
@@ -97,6 +100,20 @@ impl Context<'_> {
         Some((Work::Ssh(tunnel), connect_timeout?.unwrap_or(CONNECT_TIMEOUT), port))
     }
 
+    /// The other destinations; `None`: one is wrong, which is reported.
+    pub(super) fn fallback_hosts(&self, raw: &raw::Tunnel) -> Option<Vec<String>> {
+        let hosts = match &raw.fallback_hosts {
+            Field::Absent => return Some(Vec::new()),
+            Field::Wrong => return None,
+            Field::Right(hosts) => &hosts.value,
+        };
+        let checked: Vec<_> = hosts
+            .iter()
+            .map(|host| self.optional(host, "fallback_hosts", |text| destination(text)).flatten())
+            .collect();
+        checked.into_iter().collect()
+    }
+
     /// The forward, and the place of the port that it listens on.
     fn forward(&self, entry: &Located<raw::Tunnel>) -> Option<(Forward, Place)> {
         let raw = &entry.value;
@@ -137,11 +154,20 @@ impl Context<'_> {
     pub(super) fn command(&self, entry: &Located<raw::Tunnel>) -> Option<(Work, Duration, Place)> {
         let raw = &entry.value;
         let (why, hint) = ("and `command` exclude each other", "keep the one that makes the tunnel");
+        let drain = raw.restart.value().map(|restart| restart.drain.clone()).unwrap_or_default();
         let no_ssh = [
             self.forbid(&raw.remote_host, "remote_host", why, hint),
             self.forbid(&raw.remote_port, "remote_port", why, "write the port among the command's arguments"),
             self.forbid(&raw.direction, "direction", why, "a command listens on `local_port`"),
             self.forbid(&raw.ssh, "ssh", why, "write ssh's options among the command's arguments"),
+            self.forbid(
+                &raw.fallback_hosts,
+                "fallback_hosts",
+                why,
+                "remove it: a command connects as it likes",
+            ),
+            self.forbid(&raw.standby, "standby", why, "remove it: a second program could not bind the port"),
+            self.forbid(&drain, "drain", why, "remove it: a command is ended before it is started again"),
         ];
         let argv = self.argv(&raw.command);
         let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {

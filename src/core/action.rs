@@ -18,10 +18,12 @@ pub enum Action {
     OpenForward(Slot, Request, ConnectionId),
     /// Ask the connection to stop listening: `Closed`. No answer means that it hangs.
     CloseForward(Slot, Request, ConnectionId),
-    /// Start the process: `Ready`, and in any case `Ended` in the end.
-    StartConnection(ConnectionId),
+    /// Start the process, to the destination with this index: `Ready`, and in any case `Ended` in the end.
+    StartConnection(ConnectionId, usize),
     /// Find out why the connection is not ready in time: `NotReady`. It may become ready or end before that.
     ExplainDelay(ConnectionId),
+    /// Wait until the connection, which does not listen any more, carries no client's connection: `Drained`.
+    AwaitClients(ConnectionId),
     /// SIGTERM to every process of the tree.
     Terminate(ConnectionId),
     /// SIGKILL to every process of the tree.
@@ -30,4 +32,8 @@ pub enum Action {
     FindSurvivors(ConnectionId),
     /// The connection that was to replace the active one failed, and the active one stays: tell those who asked for it.
     ReportReplacementFailed(Failure),
+    /// The standby connection serves from now on.
+    ReportTakeover(ConnectionId),
+    /// The standby connection failed; another one is made later, or after an edit.
+    ReportStandbyFailed(Failure),
 }

@@ -50,6 +50,9 @@ mod tests {
             ready_timeout: Duration::from_secs(20),
             stop_grace: Duration::from_secs(5),
             on_conflict: OnConflict::Wait,
+            standby: false,
+            drain: Duration::ZERO,
+            destinations: 1,
         }
     }
 

@@ -16,6 +16,8 @@ const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
+    /// Index of the destination that it goes to.
+    pub(super) destination: usize,
     pub(super) state: State,
     /// Its process is stopped by a signal.
     pub(super) suspended: Option<Suspended>,
@@ -32,6 +34,8 @@ pub(super) enum State {
     Ready { since: Moment },
     /// A command closed its listener, and may open it again.
     Reopening { deadline: Moment },
+    /// Was replaced, and carries on what its clients have begun.
+    Draining { deadline: Moment },
     /// Got SIGTERM.
     Terminated { deadline: Moment },
     /// Got SIGKILL. The deadline is `None` once it has passed.
@@ -52,6 +56,8 @@ pub(super) struct Suspended {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     Event(ConnectionEvent),
+    /// It listens no more: its clients may finish.
+    Drain,
     Terminate,
     Kill,
     DeadlinePassed,
@@ -79,10 +85,16 @@ pub(super) enum Outcome {
 }
 
 impl Connection {
-    pub(super) fn start(id: ConnectionId, now: Moment, policy: &Policy, actions: &mut Vec<Action>) -> Self {
-        actions.push(Action::StartConnection(id));
+    pub(super) fn start(
+        id: ConnectionId,
+        destination: usize,
+        now: Moment,
+        policy: &Policy,
+        actions: &mut Vec<Action>,
+    ) -> Self {
+        actions.push(Action::StartConnection(id, destination));
         let deadline = now.after(policy.ready_timeout);
-        Self { id, state: State::Starting { deadline }, suspended: None }
+        Self { id, destination, state: State::Starting { deadline }, suspended: None }
     }
 
     /// Total: no input in any state fails.
@@ -95,9 +107,29 @@ impl Connection {
     ) -> Outcome {
         match input {
             Input::Event(event) => self.hear(event, now, policy, actions),
+            Input::Drain => {
+                match self.state {
+                    State::Ready { .. } if self.suspended.is_none() && !policy.drain.is_zero() => {
+                        self.state = State::Draining { deadline: now.after(policy.drain) };
+                        actions.push(Action::AwaitClients(self.id));
+                    }
+                    State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
+                        self.terminate(now, policy, actions);
+                    }
+                    State::Draining { .. }
+                    | State::Terminated { .. }
+                    | State::Killed { .. }
+                    | State::Ended => {}
+                }
+                Outcome::Nothing
+            }
             Input::Terminate => {
                 match self.state {
-                    State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
+                    State::Starting { .. }
+                    | State::Late
+                    | State::Ready { .. }
+                    | State::Reopening { .. }
+                    | State::Draining { .. } => {
                         self.terminate(now, policy, actions);
                     }
                     State::Terminated { .. } | State::Killed { .. } | State::Ended => {}
@@ -110,12 +142,13 @@ impl Connection {
                     | State::Late
                     | State::Ready { .. }
                     | State::Reopening { .. }
+                    | State::Draining { .. }
                     | State::Terminated { .. } => self.kill(now, actions),
                     State::Killed { .. } | State::Ended => {}
                 }
                 Outcome::Nothing
             }
-            Input::DeadlinePassed => self.pass_deadline(now, actions),
+            Input::DeadlinePassed => self.pass_deadline(now, policy, actions),
         }
     }
 
@@ -132,9 +165,11 @@ impl Connection {
                     self.state = State::Ready { since: now };
                     Outcome::BecameReady
                 }
-                State::Ready { .. } | State::Terminated { .. } | State::Killed { .. } | State::Ended => {
-                    Outcome::Nothing
-                }
+                State::Ready { .. }
+                | State::Draining { .. }
+                | State::Terminated { .. }
+                | State::Killed { .. }
+                | State::Ended => Outcome::Nothing,
             },
             ConnectionEvent::NotReady(why) => match self.state {
                 State::Late => {
@@ -144,6 +179,7 @@ impl Connection {
                 State::Starting { .. }
                 | State::Ready { .. }
                 | State::Reopening { .. }
+                | State::Draining { .. }
                 | State::Terminated { .. }
                 | State::Killed { .. }
                 | State::Ended => Outcome::Nothing,
@@ -157,6 +193,10 @@ impl Connection {
                     self.terminate(now, policy, actions);
                     Outcome::Lost(failure)
                 }
+                State::Draining { .. } => {
+                    self.terminate(now, policy, actions);
+                    Outcome::Nothing
+                }
                 State::Terminated { .. } | State::Killed { .. } | State::Ended => Outcome::Nothing,
             },
             ConnectionEvent::Ended(failure) => {
@@ -164,7 +204,10 @@ impl Connection {
                 match std::mem::replace(&mut self.state, State::Ended) {
                     State::Starting { .. } | State::Late => Outcome::Failed(failure),
                     State::Ready { .. } | State::Reopening { .. } => Outcome::Lost(failure),
-                    State::Terminated { .. } | State::Killed { .. } | State::Ended => Outcome::Ended,
+                    State::Draining { .. }
+                    | State::Terminated { .. }
+                    | State::Killed { .. }
+                    | State::Ended => Outcome::Ended,
                 }
             }
             ConnectionEvent::Survived(failure) => match self.state {
@@ -173,6 +216,7 @@ impl Connection {
                 | State::Late
                 | State::Ready { .. }
                 | State::Reopening { .. }
+                | State::Draining { .. }
                 | State::Terminated { .. }
                 | State::Ended => Outcome::Nothing,
             },
@@ -185,9 +229,11 @@ impl Connection {
                     self.suspend(pid, now, policy);
                     Outcome::Nothing
                 }
-                State::Ready { .. } | State::Terminated { .. } | State::Killed { .. } | State::Ended => {
-                    Outcome::Nothing
-                }
+                State::Ready { .. }
+                | State::Draining { .. }
+                | State::Terminated { .. }
+                | State::Killed { .. }
+                | State::Ended => Outcome::Nothing,
             },
             ConnectionEvent::Continued => match (self.state, self.suspended.take()) {
                 (State::Ready { .. }, Some(_)) => Outcome::Continued,
@@ -196,6 +242,7 @@ impl Connection {
                     | State::Late
                     | State::Ready { .. }
                     | State::Reopening { .. }
+                    | State::Draining { .. }
                     | State::Terminated { .. }
                     | State::Killed { .. }
                     | State::Ended,
@@ -210,14 +257,28 @@ impl Connection {
                 State::Starting { .. }
                 | State::Late
                 | State::Reopening { .. }
+                | State::Draining { .. }
                 | State::Terminated { .. }
                 | State::Killed { .. }
                 | State::Ended => Outcome::Nothing,
             },
+            ConnectionEvent::Drained => {
+                match self.state {
+                    State::Draining { .. } => self.terminate(now, policy, actions),
+                    State::Starting { .. }
+                    | State::Late
+                    | State::Ready { .. }
+                    | State::Reopening { .. }
+                    | State::Terminated { .. }
+                    | State::Killed { .. }
+                    | State::Ended => {}
+                }
+                Outcome::Nothing
+            }
         }
     }
 
-    fn pass_deadline(&mut self, now: Moment, actions: &mut Vec<Action>) -> Outcome {
+    fn pass_deadline(&mut self, now: Moment, policy: &Policy, actions: &mut Vec<Action>) -> Outcome {
         match self.state {
             State::Starting { .. } | State::Reopening { .. } => {
                 self.state = State::Late;
@@ -231,6 +292,10 @@ impl Connection {
                 }
                 None => Outcome::Nothing,
             },
+            State::Draining { .. } => {
+                self.terminate(now, policy, actions);
+                Outcome::Nothing
+            }
             State::Terminated { .. } => {
                 self.kill(now, actions);
                 Outcome::Nothing
@@ -247,9 +312,10 @@ impl Connection {
     /// When the link has to tell it that its deadline has passed.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.state {
-            State::Starting { deadline } | State::Reopening { deadline } | State::Terminated { deadline } => {
-                Some(deadline)
-            }
+            State::Starting { deadline }
+            | State::Reopening { deadline }
+            | State::Draining { deadline }
+            | State::Terminated { deadline } => Some(deadline),
             State::Killed { deadline } => deadline,
             State::Ready { .. } => self.suspended?.deadline,
             State::Late | State::Ended => None,
@@ -258,6 +324,16 @@ impl Connection {
 
     pub(super) const fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
+    }
+
+    pub(super) const fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
+    /// It is ready, or may become so, and its process runs.
+    pub(super) const fn is_promising(&self) -> bool {
+        let lives = matches!(self.state, State::Starting { .. } | State::Late | State::Ready { .. });
+        lives && self.suspended.is_none()
     }
 
     fn suspend(&mut self, pid: u32, now: Moment, policy: &Policy) {

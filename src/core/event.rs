@@ -63,4 +63,6 @@ pub enum ConnectionEvent {
     Continued,
     /// A command lives and does not listen any more.
     ListenerLost,
+    /// The connection does not listen any more, and the last client's connection that it carried has ended.
+    Drained,
 }

@@ -99,6 +99,20 @@ impl FailureKind {
         }
     }
 
+    /// Whether the server was not reached: another destination may be.
+    pub(super) const fn is_unreachable(self) -> bool {
+        match self {
+            Self::Dns | Self::Refused | Self::Timeout | Self::Network => true,
+            Self::Auth
+            | Self::HostKey
+            | Self::RemotePortHeld
+            | Self::LocalPortHeld
+            | Self::Config
+            | Self::Killed
+            | Self::Exited => false,
+        }
+    }
+
     /// The word used in JSON and in the journal.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,11 +1,12 @@
 //! A link: what belongs to one set of ssh settings, or to one command. It joins the two machines.
 //!
-//! It holds the connection that serves (`active`), the one that is to replace it (`next`), those that are being ended, and
-//! the forwards that need one. What it decides on an event is in the file `turn.rs`.
+//! It holds the connection that serves (`active`), the one that is to replace it (`next`), the one that stands by (`spare`), those
+//! that are drained or being ended, and the forwards that need one. What it decides on an event is in the file `turn.rs`.
 
 use super::connection::Connection;
 use super::forward::{self, Forward};
-use super::{ConnectionId, Failure, Policy, Request, Slot, StateName};
+use super::spare::{Spare, Standby};
+use super::{ConnectionId, Failure, Kind, Policy, Request, Slot, StateName};
 use crate::clock::Moment;
 use crate::port::Occupant;
 
@@ -15,8 +16,15 @@ pub struct Link {
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) active: Option<Connection>,
     pub(super) next: Option<Connection>,
+    /// Takes the place of the active one when that is lost.
+    pub(super) spare: Spare,
+    /// Spares in a row that failed.
+    pub(super) spare_failures: u32,
+    /// No forward is opened on these any more: they are drained, or being ended.
     pub(super) ending: Vec<Connection>,
     pub(super) login: Login,
+    /// Index of the destination that the next connection goes to.
+    pub(super) destination: usize,
     /// Connections in a row that failed, or were lost before they had been ready for `reset_after`.
     pub(super) failures: u32,
     pub(super) latest: ConnectionId,
@@ -77,8 +85,11 @@ impl Link {
             tunnels: Vec::with_capacity(1),
             active: None,
             next: None,
+            spare: Spare::Absent,
+            spare_failures: 0,
             ending: Vec::new(),
             login: Login::Open,
+            destination: 0,
             failures: 0,
             latest: ConnectionId::default(),
             requests: Request::default(),
@@ -106,7 +117,7 @@ impl Link {
         };
         let connections = self.connections().filter_map(Connection::deadline);
         let forwards = self.tunnels.iter().filter_map(|tunnel| tunnel.forward.deadline());
-        connections.chain(forwards).chain(login).min()
+        connections.chain(forwards).chain(login).chain(self.spare.deadline()).min()
     }
 
     /// The word for a tunnel's state, and when that state was entered.
@@ -139,13 +150,41 @@ impl Link {
 
     /// The connection whose process stands for the link: the one that serves, is on its way, or is being ended.
     pub fn process(&self) -> Option<ConnectionId> {
-        self.active.as_ref().or_else(|| self.ending.first()).map(|connection| connection.id)
+        let ending = || self.ending.iter().find(|connection| !connection.is_draining());
+        self.active.as_ref().or_else(ending).map(|connection| connection.id)
+    }
+
+    /// Index of the destination of the connection that serves, or is on its way.
+    pub fn destination(&self) -> usize {
+        self.active.as_ref().map_or(self.destination, |active| active.destination)
+    }
+
+    /// Index of the destination of this connection.
+    pub fn destination_of(&self, id: ConnectionId) -> usize {
+        let connection = self.connections().find(|connection| connection.id == id);
+        connection.map_or(self.destination, |connection| connection.destination)
+    }
+
+    /// What is known of the standby connection; `None`: none is asked for.
+    pub fn standby(&self) -> Option<Standby> {
+        self.policy().standby.then(|| self.spare.standby())
+    }
+
+    /// Whether the connection stands by.
+    pub fn is_spare(&self, id: ConnectionId) -> bool {
+        self.spare.connection().is_some_and(|spare| spare.id == id)
+    }
+
+    /// How many replaced connections still carry what their clients have begun.
+    pub fn draining(&self) -> usize {
+        self.ending.iter().filter(|connection| connection.is_draining()).count()
     }
 
     /// The connection that a restart that is asked for now waits for; it may not exist yet.
     pub fn awaited(&self) -> ConnectionId {
         let starting = self.active.as_ref().filter(|connection| !connection.is_ready());
-        let awaited = self.next.as_ref().or(starting).map(|connection| connection.id);
+        let standing_by = self.spare.connection().filter(|_| self.active.is_none());
+        let awaited = self.next.as_ref().or(starting).or(standing_by).map(|connection| connection.id);
         awaited.unwrap_or_else(|| self.latest.next())
     }
 
@@ -158,7 +197,7 @@ impl Link {
     }
 
     pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.active.iter().chain(&self.next).chain(&self.ending)
+        self.active.iter().chain(&self.next).chain(self.spare.connection()).chain(&self.ending)
     }
 
     pub(super) fn is_active(&self, id: ConnectionId) -> bool {
@@ -198,6 +237,20 @@ impl Link {
         self.login != Login::Failed && self.tunnels.iter().any(needs)
     }
 
+    /// Whether a spare is to be made: beside a connection that serves, and for a port that is held.
+    pub(super) fn needs_spare(&self) -> bool {
+        let waits = |tunnel: &Tunnel| tunnel.wanted != Wanted::Up || !tunnel.forward.holders().is_empty();
+        let is_due = match &self.active {
+            Some(active) => active.is_ready() && active.suspended.is_none() && self.next.is_none(),
+            None => self.tunnels.iter().all(waits),
+        };
+        self.wants_spare() && self.login == Login::Open && self.spare == Spare::Absent && is_due
+    }
+
+    pub(super) fn wants_spare(&self) -> bool {
+        self.policy().standby && self.policy().kind == Kind::Ssh && self.needs_connection()
+    }
+
     /// Whether everything has moved from the active connection to the next, as far as it can.
     pub(super) fn has_moved(&self) -> bool {
         let (Some(active), Some(next)) = (&self.active, &self.next) else { return false };
@@ -219,7 +272,8 @@ impl Link {
         match wanted {
             Wanted::ByHand => return StateName::NeedsAuth,
             Wanted::Down => {
-                let ends = self.active.is_none() && !self.ending.is_empty();
+                let ends =
+                    self.active.is_none() && self.ending.iter().any(|connection| !connection.is_draining());
                 let rests = matches!(forward.state, forward::State::Idle) && !ends;
                 return if rests { StateName::Stopped } else { StateName::Stopping };
             }

@@ -18,6 +18,7 @@ mod policy;
 #[cfg(test)]
 mod properties;
 mod reconcile;
+mod spare;
 mod state_name;
 #[cfg(test)]
 mod tables;
@@ -30,4 +31,5 @@ pub use ids::{ConnectionId, Request, Slot};
 pub use link::Link;
 pub use policy::{Kind, OnConflict, Policy};
 pub use reconcile::{Candidate, Plan, reconcile};
+pub use spare::Standby;
 pub use state_name::StateName;

@@ -19,6 +19,12 @@ pub struct Policy {
     pub stop_grace: Duration,
     /// `on_conflict`.
     pub on_conflict: OnConflict,
+    /// `standby`: a second connection is kept ready.
+    pub standby: bool,
+    /// `restart.drain`: how long a connection that was replaced may go on carrying what it carries; zero ends it at once.
+    pub drain: Duration,
+    /// How many destinations there are: one, and `fallback_hosts`.
+    pub destinations: usize,
 }
 
 /// What kind of process holds the tunnel.

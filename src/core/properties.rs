@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use self::world::{Happening, World, conflicts, happenings, stranger};
@@ -14,6 +16,15 @@ fn links() -> impl Strategy<Value = (Policy, u64)> {
         (conflicts(), 1u64..4).prop_map(|(on_conflict, tunnels)| (policy(Kind::Ssh, on_conflict), tunnels)),
         conflicts().prop_map(|on_conflict| (policy(Kind::Command, on_conflict), 1)),
     ]
+}
+
+/// Besides, with a standby connection and with connections that drain.
+fn all_links() -> impl Strategy<Value = (Policy, u64)> {
+    (links(), any::<bool>(), any::<bool>()).prop_map(|((policy, tunnels), standby, drains)| {
+        let drain = if drains { Duration::from_secs(30) } else { Duration::ZERO };
+        let standby = standby && policy.kind == Kind::Ssh;
+        (Policy { standby, drain, ..policy }, tunnels)
+    })
 }
 
 /// With tunnels that share a connection, and with one alone.
@@ -32,7 +43,7 @@ proptest! {
 
     #[test]
     fn from_any_state_with_all_faults_ended_the_tunnels_come_up_and_can_be_stopped(
-        (policy, tunnels) in links(), happenings in happenings(),
+        (policy, tunnels) in all_links(), happenings in happenings(),
     ) {
         let mut world = World::new(policy, tunnels);
         for happening in happenings {
@@ -82,7 +93,9 @@ proptest! {
     }
 
     #[test]
-    fn a_restart_makes_a_new_connection_from_every_state((policy, tunnels) in links(), happenings in happenings()) {
+    fn a_restart_makes_a_new_connection_from_every_state(
+        (policy, tunnels) in all_links(), happenings in happenings(),
+    ) {
         let mut world = World::new(policy, tunnels);
         // What is stopped by a signal stays so, and a new connection as well.
         for happening in happenings.into_iter().filter(|one| !matches!(one, Happening::Hang(_))) {
@@ -117,6 +130,65 @@ proptest! {
         prop_assert_eq!(world.starts, 2);
         prop_assert!(world.owner(ONE) > Some(first));
     }
+}
+
+#[test]
+fn a_spare_takes_over_and_another_one_is_made() {
+    let mut world = World::up(Policy { standby: true, ..ssh() }, 2);
+    assert_eq!((world.starts, world.link.standby()), (2, Some(Standby::Ready)));
+    let first = world.owner(ONE).unwrap();
+    world.die(first);
+    assert!(world.all(StateName::Forwarding), "nothing but the port is between: {world:#?}");
+    world.settle(World::all_up);
+    assert_eq!((world.owner(ONE), world.starts), (Some(first.next()), 3));
+}
+
+#[test]
+fn a_spare_that_is_lost_is_made_again_and_the_tunnel_stays_up() {
+    let mut world = World::up(Policy { standby: true, ..ssh() }, 1);
+    let first = world.owner(ONE).unwrap();
+    world.die(first.next());
+    assert!(matches!(world.actions[..], [Action::ReportStandbyFailed(_), ..]), "{:?}", world.actions);
+    assert_eq!((world.name(ONE), world.link.last_failure(ONE)), (StateName::Up, None));
+    world.settle(World::all_up);
+    assert_eq!((world.owner(ONE), world.starts), (Some(first), 3));
+}
+
+#[test]
+fn a_spare_stands_ready_for_a_port_that_is_held() {
+    let mut world = held(Policy { standby: true, ..ssh() });
+    let request = world.link.awaiting_port(ONE).unwrap();
+    let Some(Action::StartConnection(spare, _)) = world.actions.first().cloned() else {
+        panic!("{:?}", world.actions);
+    };
+    world.carry_out(spare);
+    assert_eq!((world.name(ONE), world.link.standby()), (StateName::AwaitingPort, Some(Standby::Ready)));
+    world.hear(Event::Forward(request, ForwardEvent::PortUnbound));
+    assert!(
+        matches!(world.actions[..], [Action::ReportTakeover(id), ..] if id == spare),
+        "{:?}",
+        world.actions
+    );
+    assert!(
+        world.actions.iter().any(|action| matches!(action, Action::OpenForward(_, _, on) if *on == spare))
+    );
+}
+
+#[test]
+fn a_replaced_connection_carries_on_what_its_clients_have_begun_and_no_longer_than_allowed() {
+    let drain = Duration::from_secs(30);
+    let mut world = World::up(Policy { drain, ..ssh() }, 1);
+    let old = world.owner(ONE).unwrap();
+    world.hear(Event::RestartRequested(ONE));
+    world.settle(|world| world.name(ONE) == StateName::Up && world.owner(ONE) != Some(old));
+    assert_eq!(world.actions, [Action::AwaitClients(old)]);
+    assert_eq!((world.link.draining(), world.link.deadline()), (1, Some(world.now.after(drain))));
+    let mut timed = world.link.clone();
+    let actions = timed.hear(Event::DeadlinePassed, world.now.after(drain));
+    assert_eq!(actions, [Action::Terminate(old)]);
+    world.hear(Event::Connection(old, ConnectionEvent::Drained));
+    assert_eq!(world.actions, [Action::Terminate(old)]);
+    world.settle(World::all_up);
 }
 
 #[test]

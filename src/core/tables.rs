@@ -70,9 +70,10 @@ fn connection_table() {
         ConnectionEvent::Stopped(7),
         ConnectionEvent::Continued,
         ConnectionEvent::ListenerLost,
+        ConnectionEvent::Drained,
     ];
-    let inputs =
-        events.into_iter().map(Input::Event).chain([Input::Terminate, Input::Kill, Input::DeadlinePassed]);
+    let orders = [Input::Drain, Input::Terminate, Input::Kill, Input::DeadlinePassed];
+    let inputs = events.into_iter().map(Input::Event).chain(orders);
     let inputs: Vec<_> = inputs.collect();
     let suspended = Some(Suspended { pid: 7, deadline: Some(at(15)) });
     let states = [
@@ -82,6 +83,7 @@ fn connection_table() {
         ("Ready", State::Ready { since: at(5) }, None),
         ("Ready, stopped", State::Ready { since: at(5) }, suspended),
         ("Reopening", State::Reopening { deadline: at(15) }, None),
+        ("Draining", State::Draining { deadline: at(15) }, None),
         ("Terminated", State::Terminated { deadline: at(15) }, None),
         ("Killed", State::Killed { deadline: Some(at(15)) }, None),
         ("Ended", State::Ended, None),
@@ -90,9 +92,9 @@ fn connection_table() {
     for (name, state, suspended) in states {
         let mut row = Row::new(name);
         for input in &inputs {
-            let mut connection = Connection { id: ConnectionId::default(), state, suspended };
+            let mut connection = Connection { id: ConnectionId::default(), destination: 0, state, suspended };
             let mut actions = Vec::new();
-            let policy = policy(Kind::Ssh, OnConflict::Wait);
+            let policy = Policy { drain: Duration::from_secs(30), ..policy(Kind::Ssh, OnConflict::Wait) };
             let outcome = connection.step(input.clone(), at(10), &policy, &mut actions);
             let input = match input {
                 Input::Event(event) => variant(event),

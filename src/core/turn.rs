@@ -11,12 +11,16 @@
 //!             closed               ConfirmPort, OpenForward(next)
 //! up          opened               Terminate(active)          and up again from here
 //! ```
+//!
+//! With `restart.drain` the old connection is not terminated then: it carries on what its clients have begun.
+//! With `standby` a spare is made once the active connection is ready, and is the active one as soon as that is lost.
 
 use std::time::Duration;
 
 use super::connection::{self, Connection};
 use super::forward::{self, Context};
 use super::link::{Link, Login, Target, Tunnel, Wanted};
+use super::spare::Spare;
 use super::{
     Action, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Kind, Policy, Request, Slot, StateName,
     backoff,
@@ -59,6 +63,7 @@ impl Turn<'_> {
             Event::RestartRequested(slot) => self.with_tunnel(slot, Self::restart),
             Event::PolicyChanged(slot, policy) => self.with_tunnel(slot, |turn, index| {
                 turn.link.tunnels[index].forward.policy = policy;
+                turn.retry_spare();
                 turn.step_forward(index, forward::Input::PolicyChanged);
             }),
             Event::Forward(request, event) => self.hear_of_forward(request, event),
@@ -125,7 +130,12 @@ impl Turn<'_> {
     fn restart(&mut self, index: usize) {
         self.start(index);
         match (self.link.policy().kind, &self.link.active) {
-            (Kind::Ssh, _) => self.renew(),
+            (Kind::Ssh, Some(_)) => self.renew(),
+            (Kind::Ssh, None) => {
+                self.link.destination = 0;
+                // It is older than the request.
+                self.end_spare();
+            }
             (Kind::Command, Some(active)) => match active.state {
                 connection::State::Ready { .. } | connection::State::Reopening { .. } => {
                     self.end_active();
@@ -133,6 +143,7 @@ impl Turn<'_> {
                 }
                 connection::State::Starting { .. }
                 | connection::State::Late
+                | connection::State::Draining { .. }
                 | connection::State::Terminated { .. }
                 | connection::State::Killed { .. }
                 | connection::State::Ended => {}
@@ -148,10 +159,13 @@ impl Turn<'_> {
             return;
         }
         let id = active.id;
+        self.link.destination = 0;
         if self.link.tunnels.iter().any(|tunnel| tunnel.forward.listening() == Some(id)) {
-            self.link.next = Some(self.start_connection());
+            self.link.next = Some(self.start_connection(self.link.destination));
         } else {
             self.end_active();
+            // It is older than what asks for a new one.
+            self.end_spare();
         }
     }
 
@@ -161,17 +175,31 @@ impl Turn<'_> {
             self.link.login = Login::Open;
             return true;
         }
-        if !self.link.needs_connection() && (self.link.active.is_some() || self.link.next.is_some()) {
+        if !self.link.needs_connection()
+            && (self.link.active.is_some() || self.link.next.is_some() || self.link.draining() > 0)
+        {
             self.end_active();
             self.end_next();
+            self.end_draining();
+            return true;
+        }
+        if !self.link.wants_spare() && self.link.spare != Spare::Absent {
+            self.end_spare();
+            return true;
+        }
+        if self.link.needs_spare() {
+            let destination = (self.link.destination() + 1) % self.link.policy().destinations;
+            self.link.spare = Spare::Alive(self.start_connection(destination));
             return true;
         }
         if (0..self.link.tunnels.len()).any(|index| self.advance_tunnel(index)) {
             return true;
         }
         if self.link.has_moved() {
-            self.end_active();
+            self.drop_active(connection::Input::Drain);
             self.link.active = self.link.next.take();
+            // What the server allows is decided at login: the spare is to be as new as the connection that it stands by.
+            self.end_spare();
             return true;
         }
         false
@@ -197,7 +225,9 @@ impl Turn<'_> {
                     return true;
                 }
                 (Login::Open, Target::Start) => {
-                    self.link.active = Some(self.start_connection());
+                    if !self.take_over() {
+                        self.link.active = Some(self.start_connection(self.link.destination));
+                    }
                     return true;
                 }
             },
@@ -244,9 +274,11 @@ impl Turn<'_> {
         is_free && self.link.login == Login::Open
     }
 
-    fn start_connection(&mut self) -> Connection {
+    fn start_connection(&mut self, destination: usize) -> Connection {
         self.link.latest = self.link.latest.next();
-        Connection::start(self.link.latest, self.now, &self.link.policy(), &mut self.actions)
+        // There may be fewer since it was chosen.
+        let destination = if destination < self.link.policy().destinations { destination } else { 0 };
+        Connection::start(self.link.latest, destination, self.now, &self.link.policy(), &mut self.actions)
     }
 
     fn hear_of_forward(&mut self, request: Request, event: ForwardEvent) {
@@ -336,10 +368,9 @@ impl Turn<'_> {
 
     fn step_connection(&mut self, id: ConnectionId, input: connection::Input) {
         let policy = self.link.policy();
-        let Link { active, next, ending, .. } = &mut *self.link;
-        let Some(connection) = active.iter_mut().chain(next).chain(ending).find(|one| one.id == id) else {
-            return;
-        };
+        let Link { active, next, spare, ending, .. } = &mut *self.link;
+        let mut connections = active.iter_mut().chain(next).chain(spare.connection_mut()).chain(ending);
+        let Some(connection) = connections.find(|one| one.id == id) else { return };
         let before = connection.state;
         match connection.step(input, self.now, &policy, &mut self.actions) {
             connection::Outcome::Nothing => {}
@@ -348,6 +379,8 @@ impl Turn<'_> {
                 if self.link.is_next(id) {
                     self.end_next();
                     self.replacement_failed(failure);
+                } else if self.link.is_spare(id) {
+                    self.spare_failed(before, failure);
                 } else {
                     self.active_lost(Some(before), connection::Input::Terminate, &failure);
                 }
@@ -380,6 +413,7 @@ impl Turn<'_> {
                     self.end_next();
                     self.replacement_failed(stopped_for_good(&policy));
                 }
+                Kind::Ssh if self.link.is_spare(id) => self.end_spare(),
                 Kind::Ssh => {}
                 Kind::Command => {
                     let failure = stopped_for_good(&policy);
@@ -400,6 +434,7 @@ impl Turn<'_> {
     /// A port that was confirmed before a login is confirmed again after it.
     fn became_ready(&mut self, id: ConnectionId) {
         match self.link.policy().kind {
+            Kind::Ssh if self.link.is_spare(id) => {}
             Kind::Ssh => self.step_confirmed(&forward::Input::Confirm(Some(id))),
             Kind::Command => {}
         }
@@ -441,19 +476,52 @@ impl Turn<'_> {
         self.drop_active(order);
         match self.link.next.take() {
             Some(next) => self.link.active = Some(next),
-            None => self.lost(failure),
+            None if self.take_over() => self.note_failure(failure),
+            None => self.lost(failure, matches!(before, Some(connection::State::Ready { .. }))),
+        }
+    }
+
+    /// Makes the spare the active connection, if it can be.
+    fn take_over(&mut self) -> bool {
+        let Some(spare) = self.link.spare.take_promising() else { return false };
+        self.actions.push(Action::ReportTakeover(spare.id));
+        self.link.destination = spare.destination;
+        self.link.active = Some(spare);
+        true
+    }
+
+    fn spare_failed(&mut self, before: connection::State, failure: Failure) {
+        if let connection::State::Ready { since } = before
+            && self.now.since(since) >= self.link.policy().reset_after
+        {
+            self.link.spare_failures = 0;
+        }
+        self.end_spare();
+        self.link.spare_failures = self.link.spare_failures.saturating_add(1);
+        let (policy, seed) = (self.link.policy(), self.link.tunnels[0].forward.seed);
+        self.link.spare = Spare::failed(&failure, self.link.spare_failures, &policy, seed, self.now);
+        self.actions.push(Action::ReportStandbyFailed(failure));
+    }
+
+    /// What was wrong with the last one may be mended.
+    fn retry_spare(&mut self) {
+        match self.link.spare {
+            Spare::Backoff { .. } | Spare::Failed => {
+                (self.link.spare, self.link.spare_failures) = (Spare::Absent, 0);
+            }
+            Spare::Absent | Spare::Alive(_) => {}
         }
     }
 
     /// No connection is left.
-    fn lost(&mut self, failure: &Failure) {
+    fn lost(&mut self, failure: &Failure, was_ready: bool) {
         let policy = self.link.policy();
         // It is the port that is waited for: the connection is made anew when that is free.
         let mut wanted = self.link.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up);
         let only_waits = wanted.all(|tunnel| !tunnel.forward.holders().is_empty());
         self.step_confirmed(&forward::Input::Release);
         self.note_failure(failure);
-        if only_waits {
+        if only_waits || (!was_ready && self.turns_to_next_destination(failure)) {
             return;
         }
         self.link.failures = self.link.failures.saturating_add(1);
@@ -465,11 +533,20 @@ impl Turn<'_> {
         };
     }
 
+    /// Whether another destination may be reached where this one was not: they are tried in order, and then waited for together.
+    fn turns_to_next_destination(&mut self, failure: &Failure) -> bool {
+        if !failure.kind.is_unreachable() {
+            return false;
+        }
+        self.link.destination = (self.link.destination + 1) % self.link.policy().destinations;
+        self.link.destination != 0
+    }
+
     /// What was to replace the active connection is gone: everything stays on that one, or goes back to it.
     fn replacement_failed(&mut self, failure: Failure) {
         if self.link.active.as_ref().is_some_and(|active| active.suspended.is_some()) {
             self.end_active();
-            self.lost(&failure);
+            self.lost(&failure, true);
             return;
         }
         self.step_confirmed(&forward::Input::Release);
@@ -501,6 +578,20 @@ impl Turn<'_> {
         }
     }
 
+    fn end_spare(&mut self) {
+        self.retry_spare();
+        if let Some(connection) = self.link.spare.take() {
+            self.end(connection, connection::Input::Terminate);
+        }
+    }
+
+    fn end_draining(&mut self) {
+        let policy = self.link.policy();
+        for connection in self.link.ending.iter_mut().filter(|connection| connection.is_draining()) {
+            connection.step(connection::Input::Terminate, self.now, &policy, &mut self.actions);
+        }
+    }
+
     fn end(&mut self, mut connection: Connection, order: connection::Input) {
         connection.step(order, self.now, &self.link.policy(), &mut self.actions);
         if connection.state != connection::State::Ended {
@@ -524,6 +615,9 @@ impl Turn<'_> {
             && until <= now
         {
             self.link.login = Login::Open;
+        }
+        if is_due(self.link.spare.deadline()) {
+            self.link.spare = Spare::Absent;
         }
     }
 }

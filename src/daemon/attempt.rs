@@ -46,6 +46,8 @@ pub(super) enum Order {
     OpenForward(Request),
     /// Stop listening.
     CloseForward(Request),
+    /// Report when no client's connection is carried any more.
+    AwaitClients,
 }
 
 /// What every attempt needs.
@@ -244,6 +246,16 @@ impl Attempt {
                     Ok(()) => self.answer(request, ForwardEvent::Closed),
                     // No answer means that it hangs: the deadline kills it.
                     Err(error) => self.reporter.warn(&error.to_string()),
+                }
+                None
+            }
+            Order::AwaitClients => {
+                // The clients of a remote forward are at the server, where nobody looks: its time passes.
+                if !self.endpoints.is_empty() {
+                    match self.ports.drained(pid, &self.endpoints).await {
+                        Ok(()) => self.report(ConnectionEvent::Drained),
+                        Err(error) => self.reporter.warn(&error.to_string()),
+                    }
                 }
                 None
             }

@@ -36,8 +36,8 @@ pub(super) struct TunnelResources {
     reporter: Reporter,
     running: HashMap<ConnectionId, Running>,
     waits: HashMap<Request, Wait>,
-    /// The plan for the next ssh, from when its port was found unbound.
-    planned: Option<Planned>,
+    /// The plan for the next ssh, from when its port was found unbound, and the index of the destination that it is for.
+    planned: Option<(usize, Planned)>,
     /// What was left of the latest process that has ended.
     left: Remains,
 }
@@ -230,6 +230,7 @@ impl Effects {
         resources: &mut TunnelResources,
         request: Request,
         connection: Option<ConnectionId>,
+        destination: usize,
         work: &Work,
     ) {
         // It belonged to an earlier wait, perhaps of other work.
@@ -239,7 +240,7 @@ impl Effects {
             (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
             // Where the next ssh would listen, it says itself.
             (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
-                return self.plan_and_confirm(resources, request, tunnel, work.endpoints());
+                return self.plan_and_confirm(resources, request, destination, tunnel, work.endpoints());
             }
             (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
         };
@@ -268,13 +269,14 @@ impl Effects {
         &self,
         resources: &mut TunnelResources,
         request: Request,
+        destination: usize,
         tunnel: &SshTunnel,
         wanted: &[Endpoint],
     ) {
         let (ports, reporter, tunnel) = (self.ports.clone(), resources.reporter.clone(), tunnel.clone());
         let (wanted, planned, endpoints) =
             (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
-        resources.planned = Some(planned.clone());
+        resources.planned = Some((destination, planned.clone()));
         let waited_for = endpoints.clone();
         let told = Told::default();
         let last = told.clone();
@@ -330,10 +332,11 @@ impl Effects {
         &mut self,
         resources: &mut TunnelResources,
         connection: ConnectionId,
+        destination: usize,
         desired: &desired::Tunnel,
     ) {
         resources.left = Remains::default();
-        let planned = resources.planned.take();
+        let planned = resources.planned.take().filter(|(planned_for, _)| *planned_for == destination);
         let endpoints = Arc::<OnceLock<_>>::default();
         let tail = OutputTail::default();
         let mut attempt = Attempt {
@@ -345,7 +348,7 @@ impl Effects {
             listening: Mutex::default(),
             tail: tail.clone(),
         };
-        let started = match &desired.work {
+        let started = match &*desired.work_at(destination) {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
                 let launch = Launch::pending();
@@ -354,7 +357,8 @@ impl Effects {
                     launch: launch.clone(),
                     endpoints: endpoints.clone(),
                     connect_timeout: desired.timeout,
-                    plan: planned.and_then(|plan| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
+                    plan: planned
+                        .and_then(|(_, plan)| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
                 };
                 tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
                 Ok((launch, Some(orders)))

@@ -1,5 +1,6 @@
 //! One tunnel as the event loop keeps it.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,17 @@ impl Entry {
         self.link.state(self.slot())
     }
 
+    /// The fallback host that it is connected to, or on its way to.
+    fn fallback_host(&self) -> Option<&str> {
+        let index = self.link.destination().checked_sub(1)?;
+        self.desired.fallback_hosts.get(index).map(String::as_str)
+    }
+
+    /// What it runs, with the destination that it is connected to, or on its way to.
+    pub(super) fn work(&self) -> Cow<'_, Work> {
+        self.desired.work_at(self.link.destination())
+    }
+
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
         let (slot, (state, since)) = (self.slot(), self.state());
         let listens = matches!(state, StateName::Up | StateName::Replacing);
@@ -69,8 +81,11 @@ impl Entry {
             holder: self.link.holders(slot).iter().find_map(|occupant| occupant.holder.clone()),
             held_by: self.link.holders(slot).to_vec(),
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
-            note: listens.then(|| unseen(&self.desired.work)).flatten(),
+            note: listens.then(|| unseen(&self.work())).flatten(),
             connection_errors: self.connection_errors.clone(),
+            standby: self.link.standby(),
+            draining: self.link.draining(),
+            destination: self.fallback_host().map(str::to_owned),
         }
     }
 
@@ -124,7 +139,7 @@ pub(super) struct Phases {
 impl Phases {
     pub(super) fn note_action(&mut self, action: &Action, now: Moment) {
         match action {
-            Action::StartConnection(connection) => {
+            Action::StartConnection(connection, _) => {
                 *self = Self { connection: *connection, started: Some(now), ..Self::default() };
             }
             Action::OpenForward(_, request, connection) if *connection == self.connection => {
@@ -135,12 +150,15 @@ impl Phases {
             | Action::ConfirmPort(..)
             | Action::AbandonPort(..)
             | Action::CloseForward(..)
+            | Action::AwaitClients(_)
             | Action::Terminate(_)
             | Action::Kill(_)
             | Action::FindSurvivors(_)
             | Action::TerminateHolders(..)
             | Action::KillHolders(..)
-            | Action::ReportReplacementFailed(_) => {}
+            | Action::ReportReplacementFailed(_)
+            | Action::ReportTakeover(_)
+            | Action::ReportStandbyFailed(_) => {}
         }
     }
 

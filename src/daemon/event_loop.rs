@@ -182,11 +182,16 @@ impl EventLoop {
     fn carry_out(&mut self, slot: Slot, action: Action) {
         let now = self.clock.now();
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
-        entry.phases.note_action(&action, now);
-        let work = &entry.desired.work;
+        let is_of_spare =
+            matches!(&action, Action::StartConnection(connection, _) if entry.link.is_spare(*connection));
+        if !is_of_spare {
+            entry.phases.note_action(&action, now);
+        }
         match action {
             Action::ConfirmPort(_, request, connection) => {
-                self.effects.confirm_port(&mut entry.resources, request, connection, work);
+                let destination = entry.link.destination();
+                let work = entry.desired.work_at(destination);
+                self.effects.confirm_port(&mut entry.resources, request, connection, destination, &work);
             }
             Action::AbandonPort(_, request) => entry.resources.abandon_port(request),
             Action::TerminateHolders(_, request) => {
@@ -200,17 +205,24 @@ impl EventLoop {
             Action::CloseForward(_, request, connection) => {
                 entry.resources.order(connection, Order::CloseForward(request));
             }
-            Action::StartConnection(connection) => {
-                entry.starts += 1;
-                self.effects.start(&mut entry.resources, connection, &entry.desired);
+            Action::StartConnection(connection, destination) => {
+                entry.starts += u64::from(!is_of_spare);
+                self.effects.start(&mut entry.resources, connection, destination, &entry.desired);
             }
             Action::ExplainDelay(connection) => {
                 let waited = entry.desired.policy.ready_timeout;
-                self.effects.explain_delay(&entry.resources, connection, work, waited);
+                let work = entry.desired.work_at(entry.link.destination_of(connection));
+                self.effects.explain_delay(&entry.resources, connection, &work, waited);
             }
+            Action::AwaitClients(connection) => entry.resources.order(connection, Order::AwaitClients),
             Action::Terminate(connection) => entry.resources.terminate(connection),
             Action::Kill(connection) => entry.resources.kill(connection),
             Action::FindSurvivors(connection) => entry.resources.find_survivors(connection),
+            Action::ReportTakeover(_) => {
+                entry.starts += 1;
+                narrate::takeover(entry);
+            }
+            Action::ReportStandbyFailed(failure) => narrate::standby_failed(entry, &failure),
             Action::ReportReplacementFailed(failure) => {
                 narrate::restart_failed(entry, &failure);
                 let status = entry.status(&self.clock);
@@ -311,11 +323,12 @@ impl EventLoop {
 
     /// Looks at the kernel's listeners: what is up must be there.
     fn refresh(&mut self) {
-        let up = |(slot, entry): (&Slot, &Box<Entry>)| {
-            let (connection, request) = entry.link.listening(*slot)?;
-            Some((*slot, connection, request, entry.resources.listeners(connection).to_vec()))
+        let up = |slot: Slot, entry: &Entry| {
+            let (connection, request) = entry.link.listening(slot)?;
+            Some((slot, connection, request, entry.resources.listeners(connection).to_vec()))
         };
-        let expected: Vec<_> = self.state.entries.iter().filter_map(up).collect();
+        let expected: Vec<_> =
+            self.state.entries.iter().filter_map(|(slot, entry)| up(*slot, entry)).collect();
         let listeners = expected.iter().flat_map(|(.., listeners)| listeners);
         let endpoints: Vec<_> = listeners.map(Listener::endpoint).collect();
         let present = match self.effects.listeners(&endpoints) {

@@ -41,6 +41,23 @@ pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     );
 }
 
+/// The active connection was lost, and the standby connection serves in its place.
+pub(super) fn takeover(entry: &Entry) {
+    log!(info, entry.identity(), event = "takeover", "the standby connection takes over");
+}
+
+/// The standby connection failed, which no client notices.
+pub(super) fn standby_failed(entry: &Entry, failure: &Failure) {
+    log!(
+        warn,
+        entry.identity(),
+        event = "standby_failed",
+        error_kind = failure.kind.as_str(),
+        "the standby connection failed; the tunnel itself is not affected: {}",
+        failure.message
+    );
+}
+
 /// The state whose changes are logged.
 #[derive(Debug)]
 pub(super) struct Before {
@@ -165,7 +182,7 @@ fn left(remains: &Remains) -> String {
 /// What an up tunnel does, from the listener to the target.
 fn serves(entry: &Entry) -> String {
     let here = entry.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match &entry.desired.work {
+    match &*entry.work() {
         Work::Command(tunnel) => format!("{} listens on {here}", tunnel.argv[0]),
         Work::Ssh(tunnel) => match &tunnel.forward {
             Forward::Local { target, .. } => {

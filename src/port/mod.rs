@@ -3,6 +3,7 @@
 pub mod advice;
 mod bound;
 pub mod diag;
+mod drain;
 mod endpoint;
 mod error;
 mod events;

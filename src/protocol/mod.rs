@@ -37,6 +37,6 @@ pub use sse::{Decoder, SentEvent};
 pub use status::{ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelStatus};
 pub use timeout::{Timeout, TimeoutError, duration};
 
-pub use crate::core::{Failure, FailureKind, StateName};
+pub use crate::core::{Failure, FailureKind, Standby, StateName};
 pub use crate::port::{Holder, Kinship, Occupant, OccupantKind, Protocol};
 pub use crate::ssh::ConnectionErrorKind;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::autossh_tunnel::{self, Configured, Listed, ListedStatus};
-use crate::core::{Failure, StateName};
+use crate::core::{Failure, Standby, StateName};
 use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
 
@@ -67,6 +67,20 @@ pub struct TunnelStatus {
     /// Single connections that failed while the tunnel itself was up, as ssh says; `None`: none has. Counted since the
     /// daemon started or the tunnel was defined anew, restarts and lost connections notwithstanding.
     pub connection_errors: Option<ConnectionErrors>,
+    /// The second connection of a tunnel with `standby`; `None`: none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Standby>,
+    /// Replaced connections that still carry what clients have begun (`restart.drain`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub draining: usize,
+    /// The fallback host that serves in place of `remote_host`, or is being tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a

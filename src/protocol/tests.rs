@@ -49,6 +49,9 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         listeners: vec!["127.0.0.1:13306".parse().unwrap(), "[::1]:13306".parse().unwrap()],
         note: None,
         connection_errors: None,
+        standby: None,
+        draining: 0,
+        destination: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::status::{ConnectionErrors, TunnelStatus};
-use crate::core::{FailureKind, StateName};
+use crate::core::{FailureKind, Standby, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 
@@ -58,7 +58,30 @@ pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
         };
         format!("{failed}: {}.", last.message)
     });
-    note.chain(errors).collect()
+    let standby = tunnel.standby.and_then(|standby| {
+        Some(match standby {
+            Standby::Ready | Standby::Connecting | Standby::Absent => return None,
+            Standby::Backoff => {
+                "has no standby connection: the last one failed, and another one is made later. `portward logs` shows the reason."
+            }
+            Standby::Failed => {
+                "has no standby connection: the last one failed, and trying again would not help. `portward logs` shows the \
+                 reason; fix it, then `portward restart` the tunnel."
+            }
+        })
+    });
+    let draining = match tunnel.draining {
+        0 => None,
+        1 => Some("has one replaced connection that carries on what its clients have begun.".to_owned()),
+        more => Some(format!("has {more} replaced connections that carry on what their clients have begun.")),
+    };
+    let fallback = tunnel.destination.as_ref().map(|host| {
+        format!(
+            "goes through {host} in place of {}, which was not reached; `portward restart` tries that first again.",
+            tunnel.remote_host
+        )
+    });
+    note.chain(errors).chain(fallback).chain(standby.map(str::to_owned)).chain(draining).collect()
 }
 
 /// How long ago, in its two largest units.

@@ -104,6 +104,9 @@ fn what_is_not_said_has_its_default() {
             ready_timeout: Duration::from_secs(25),
             stop_grace: Duration::from_secs(5),
             on_conflict: OnConflict::Wait,
+            standby: false,
+            drain: Duration::ZERO,
+            destinations: 1,
         }
     );
     let ssh = ssh(&tunnel);

@@ -20,6 +20,9 @@ pub(in crate::core) fn policy(kind: Kind, on_conflict: OnConflict) -> Policy {
         ready_timeout: Duration::from_secs(25),
         stop_grace: Duration::from_secs(5),
         on_conflict,
+        standby: false,
+        drain: Duration::ZERO,
+        destinations: 1,
     }
 }
 
@@ -62,6 +65,7 @@ pub(super) struct Process {
 pub(super) struct World {
     pub(super) link: Link,
     pub(super) kind: Kind,
+    pub(super) policy: Policy,
     pub(super) slots: Vec<Slot>,
     pub(super) now: Moment,
     pub(super) processes: BTreeMap<ConnectionId, Process>,
@@ -163,6 +167,7 @@ impl World {
         Self {
             link,
             kind: policy.kind,
+            policy,
             slots,
             now: Moment::default(),
             processes: BTreeMap::new(),
@@ -206,7 +211,13 @@ impl World {
     }
 
     pub(super) fn all_up(&self) -> bool {
-        self.all(StateName::Up) && self.processes.len() == 1
+        let spares = usize::from(self.policy.standby);
+        self.all(StateName::Up) && self.processes.len() == 1 + spares && self.has_spare()
+    }
+
+    /// The spare is ready, where one is asked for.
+    pub(super) fn has_spare(&self) -> bool {
+        self.link.standby().is_none_or(|standby| standby == Standby::Ready)
     }
 
     /// The connection that listens for a tunnel.
@@ -247,7 +258,7 @@ impl World {
                 assert!(self.waits.remove(&request).is_some(), "nobody waits: {request:?}");
             }
             Action::TerminateHolders(..) | Action::KillHolders(..) => self.evictions.push_back(action),
-            Action::StartConnection(id) => {
+            Action::StartConnection(id, _) => {
                 self.starts += 1;
                 if self.kind == Kind::Command {
                     assert!(self.confirmed.remove(&self.slots[0]), "started on a port not confirmed unbound");
@@ -265,12 +276,14 @@ impl World {
             }
             Action::CloseForward(_, _, id)
             | Action::ExplainDelay(id)
+            | Action::AwaitClients(id)
             | Action::Terminate(id)
             | Action::Kill(id)
             | Action::FindSurvivors(id) => self.order(id, action),
             Action::ReportReplacementFailed(_) => {
                 assert!(!self.processes.is_empty(), "nothing stays: {self:#?}");
             }
+            Action::ReportTakeover(_) | Action::ReportStandbyFailed(_) => assert!(self.policy.standby),
         }
     }
 
@@ -284,7 +297,8 @@ impl World {
         self.squatted.contains(&slot) || self.owner(slot).is_some()
     }
 
-    fn carry_out(&mut self, id: ConnectionId) {
+    /// Carries out the oldest order of a connection.
+    pub(super) fn carry_out(&mut self, id: ConnectionId) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let Some(order) = process.orders.pop_front() else { return };
         let answers = !process.is_hung && !process.is_headless;
@@ -294,11 +308,15 @@ impl World {
             Action::Terminate(_) if !process.is_hung => self.die(id),
             // The process need not answer for these.
             Action::ExplainDelay(_) => self.hear(tell(ConnectionEvent::NotReady(None))),
+            Action::AwaitClients(_) => {
+                assert!(process.listening.is_empty(), "drained while it listens");
+                self.hear(tell(ConnectionEvent::Drained));
+            }
             Action::FindSurvivors(_) => {
                 let failure = Failure::new(FailureKind::Killed, "it does not die");
                 self.hear(tell(ConnectionEvent::Survived(failure)));
             }
-            Action::StartConnection(_) if answers => {
+            Action::StartConnection(..) if answers => {
                 process.is_ready = true;
                 if self.kind == Kind::Command {
                     process.listening.insert(self.slots[0]);
@@ -381,7 +399,8 @@ impl World {
             }
             Happening::Spare(spare) => self.is_spared = spare,
             Happening::ChangePolicy(index, on_conflict) => {
-                let event = Event::PolicyChanged(*index.get(&self.slots), policy(self.kind, on_conflict));
+                let event =
+                    Event::PolicyChanged(*index.get(&self.slots), Policy { on_conflict, ..self.policy });
                 self.hear(event);
             }
             Happening::Die(index) => {
@@ -439,7 +458,7 @@ impl World {
             (Kind::Ssh, _) => {}
             (Kind::Command, _) => {
                 // It may open it again.
-                process.orders.push_back(Action::StartConnection(id));
+                process.orders.push_back(Action::StartConnection(id, 0));
                 self.hear(Event::Connection(id, ConnectionEvent::ListenerLost));
             }
         }
@@ -526,5 +545,6 @@ fn connection_events() -> Vec<ConnectionEvent> {
         ConnectionEvent::Stopped(7),
         ConnectionEvent::Continued,
         ConnectionEvent::ListenerLost,
+        ConnectionEvent::Drained,
     ]
 }
