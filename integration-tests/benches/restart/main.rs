@@ -1,6 +1,6 @@
-//! For how long is the port down during a restart, and when its listener is cancelled behind portward's back? Measured from
-//! outside, by a prober that asks the kernel every 50 microseconds, for `portward restart` and for a plain `ssh -L` that is
-//! ended and started again.
+//! For how long is the port down during a restart, when its listener is cancelled behind portward's back, and when ssh is killed?
+//! Measured from outside, by a prober that asks the kernel every 50 microseconds, for `portward restart` and for a plain
+//! `ssh -L` that is ended and started again.
 //!
 //!     cargo bench -p integration-tests --bench restart
 
@@ -10,15 +10,20 @@ mod prober;
 
 use integration_tests::{Daemon, Lab, ORIGIN_PORT, Sshd, kill, serve_page, within_deadline};
 use nix::sys::signal::Signal;
-use portward::protocol::StateName;
+use portward::protocol::{Standby, StateName, TunnelStatus};
 use prober::{PERIOD, Prober};
 use tokio::process::Child;
 
 const PORTWARD_RESTARTS: usize = 100;
 const PLAIN_RESTARTS: usize = 20;
 const CANCELLED: usize = 50;
+const KILLED: usize = 50;
 const WEB: &str = "
   - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443'}
+";
+/// The same, with a second connection that is ready.
+const COVERED: &str = "
+  - {name: web, remote_host: server, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9443', standby: true}
 ";
 
 fn main() {
@@ -33,6 +38,8 @@ async fn measure() {
 
     let ours = portward_restarts(&lab).await;
     let cancelled = cancelled_listeners(&lab).await;
+    let killed = killed_connections(&lab, WEB).await;
+    let killed_with_standby = killed_connections(&lab, COVERED).await;
     let plain = plain_restarts(&lab).await;
     println!(
         "The port is down for, in milliseconds, seen by a look at the kernel's listeners every {} us:",
@@ -42,6 +49,8 @@ async fn measure() {
     report("portward restart", &ours);
     report("plain ssh -L restart", &plain);
     report("listener cancelled", &cancelled);
+    report("ssh killed", &killed);
+    report("ssh killed, standby", &killed_with_standby);
     println!("portward keeps it down {:.0} times shorter, at the median", median(&plain) / median(&ours));
 }
 
@@ -83,6 +92,27 @@ async fn cancelled_listeners(lab: &Lab) -> Vec<f64> {
         assert!(output.status.success(), "{output:?}");
         let back = daemon.wait_status(mark, "web", "up again", |status| status.state == StateName::Up).await;
         assert_eq!(back.pid, up.pid);
+        prober.next_success().await;
+        outages.push(prober.outage_since(before));
+    }
+    outages
+}
+
+/// `kill -9` of the ssh that listens.
+async fn killed_connections(lab: &Lab, tunnels: &str) -> Vec<f64> {
+    let daemon = Daemon::start(lab, tunnels).await;
+    let prober = Prober::start();
+    let (mut outages, mut mark) = (Vec::new(), 0);
+    for _ in 0..KILLED {
+        let is_covered = |status: &TunnelStatus| {
+            let has_standby = status.standby.is_none_or(|standby| standby == Standby::Ready);
+            status.state == StateName::Up && status.last_error.is_none() && has_standby
+        };
+        let up = daemon.wait_status(mark, "web", "up, with all that it needs", is_covered).await;
+        let before = prober.next_success().await;
+        mark = daemon.mark();
+        kill(up.pid.unwrap(), Signal::SIGKILL);
+        daemon.wait_up_anew(mark, "web", up.pid).await;
         prober.next_success().await;
         outages.push(prober.outage_since(before));
     }
