@@ -51,7 +51,7 @@ pub enum ConnectionEvent {
     /// It was not ready in time: the answer to [`ExplainDelay`](super::Action::ExplainDelay), with what it does instead
     /// and the next step, if that is known.
     NotReady(Option<Failure>),
-    /// Its process has ended, and others that it started have not.
+    /// Its process has ended; others that it started may not have.
     LeaderEnded(Failure),
     /// Its process has ended, and nothing is left of its tree that portward may signal.
     Ended(Failure),

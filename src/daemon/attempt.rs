@@ -128,15 +128,14 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
             }
         };
+        // Another connection can listen from now on, whatever is left of this one: to look for that takes milliseconds.
+        self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         // Boxed, so that no process that runs reserves memory for it.
         Box::pin(self.finish(&tree, failure, output)).await;
     }
 
     /// The process has ended: waits for what is left of its tree.
     pub(super) async fn finish(&self, tree: &Tree, failure: Failure, output: JoinHandle<()>) {
-        if tree.has_members().await {
-            self.report(ConnectionEvent::LeaderEnded(failure.clone()));
-        }
         let remains = tree.gone().await;
         if !output.is_finished() {
             // What is left may hold the output open for ever. Otherwise it ends as soon as it is read, and what a flood has left

@@ -87,6 +87,9 @@ impl Attempt {
                 Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
             }
         };
+        if Box::pin(tree.has_members()).await {
+            self.report(ConnectionEvent::LeaderEnded(failure.clone()));
+        }
         // Boxed, so that no process that runs reserves memory for it.
         Box::pin(self.finish(&tree, failure, output)).await;
     }
