@@ -43,8 +43,9 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let raw = &entry.value;
     let name = context.optional(&raw.name, "name", |name| check_name(name).map(|()| name.clone()));
     let work = if raw.command.is_absent() { context.ssh(entry) } else { context.command(entry) };
+    let health = context.health(raw, work.as_ref().map(|(work, ..)| work));
     let timing = context.timing(raw);
-    let (name, (work, timeout, port), timing) = (name?, work?, timing?);
+    let (name, (work, timeout, port), health, timing) = (name?, work?, health?, timing?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -60,7 +61,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let log_id = identity::log_id(&written);
     let enabled = raw.enabled.value().copied().unwrap_or(true);
     let policy = policy(&work, timeout, timing, raw.on_conflict.value());
-    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, timeout, policy };
+    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, timeout, policy, health };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
 

@@ -4,14 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::effects::TunnelResources;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
 use crate::core::{
-    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Link, Request, Slot, StateName,
+    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Health, Link, Request, Slot, StateName,
 };
-use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelStatus, autossh_tunnel};
+use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel};
 
 /// A tunnel: what is desired, its state and its resources.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub(super) struct Entry {
     pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
+    /// What its health checks have shown; `None`: it has none.
+    pub(super) health: Option<Health>,
+    pub(super) checks: Checks,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
     pub(super) published: Option<Arc<TunnelStatus>>,
 }
@@ -45,6 +49,11 @@ impl Entry {
     /// The word for its state, and when that was entered.
     pub(super) fn state(&self) -> (StateName, Moment) {
         self.link.state(self.slot())
+    }
+
+    /// Whether nothing of it runs, no health check either.
+    pub(super) fn rests(&self) -> bool {
+        matches!(self.state().0, StateName::Stopped | StateName::NeedsAuth) && self.checks.is_over()
     }
 
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
@@ -71,6 +80,12 @@ impl Entry {
             listeners: if listens { self.listeners.clone() } else { Vec::new() },
             note: listens.then(|| unseen(&self.desired.work)).flatten(),
             connection_errors: self.connection_errors.clone(),
+            health: self.health.as_ref().map(|health| TunnelHealth {
+                state: health.state(),
+                failures: health.failures(),
+                last_error: health.last_error().cloned(),
+                checked: health.checked().map(|checked| clock.timestamp(checked)),
+            }),
         }
     }
 
