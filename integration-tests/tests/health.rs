@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, LogLine, ORIGIN_PORT, Record, Sshd, kill, serve_echo, serve_page, within_deadline,
+    Daemon, Lab, LogLine, ORIGIN_PORT, Record, Sshd, kill, run, serve_page, within_deadline,
 };
 use nix::sys::signal::Signal;
 use portward::protocol::{CheckErrorKind, HealthState, StateName, TunnelHealth, TunnelStatus};
@@ -42,6 +42,11 @@ async fn wait_health(daemon: &Daemon<'_>, mark: usize, state: HealthState) -> Tu
 
 fn is_told(line: &LogLine, words: &str) -> bool {
     line.has("event", "health") && line.raw.contains(words)
+}
+
+/// The connections to port 9443 that keep a port in TIME_WAIT.
+async fn time_waits(lab: &Lab) -> String {
+    run(lab.command("ss").args(["-Htan", "state", "time-wait", "( dport = :9443 )"]), 0).await
 }
 
 /// A web service whose answers the test chooses.
@@ -146,6 +151,7 @@ async fn a_tunnel_that_leads_nowhere_is_restarted_after_so_many_failed_checks_an
         .await;
     assert!(told.has("tunnel", "web"), "{}", told.raw);
     assert_eq!(health(&daemon.status("web").await).state, HealthState::Passing);
+    assert_eq!(time_waits(&lab).await, "", "a check keeps no port");
 }
 
 #[tokio::test]
@@ -200,6 +206,7 @@ async fn an_answer_of_500_marks_the_tunnel_and_one_of_200_or_a_redirection_passe
         assert_eq!((passing.state, passing.pid, passing.restarts), (StateName::Up, up.pid, 0));
     }
     assert_eq!(daemon.get("/health").await.json()["failing"], 0);
+    assert_eq!(time_waits(&lab).await, "", "a check keeps no port");
     let healths = daemon.statuses(0, "web").len();
     // The service has seen more checks than /events has told of: one that changes nothing is no news.
     let seen = service.requests.mark();
@@ -241,8 +248,8 @@ async fn a_program_says_whether_the_tunnel_is_well_and_nothing_that_it_starts_is
     let _sshd = Sshd::start(&lab).await;
     let file = lab.path("well");
     let script = format!(
-        "setsid sleep 1000 & (trap \"\" TERM; sleep 1000) & echo first; test -e {} || {{ echo $PORTWARD_TUNNEL at $PORTWARD_LISTEN \
-         $OWN >&2; exit 3; }}",
+        "test -e {} || {{ setsid sleep 1000 & (trap \"\" TERM; sleep 1000) & echo first; echo $PORTWARD_TUNNEL at \
+         $PORTWARD_LISTEN $OWN >&2; exit 3; }}",
         file.display()
     );
     let tunnel = format!(
@@ -262,6 +269,9 @@ async fn a_program_says_whether_the_tunnel_is_well_and_nothing_that_it_starts_is
     fs::write(&file, "").unwrap();
     let passing = wait_health(&daemon, mark, HealthState::Passing).await;
     assert_eq!((passing.pid, passing.restarts), (up.pid, 0), "a mark restarts nothing");
+    // A check begins when nothing of the one before is left, and the last one has started nothing.
+    let left = lab.daemon_processes().into_iter().filter(|process| process.executable.ends_with("sleep"));
+    assert_eq!(left.map(|process| process.to_string()).collect::<Vec<_>>(), Vec::<String>::new());
     assert_eq!(daemon.post("/stop/web?timeout=20s").await.status, 200);
     daemon.assert_alone();
     let stopped = daemon.status("web").await;
@@ -333,6 +343,7 @@ async fn a_socks_proxy_is_asked_whether_it_answers() {
 ";
     let daemon = Daemon::start(&lab, tunnel).await;
     let passing = wait_health(&daemon, 0, HealthState::Passing).await;
+    assert_eq!(time_waits(&lab).await, "", "a check keeps no port");
     let mark = daemon.mark();
     kill(passing.pid.unwrap(), Signal::SIGSTOP);
     let failing = wait_health(&daemon, mark, HealthState::Failing).await;
@@ -366,7 +377,6 @@ async fn a_remote_forward_is_checked_by_a_program_that_is_told_of_no_listener() 
 async fn a_change_of_the_checks_restarts_nothing_and_without_any_there_is_no_health() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    serve_echo(("127.0.0.1", ECHO_PORT)).await;
     let daemon = Daemon::start(&lab, &web("{connect: true, every: 1s, failures: 1, action: mark}")).await;
     let failing = wait_health(&daemon, 0, HealthState::Failing).await;
 

@@ -29,8 +29,8 @@ pub(super) struct Entry {
     pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
-    /// What its health checks have shown; `None`: it has none.
-    pub(super) health: Option<Health>,
+    /// What its health checks have shown; `None`: it has none. Boxed, for most tunnels have none.
+    pub(super) health: Option<Box<Health>>,
     pub(super) checks: Checks,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
     pub(super) published: Option<Arc<TunnelStatus>>,

@@ -61,7 +61,7 @@ impl EventLoop {
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         match (&entry.desired.health, &mut entry.health) {
             (Some(wanted), Some(health)) => drop(health.redefine(wanted.policy)),
-            (Some(wanted), none) => *none = Some(Health::new(wanted.policy, slot.0)),
+            (Some(wanted), none) => *none = Some(Box::new(Health::new(wanted.policy, slot.0))),
             (None, health) => *health = None,
         }
         // Also that of checks which are not made any more.
@@ -79,7 +79,7 @@ impl EventLoop {
 
     fn arm_health(&mut self, slot: Slot) {
         let health = self.state.entries.get(&slot).and_then(|entry| entry.health.as_ref());
-        match health.and_then(Health::deadline) {
+        match health.and_then(|health| health.deadline()) {
             Some(deadline) => self.state.timers.arm(Timer::Health(slot), deadline),
             None => self.state.timers.disarm(Timer::Health(slot)),
         }

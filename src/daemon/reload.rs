@@ -103,7 +103,7 @@ impl EventLoop {
             Reporter::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
         let link = Link::new(slot, desired.policy, desired.interactive, now);
         let enabled = desired.enabled;
-        let health = desired.health.as_ref().map(|health| Health::new(health.policy, slot.0));
+        let health = desired.health.as_ref().map(|health| Box::new(Health::new(health.policy, slot.0)));
         let entry = Entry {
             desired,
             link,

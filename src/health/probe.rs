@@ -133,3 +133,20 @@ fn reachable(listener: &SocketAddr) -> SocketAddr {
     }
     address
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_over_loopback() {
+        for (listener, address) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("127.0.0.2:80", "127.0.0.2:80"),
+            ("[fd00::5]:80", "[fd00::5]:80"),
+        ] {
+            assert_eq!(reachable(&listener.parse().unwrap()).to_string(), address);
+        }
+    }
+}

@@ -12,10 +12,11 @@ use crate::core::{CheckError, CheckErrorKind};
 /// Connects to a listener of this machine.
 pub(super) async fn connect(listen: SocketAddr) -> Result<TcpStream, CheckError> {
     let stream = TcpStream::connect(listen).await.map_err(|error| refused(listen, &error))?;
-    // A listener that has just gone, and the kernel gave this very port to the connection, which met itself. It would hold the port,
-    // and for a minute after its end as well, unless it is reset.
+    // Closed by a reset, it leaves no TIME_WAIT behind. That would hold the port that the kernel chose for it for a minute, and another
+    // tunnel may want to listen there. Only the process of the tunnel sees the reset: it ends the way beyond as ever.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    // A listener that has just gone, and the kernel gave this very port to the connection, which met itself.
     if stream.local_addr().is_ok_and(|address| address == listen) {
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         return Err(refused(listen, &io::ErrorKind::ConnectionRefused.into()));
     }
     Ok(stream)
