@@ -7,6 +7,7 @@
 //! - [`core`]: the pure core, two state machines and the link that joins them. It decides everything and does no IO.
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
 //! - [`ssh`] and [`process`]: one connection of OpenSSH, and the processes that portward starts and ends.
+//! - [`health`]: one health check of a tunnel, through its listener or by a program.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
 //! - [`protocol`]: the wire types, once, for the daemon, the API and all clients.
 //! - [`api`] and [`cli`]: both read snapshots and send commands; neither touches a tunnel.
@@ -31,6 +32,7 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod doctor;
+pub mod health;
 pub mod observe;
 pub mod paths;
 pub mod port;

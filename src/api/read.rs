@@ -32,6 +32,7 @@ pub(super) async fn health(State(context): State<Context>) -> Result<Json<Health
         pid: std::process::id(),
         tunnels: snapshot.tunnels.len(),
         up: snapshot.tunnels.iter().filter(is_up).count(),
+        failing: snapshot.tunnels.iter().filter(|tunnel| tunnel.is_failing()).count(),
         config_path: snapshot.config_path,
         config_error: snapshot.config_error,
         warnings: snapshot.warnings,

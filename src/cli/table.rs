@@ -14,16 +14,19 @@ use crate::text;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Up,
+    /// Up, and its health checks fail.
+    Failing,
     OnItsWay,
     Down,
     Failed,
 }
 
 impl Sign {
-    const ALL: [Self; 4] = [Self::Up, Self::OnItsWay, Self::Down, Self::Failed];
+    const ALL: [Self; 5] = [Self::Up, Self::Failing, Self::OnItsWay, Self::Down, Self::Failed];
 
-    const fn of(state: StateName) -> Self {
-        match state {
+    fn of(tunnel: &TunnelStatus) -> Self {
+        match tunnel.state {
+            StateName::Up | StateName::Replacing if tunnel.is_failing() => Self::Failing,
             StateName::Up | StateName::Replacing => Self::Up,
             StateName::AwaitingPort
             | StateName::Connecting
@@ -38,6 +41,7 @@ impl Sign {
     const fn letter(self) -> char {
         match self {
             Self::Up => '●',
+            Self::Failing => '!',
             Self::OnItsWay => '◌',
             Self::Down => '○',
             Self::Failed => '×',
@@ -49,7 +53,7 @@ impl Sign {
             Self::Up => Style::new().green(),
             Self::OnItsWay => Style::new().yellow(),
             Self::Down => Style::new().dimmed(),
-            Self::Failed => Style::new().red().bold(),
+            Self::Failing | Self::Failed => Style::new().red().bold(),
         }
     }
 }
@@ -112,9 +116,9 @@ fn row(tunnel: &TunnelStatus, now: Timestamp) -> [String; 8] {
     let listeners = tunnel.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let local = if listeners.is_empty() { &tunnel.local_port } else { &listeners };
     [
-        Sign::of(tunnel.state).letter().to_string(),
+        Sign::of(tunnel).letter().to_string(),
         text(&tunnel.name),
-        tunnel.state.to_string(),
+        if tunnel.is_failing() { format!("{}, failing", tunnel.state) } else { tunnel.state.to_string() },
         elapsed(tunnel.since, now),
         tunnel.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         text(local),
@@ -149,8 +153,8 @@ fn coloured(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Holder;
     use crate::protocol::tests::{listener, tunnel};
+    use crate::protocol::{CheckError, CheckErrorKind, HealthState, Holder, TunnelHealth};
 
     fn now() -> Timestamp {
         "2026-11-24T10:03:12Z".parse().unwrap()
@@ -199,6 +203,23 @@ mod tests {
     #[test]
     fn a_table_and_below_it_what_is_in_the_way() {
         insta::assert_snapshot!(rendered(&snapshot(), None));
+    }
+
+    #[test]
+    fn a_tunnel_that_fails_its_health_checks_is_not_shown_as_well() {
+        let health = TunnelHealth {
+            state: HealthState::Failing,
+            failures: 3,
+            last_error: Some(CheckError::new(CheckErrorKind::Timeout, "no answer")),
+            checked: Some(now()),
+        };
+        let tunnels = vec![TunnelStatus { health: Some(health), ..tunnel("database") }];
+        let text = rendered(&Snapshot { tunnels, ..snapshot() }, None);
+        assert!(text.contains("\n! database  up, failing  3m12s"), "{text}");
+        assert!(
+            text.ends_with("database fails its health check, 3 times in a row, the last 0s ago: no answer."),
+            "{text}"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::environment::Environment;
-use crate::core::Policy;
+use crate::core::{HealthPolicy, Policy};
 use crate::port::Endpoint;
 
 /// A whole configuration.
@@ -60,6 +60,30 @@ pub struct Tunnel {
     pub timeout: Duration,
     /// How to supervise it.
     pub policy: Policy,
+    /// How to check it while it is up; `None`: not at all.
+    pub health: Option<Health>,
+}
+
+/// The health checks of a tunnel. A change of them restarts nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What to do.
+    pub check: Check,
+    /// How long one check may take; at most [`HealthPolicy::every`].
+    pub timeout: Duration,
+    /// When, and what follows.
+    pub policy: HealthPolicy,
+}
+
+/// One health check. It fits the tunnel: [`Check::Connect`] and [`Check::Http`] need a listener of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Connect, and stay connected for a moment; a SOCKS proxy answers a greeting.
+    Connect,
+    /// `GET` of this path, which is valid in a request: success is a status from 200 to 399.
+    Http(String),
+    /// Program and arguments (never empty): success is exit status 0.
+    Command(Vec<String>),
 }
 
 impl Tunnel {

@@ -43,9 +43,11 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let raw = &entry.value;
     let name = context.optional(&raw.name, "name", |name| check_name(name).map(|()| name.clone()));
     let work = if raw.command.is_absent() { context.ssh(entry) } else { context.command(entry) };
+    let health = context.health(raw, work.as_ref().map(|(work, ..)| work));
     let timing = context.timing(raw);
     let fallback_hosts = context.fallback_hosts(raw);
-    let (name, (work, timeout, port), timing, fallback_hosts) = (name?, work?, timing?, fallback_hosts?);
+    let (name, (work, timeout, port), health, timing) = (name?, work?, health?, timing?);
+    let fallback_hosts = fallback_hosts?;
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -65,8 +67,19 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         destinations: 1 + fallback_hosts.len(),
         ..policy(&work, timeout, timing, raw.on_conflict.value())
     };
-    let tunnel =
-        Tunnel { name, hash, log_id, written, enabled, interactive, work, fallback_hosts, timeout, policy };
+    let tunnel = Tunnel {
+        name,
+        hash,
+        log_id,
+        written,
+        enabled,
+        interactive,
+        work,
+        fallback_hosts,
+        timeout,
+        policy,
+        health,
+    };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
 

@@ -87,6 +87,15 @@ pub(super) fn meant(name: Option<&str>, wanted: Wanted, node: &Node) -> Option<S
         (Wanted::Mapping, Some("restart"), Kind::Scalar { .. }) => Some(
             "remove it: a tunnel is always started again, after waits that `min_delay` and `max_delay` set".to_owned(),
         ),
+        (Wanted::Mapping, Some("health"), Kind::Scalar { text, .. }) if text.starts_with('/') => {
+            Some(write(&format!("health: {{http: {}}}", yaml(text))))
+        }
+        (Wanted::Mapping, Some("health"), Kind::Sequence(_)) => {
+            Some("a program is a key of it: `health: {command: [PROGRAM, ARGUMENT]}`".to_owned())
+        }
+        (Wanted::Mapping, Some("health"), _) => Some(
+            "write `health: connect`, `health: {http: /PATH}` or `health: {command: [PROGRAM, ARGUMENT]}`".to_owned(),
+        ),
         // An element of the list.
         (Wanted::Mapping, Some("tunnels"), Kind::Scalar { text, .. }) => Some(match text.split_once(':') {
             Some((key, value)) => write(&format!("- {}: {}", key.trim(), value.trim())),

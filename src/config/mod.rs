@@ -11,6 +11,7 @@ mod entry;
 pub mod environment;
 mod file;
 mod form;
+mod health;
 mod hint;
 pub(crate) mod identity;
 mod located;

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use schemars::{JsonSchema, Schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::environment::Variables;
 use super::located::Field;
-use super::values::{Options, Period, Port};
+use super::values::{Count, Options, Period, Port, Yes};
 
 /// The configuration of portward.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -67,6 +67,9 @@ pub(super) struct Tunnel {
     pub(super) fallback_hosts: Field<Vec<Field<String>>>,
     /// Keep a second connection logged in, which takes over as soon as the first one is lost. Not with `command`. Default: false.
     pub(super) standby: Field<bool>,
+    /// A check that is repeated while the tunnel is up. `connect` is short for `{connect: true}`. Default: none.
+    #[schemars(schema_with = "health_or_word")]
+    pub(super) health: Field<Health>,
 }
 
 /// Defaults for all tunnels. Keys that do not apply to a tunnel are ignored for it.
@@ -128,6 +131,35 @@ pub(super) struct Restart {
     /// After a restart, how long the old connection may go on carrying the connections of its clients. It is ended as soon as the
     /// last of these has ended. Not with `command`. Default: 0s, the old connection is ended immediately.
     pub(super) drain: Field<Period>,
+}
+
+/// A check of the tunnel: exactly one of `connect`, `http` and `command`.
+#[derive(Debug, Clone, Default, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["connect"] }, { "required": ["http"] }, { "required": ["command"] }]))]
+pub(super) struct Health {
+    /// A connection through the tunnel is accepted, and not closed at once. For `dynamic`: the SOCKS proxy answers.
+    pub(super) connect: Field<Yes>,
+    /// `GET` of this path through the tunnel is answered with a status from 200 to 399.
+    pub(super) http: Field<String>,
+    /// This program ends with status 0; PORTWARD_LISTEN is where the tunnel listens. No shell is involved.
+    pub(super) command: Field<Vec<Field<String>>>,
+    /// From the start of one check to that of the next, at least 1s. Default: 30s.
+    pub(super) every: Field<Period>,
+    /// Time that a check may take, at least 100ms and not longer than `every`. Default: 5s.
+    pub(super) timeout: Field<Period>,
+    /// So many failed checks in a row mean that the tunnel is failing. Default: 3.
+    pub(super) failures: Field<Count>,
+    /// What to do about a failing tunnel. Default: `restart`.
+    pub(super) action: Field<Remedy>,
+}
+
+/// The one word that may stand for a [`Health`], and the key that it stands for.
+pub(super) const HEALTH_WORD: (&str, &str) = ("Health", "connect");
+
+fn health_or_word(generator: &mut SchemaGenerator) -> Schema {
+    let mapping = generator.subschema_for::<Health>();
+    json_schema!({ "anyOf": [{ "const": HEALTH_WORD.1 }, mapping] })
 }
 
 /// Where the API listens.
@@ -195,6 +227,16 @@ pub(super) enum OnConflict {
     Wait,
     /// End the processes that hold it: all of them, or none if one of them may not be ended.
     Kill,
+}
+
+/// What to do about a tunnel whose health check fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Remedy {
+    /// Make a new connection; restarts that do not help come after waits that double, as retries do.
+    Restart,
+    /// Only show it, in the status and in the log.
+    Mark,
 }
 
 /// Every key that may occur in the file, at any place.

@@ -14,6 +14,7 @@ use super::diagnose::{Place, Problems, Refusal, quote};
 use super::form::{self, Wanted};
 use super::located::{FIELD, LOCATED};
 use super::node::{Entry, Kind, Node};
+use super::raw::HEALTH_WORD;
 
 /// Words longer than this, in bytes, are not compared with the known ones.
 const LONGEST_SLIP: usize = 64;
@@ -155,10 +156,15 @@ impl<'de> Deserializer<'de> for Reader<'de> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
+        let (whole, word) = HEALTH_WORD;
+        if name == whole && self.node.text() == Some(word) {
+            let entries = vec![(Key::Field(word), self.node)].into_iter();
+            return visitor.visit_map(Fields { entries, value: None, problems: self.problems });
+        }
         visitor.visit_map(self.fields(known)?)
     }
 

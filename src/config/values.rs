@@ -77,6 +77,71 @@ fn parse_period(text: &str) -> Result<Duration, Refusal> {
     Ok(duration)
 }
 
+/// How many times, from 1 on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count(pub(super) u32);
+
+/// Maximum of a count. Larger ones are typing errors.
+const LARGEST_COUNT: u32 = 1000;
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.parse() {
+            Ok(count @ 1..=LARGEST_COUNT) => Ok(Self(count)),
+            Ok(_) | Err(_) => Err(D::Error::custom(
+                Refusal::new(format!("{} is not a number of times", quote(&text)))
+                    .hint(format!("write a number from 1 to {LARGEST_COUNT}")),
+            )),
+        }
+    }
+}
+
+impl JsonSchema for Count {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Count".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": LARGEST_COUNT })
+    }
+}
+
+/// The value of a key that may also stand alone as a word: `health: connect` is `health: {connect: true}`. The word is yes, too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Yes(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Yes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "true" | "True" | "TRUE" | "connect" => Ok(Self(true)),
+            "false" | "False" | "FALSE" => Ok(Self(false)),
+            _ => Err(D::Error::custom(
+                Refusal::new(format!("expected true, found {}", quote(&text))).hint("write `connect: true`"),
+            )),
+        }
+    }
+}
+
+impl JsonSchema for Yes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Yes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "const": true })
+    }
+}
+
 /// The entries of a mapping whose keys are the user's, in the order of the file.
 pub(super) type Pairs = Vec<(Located<String>, Field<String>)>;
 

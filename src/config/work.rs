@@ -200,7 +200,7 @@ impl Context<'_> {
     }
 
     /// Program and arguments; the program's path is made absolute.
-    fn argv(&self, command: &Field<Vec<Field<String>>>) -> Option<Vec<String>> {
+    pub(super) fn argv(&self, command: &Field<Vec<Field<String>>>) -> Option<Vec<String>> {
         let Located { place, value: words } = command.get()?;
         let Some((program, arguments)) = words.split_first() else {
             let refusal = Refusal::new("`command`: is an empty list");

@@ -8,10 +8,12 @@
 
 mod action;
 mod backoff;
+mod check_error;
 mod connection;
 mod event;
 mod failure;
 mod forward;
+mod health;
 mod ids;
 mod link;
 mod policy;
@@ -25,8 +27,10 @@ mod tables;
 mod turn;
 
 pub use action::Action;
+pub use check_error::{CheckError, CheckErrorKind};
 pub use event::{ConnectionEvent, Event, ForwardEvent};
 pub use failure::{Failure, FailureKind, Retry};
+pub use health::{CheckNumber, Health, HealthAction, HealthEvent, HealthPolicy, HealthState, Remedy};
 pub use ids::{ConnectionId, Request, Slot};
 pub use link::Link;
 pub use policy::{Kind, OnConflict, Policy};

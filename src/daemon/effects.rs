@@ -327,6 +327,11 @@ impl Effects {
         });
     }
 
+    /// The pace at which the output of all processes is read.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace.clone()
+    }
+
     /// Starts the process of the tunnel.
     pub(super) fn start(
         &mut self,

@@ -5,14 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::effects::TunnelResources;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
 use crate::core::{
-    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Link, Request, Slot, StateName,
+    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Health, Link, Request, Slot, StateName,
 };
-use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelStatus, autossh_tunnel};
+use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel};
 
 /// A tunnel: what is desired, its state and its resources.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub(super) struct Entry {
     pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
+    /// What its health checks have shown; `None`: it has none. Boxed, for most tunnels have none.
+    pub(super) health: Option<Box<Health>>,
+    pub(super) checks: Checks,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
     pub(super) published: Option<Arc<TunnelStatus>>,
 }
@@ -59,6 +63,11 @@ impl Entry {
         self.desired.work_at(self.link.destination())
     }
 
+    /// Whether nothing of it runs, no health check either.
+    pub(super) fn rests(&self) -> bool {
+        matches!(self.state().0, StateName::Stopped | StateName::NeedsAuth) && self.checks.is_over()
+    }
+
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
         let (slot, (state, since)) = (self.slot(), self.state());
         let listens = matches!(state, StateName::Up | StateName::Replacing);
@@ -86,6 +95,12 @@ impl Entry {
             standby: self.link.standby(),
             draining: self.link.draining(),
             destination: self.fallback_host().map(str::to_owned),
+            health: self.health.as_ref().map(|health| TunnelHealth {
+                state: health.state(),
+                failures: health.failures(),
+                last_error: health.last_error().cloned(),
+                checked: health.checked().map(|checked| clock.timestamp(checked)),
+            }),
         }
     }
 

@@ -22,7 +22,7 @@ use super::waiter::Waiter;
 use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
-use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, Kind, Slot, StateName};
+use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, Slot, StateName};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Listener, Occupant};
@@ -144,6 +144,8 @@ impl EventLoop {
                     narrate::connections_failed(entry, &failed);
                 }
             }
+            Report::Checked(number, result) => self.hear_health(slot, HealthEvent::Checked(number, result)),
+            Report::CheckOver(number) => self.check_over(slot, number),
         }
     }
 
@@ -174,9 +176,8 @@ impl EventLoop {
         }
         entry.note_listeners();
         narrate::transition(entry, &before, now);
-        if entry.removed && entry.state().0 == StateName::Stopped {
-            self.forget(slot);
-        }
+        self.observe_health(slot);
+        self.forget_removed(slot);
     }
 
     fn carry_out(&mut self, slot: Slot, action: Action) {
@@ -293,6 +294,7 @@ impl EventLoop {
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
                 Timer::Link(slot) => self.hear(slot, Event::DeadlinePassed),
+                Timer::Health(slot) => self.hear_health(slot, HealthEvent::DeadlinePassed),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
         }
@@ -366,10 +368,23 @@ impl EventLoop {
         if !self.state.stopping {
             self.unpublish(slot);
         }
-        if matches!(state, StateName::Stopped | StateName::NeedsAuth) {
+        match state {
+            StateName::Stopped | StateName::NeedsAuth => self.forget_removed(slot),
+            StateName::AwaitingPort
+            | StateName::Connecting
+            | StateName::Forwarding
+            | StateName::Up
+            | StateName::Replacing
+            | StateName::Stopping
+            | StateName::Backoff
+            | StateName::Failed => self.hear(slot, Event::StopRequested(slot)),
+        }
+    }
+
+    /// Forgets a tunnel that is gone from the configuration, once nothing of it is left.
+    pub(super) fn forget_removed(&mut self, slot: Slot) {
+        if self.state.entries.get(&slot).is_some_and(|entry| entry.removed && entry.rests()) {
             self.forget(slot);
-        } else {
-            self.hear(slot, Event::StopRequested(slot));
         }
     }
 

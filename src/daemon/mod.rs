@@ -1,6 +1,7 @@
 //! The daemon: one event loop owns all state, carries out the core's actions and publishes snapshots.
 
 mod attempt;
+mod checks;
 mod command_attempt;
 mod command_line;
 mod effects;
@@ -8,6 +9,7 @@ mod elsewhere;
 mod entry;
 mod event_loop;
 pub mod handle;
+mod health;
 mod launch;
 mod narrate;
 mod publish;

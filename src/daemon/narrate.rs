@@ -1,5 +1,7 @@
 //! What the log says of a tunnel's life.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::entry::{Entry, milliseconds};
@@ -26,6 +28,48 @@ pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
         event = "connection_error",
         error_kind = kind.as_str(),
         "{clients} through the tunnel failed: {message}"
+    );
+}
+
+/// The health checks pass from now on.
+pub(super) fn passing(entry: &Entry) {
+    let identity = entry.identity();
+    let port = identity.port;
+    log!(info, identity, event = "health", "the health checks of port {port} pass");
+}
+
+/// What is done about a failing tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Marked,
+    Held(Duration),
+    Restarted,
+}
+
+/// So many health checks in a row have failed.
+pub(super) fn failing(entry: &Entry, failures: u32, step: Step) {
+    let Some(error) = entry.health.as_ref().and_then(|health| health.last_error()) else { return };
+    let identity = entry.identity();
+    let port = identity.port;
+    let failed = match failures {
+        1 => "the health check".to_owned(),
+        _ => format!("{failures} health checks in a row"),
+    };
+    let step = match step {
+        Step::Marked => "it is left as it is (`action: mark`)".to_owned(),
+        Step::Held(wait) => format!(
+            "the last restart did not help, and the next one waits for {} s",
+            milliseconds(wait) / 1000.0
+        ),
+        Step::Restarted => "it is restarted".to_owned(),
+    };
+    log!(
+        warn,
+        identity,
+        event = "health",
+        error_kind = error.kind.as_str(),
+        "{failed} of port {port} failed: {}; {step}",
+        error.message
     );
 }
 

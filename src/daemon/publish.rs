@@ -20,9 +20,12 @@ impl EventLoop {
                 if entry.published.as_deref() != Some(&status) {
                     let status = Arc::new(status);
                     let before = entry.published.replace(Arc::clone(&status));
-                    self.state.published.count(before.map(|before| before.state), Some(status.state));
-                    // Nobody following is not an error.
-                    let _ = self.changes.send(Change::Tunnel(status));
+                    self.state.published.count(before.as_deref(), Some(&status));
+                    // A check that has passed again is in the snapshot, and no news.
+                    if !before.is_some_and(|before| before.is_same_but_for_checks(&status)) {
+                        // Nobody following is not an error.
+                        let _ = self.changes.send(Change::Tunnel(status));
+                    }
                 }
             }
             for request in self.state.waiters_of(slot, |_| true) {
@@ -44,7 +47,7 @@ impl EventLoop {
     pub(super) fn unpublish(&mut self, slot: Slot) {
         let entry = self.state.entries.get_mut(&slot);
         if let Some(status) = entry.and_then(|entry| entry.published.take()) {
-            self.state.published.count(Some(status.state), None);
+            self.state.published.count(Some(&status), None);
         }
     }
 
@@ -71,6 +74,11 @@ impl EventLoop {
                 // Writing to a string cannot fail.
                 other => drop(write!(others, ", {count} {other}")),
             }
+        }
+        match self.state.published.failing {
+            0 => {}
+            1 => others.push_str(", 1 fails its health check"),
+            failing => drop(write!(others, ", {failing} fail their health checks")),
         }
         let error =
             if self.state.config_error.is_some() { "; the configuration file has errors" } else { "" };

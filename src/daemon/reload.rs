@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::checks::Checks;
 use super::effects::TunnelResources;
 use super::entry::{Entry, Phases};
 use super::event_loop::EventLoop;
 use super::narrate;
 use super::reporter::{Identity, Reporter};
 use crate::config::{self, Desired, desired};
-use crate::core::{Candidate, Event, Link, Plan, Slot, reconcile};
+use crate::core::{Candidate, Event, Health, Link, Plan, Slot, reconcile};
 use crate::protocol::{Change, ReloadReport};
 
 impl EventLoop {
@@ -102,6 +103,7 @@ impl EventLoop {
             Reporter::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
         let link = Link::new(slot, desired.policy, desired.interactive, now);
         let enabled = desired.enabled;
+        let health = desired.health.as_ref().map(|health| Box::new(Health::new(health.policy, slot.0)));
         let entry = Entry {
             desired,
             link,
@@ -111,6 +113,8 @@ impl EventLoop {
             removed: false,
             listeners: Vec::new(),
             connection_errors: None,
+            health,
+            checks: Checks::default(),
             published: None,
         };
         self.state.slots.insert(entry.desired.hash.clone(), slot);
@@ -131,9 +135,13 @@ impl EventLoop {
         }
         entry.resources.reporter().rename(Identity::of(&desired));
         let (hash, policy) = (desired.hash.clone(), desired.policy);
+        let is_checked_anew = entry.desired.health != desired.health;
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);
         self.state.slots.insert(hash, slot);
+        if is_checked_anew {
+            self.redefine_health(slot);
+        }
         self.hear(slot, Event::PolicyChanged(slot, policy));
     }
 

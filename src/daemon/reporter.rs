@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::shares::{Burst, Heard, Shares};
 use crate::config::desired;
-use crate::core::{ConnectionId, Event, Slot};
+use crate::core::{CheckError, CheckNumber, ConnectionId, Event, Slot};
 use crate::observe::log::OUTPUT;
 use crate::port::Listener;
 use crate::process::{LONGEST_LINE, Remains};
@@ -72,6 +72,10 @@ pub(super) enum Report {
     ProcessChanged,
     /// Connections of clients failed.
     ConnectionsFailed(Failed),
+    /// A health check ended so.
+    Checked(CheckNumber, Result<(), CheckError>),
+    /// Nothing is left of a health check, neither a process nor a connection.
+    CheckOver(CheckNumber),
 }
 
 /// Connections that have failed since the last report.

@@ -10,6 +10,8 @@ use crate::core::Slot;
 pub(super) enum Timer {
     /// The next deadline of a link: `DeadlinePassed`.
     Link(Slot),
+    /// A health check of a tunnel is due: `HealthEvent::DeadlinePassed`.
+    Health(Slot),
     /// A request about a tunnel, by its number: it is answered.
     Request(Slot, u64),
 }

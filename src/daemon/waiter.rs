@@ -26,8 +26,8 @@ impl Waiter {
         let done = || Outcome::Done { status: status(), took: entry.phases.took(self.asked, now) };
         let not_done = |failure| Outcome::NotDone { status: status(), failure };
         let reached = match (self.verb, entry.state().0) {
-            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth)
-            | (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
+            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => entry.rests().then(done),
+            (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
             (Verb::Restart, StateName::Up)
                 if entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) =>
             {

@@ -86,7 +86,7 @@ pub const CHECKS: &[Check] = &[
         x.desired()?;
         Some(ssh::findings(x.ssh(), &x.config, x.fix))
     }),
-    check("commands", "the programs of `command` tunnels exist", |x| {
+    check("commands", "the programs of `command` tunnels and of health checks exist", |x| {
         Some(commands::findings(x.desired()?, &x.config, x.fix))
     }),
     check("multiplexing", "ssh can create its control sockets", |x| {

@@ -1,6 +1,7 @@
 //! The wire types: what the API is asked and what it answers, defined once for its server and its clients.
 //!
-//! - [`TunnelStatus`], [`Snapshot`], [`Health`]: the state of the tunnels and of the daemon (`/status`, `/health`).
+//! - [`TunnelStatus`], [`Snapshot`], [`Health`]: the state of the tunnels and of the daemon (`/status`, `/health`);
+//!   [`TunnelHealth`] is what the health checks of a tunnel have shown.
 //! - [`Change`]: an event of `/events`, and [`Decoder`], which reads it from the stream.
 //! - [`Verb`], [`ActQuery`], [`Acted`], [`AllActed`], [`Took`]: `/start`, `/stop`, `/restart`.
 //! - [`ReloadQuery`], [`Reloaded`]: `/reload`. [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
@@ -34,9 +35,11 @@ pub use ports::PortQuery;
 pub use refused::Refused;
 pub use reload::{ReloadQuery, ReloadReport, Reloaded};
 pub use sse::{Decoder, SentEvent};
-pub use status::{ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelStatus};
+pub use status::{
+    ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelHealth, TunnelStatus,
+};
 pub use timeout::{Timeout, TimeoutError, duration};
 
-pub use crate::core::{Failure, FailureKind, Standby, StateName};
+pub use crate::core::{CheckError, CheckErrorKind, Failure, FailureKind, HealthState, Standby, StateName};
 pub use crate::port::{Holder, Kinship, Occupant, OccupantKind, Protocol};
 pub use crate::ssh::ConnectionErrorKind;

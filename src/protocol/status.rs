@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::autossh_tunnel::{self, Configured, Listed, ListedStatus};
-use crate::core::{Failure, Standby, StateName};
+use crate::core::{CheckError, Failure, HealthState, Standby, StateName};
 use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
 
@@ -76,11 +76,48 @@ pub struct TunnelStatus {
     /// The fallback host that serves in place of `remote_host`, or is being tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
+    /// What the health checks have shown; absent without `health` in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<TunnelHealth>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
 const fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+impl TunnelStatus {
+    /// Whether its health checks fail.
+    pub fn is_failing(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.state == HealthState::Failing)
+    }
+
+    /// Whether this is the same status as `other`, but for what each check changes: when it ended, and how many have failed beyond
+    /// those that make a tunnel failing.
+    pub fn is_same_but_for_checks(&self, other: &Self) -> bool {
+        let unchecked = |status: &Self| {
+            let health = status.health.clone().map(|health| TunnelHealth {
+                checked: None,
+                failures: if health.state == HealthState::Failing { 0 } else { health.failures },
+                ..health
+            });
+            Self { health, ..status.clone() }
+        };
+        self == other || (self.health.is_some() && unchecked(self) == unchecked(other))
+    }
+}
+
+/// What the health checks of a tunnel have shown. A check that changes nothing else is no event of `/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelHealth {
+    /// The word for it.
+    pub state: HealthState,
+    /// Failed checks in a row, from 0 again after a restart.
+    pub failures: u32,
+    /// Why the last check failed; `None` if it passed, or there was none.
+    pub last_error: Option<CheckError>,
+    /// When the last check ended; `None`: there was none.
+    pub checked: Option<Timestamp>,
 }
 
 /// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a
@@ -117,6 +154,9 @@ pub struct Health {
     pub tunnels: usize,
     /// How many of them are up.
     pub up: usize,
+    /// How many tunnels fail their health checks; those that are up are among them.
+    #[serde(default)]
+    pub failing: usize,
     /// Path of the configuration file.
     pub config_path: String,
     /// Why the file as it stands is not in force; `None` when it is.

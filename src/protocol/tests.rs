@@ -5,9 +5,9 @@ use serde::de::DeserializeOwned;
 
 use super::autossh_tunnel::{self, Configured, Listed, LogSummary};
 use super::{
-    Acted, Change, Conclusion, ConnectionErrorKind, ConnectionErrors, FailedConnection, Failure, FailureKind,
-    Health, HealthWord, Holder, Occupant, OccupantKind, Protocol, RecentLog, ReloadReport, Reloaded,
-    StateName, Took, TunnelStatus,
+    Acted, Change, CheckError, CheckErrorKind, Conclusion, ConnectionErrorKind, ConnectionErrors,
+    FailedConnection, Failure, FailureKind, Health, HealthState, HealthWord, Holder, Occupant, OccupantKind,
+    Protocol, RecentLog, ReloadReport, Reloaded, StateName, Took, TunnelHealth, TunnelStatus,
 };
 
 pub(crate) const HASH: &str = "0123456789abcdef0123456789abcdef";
@@ -52,6 +52,7 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         standby: None,
         draining: 0,
         destination: None,
+        health: None,
     }
 }
 
@@ -100,6 +101,36 @@ fn a_status_is_written_as_ever() {
 }
 
 #[test]
+fn health_is_written_where_it_is_checked_alone() {
+    let health = TunnelHealth {
+        state: HealthState::Failing,
+        failures: 3,
+        last_error: Some(CheckError::new(CheckErrorKind::Closed, "closed")),
+        checked: Some("2026-11-24T10:00:01Z".parse().unwrap()),
+    };
+    is_written(
+        &health,
+        r#"{"state":"failing","failures":3,"last_error":{"kind":"closed","message":"closed"},
+           "checked":"2026-11-24T10:00:01Z"}"#,
+    );
+    let unchecked = tunnel("web");
+    assert!(!serde_json::to_string(&unchecked).unwrap().contains("health"));
+    let checked = TunnelStatus { health: Some(health.clone()), ..unchecked.clone() };
+    assert!(serde_json::to_string(&checked).unwrap().contains(r#""health":{"state":"failing""#));
+
+    let later = TunnelHealth {
+        failures: 4,
+        checked: Some("2026-11-24T10:00:31Z".parse().unwrap()),
+        ..health.clone()
+    };
+    let next = TunnelStatus { health: Some(later.clone()), ..unchecked.clone() };
+    assert!(checked.is_same_but_for_checks(&next) && !checked.is_same_but_for_checks(&unchecked));
+    let passing = TunnelHealth { state: HealthState::Passing, ..later };
+    assert!(!checked.is_same_but_for_checks(&TunnelStatus { health: Some(passing), ..unchecked.clone() }));
+    assert!(!checked.is_same_but_for_checks(&TunnelStatus { restarts: 9, ..checked.clone() }));
+}
+
+#[test]
 fn answers_are_written_as_ever() {
     let mut acted = Acted {
         status: Conclusion::Success,
@@ -142,13 +173,14 @@ fn answers_are_written_as_ever() {
         pid: 2,
         tunnels: 3,
         up: 1,
+        failing: 1,
         config_path: "/c".to_owned(),
         config_error: None,
         warnings: Vec::new(),
     };
     is_written(
         &health,
-        r#"{"status":"ok","version":"1","pid":2,"tunnels":3,"up":1,"config_path":"/c","config_error":null,
+        r#"{"status":"ok","version":"1","pid":2,"tunnels":3,"up":1,"failing":1,"config_path":"/c","config_error":null,
            "warnings":[]}"#,
     );
     let removed = Change::Removed { hash: "a".to_owned() };

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::status::{ConnectionErrors, TunnelStatus};
-use crate::core::{FailureKind, Standby, StateName};
+use super::status::{ConnectionErrors, TunnelHealth, TunnelStatus};
+use crate::core::{FailureKind, HealthState, Standby, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 
@@ -81,7 +81,31 @@ pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
             tunnel.remote_host
         )
     });
-    note.chain(errors).chain(fallback).chain(standby.map(str::to_owned)).chain(draining).collect()
+    let health = tunnel.health.iter().filter_map(|health| health_remark(tunnel, health, now));
+    let standby = standby.map(str::to_owned);
+    note.chain(health).chain(errors).chain(fallback).chain(standby).chain(draining).collect()
+}
+
+/// What is to be said of failed health checks, also of those that are not enough yet to mean that the tunnel is failing.
+fn health_remark(tunnel: &TunnelStatus, health: &TunnelHealth, now: Timestamp) -> Option<String> {
+    let (error, checked) = (health.last_error.as_ref()?, health.checked?);
+    let ago = elapsed(checked, now);
+    let said = match health.state {
+        HealthState::Failing if health.failures > 1 => {
+            format!("fails its health check, {} times in a row, the last {ago} ago", health.failures)
+        }
+        HealthState::Failing => format!("fails its health check, the last {ago} ago"),
+        HealthState::Unknown if tunnel.state != StateName::Up => {
+            format!("failed its health check {ago} ago, before it went down")
+        }
+        HealthState::Unknown if health.failures == 0 => {
+            format!(
+                "failed its health check {ago} ago, and has a new connection since, which is not checked yet"
+            )
+        }
+        HealthState::Unknown | HealthState::Passing => format!("failed its last health check, {ago} ago"),
+    };
+    Some(format!("{said}: {}.", error.message))
 }
 
 /// How long ago, in its two largest units.
@@ -107,7 +131,7 @@ mod tests {
     use super::super::status::FailedConnection;
     use super::super::tests::{listener, tunnel};
     use super::*;
-    use crate::core::Failure;
+    use crate::core::{CheckError, CheckErrorKind, Failure};
     use crate::port::{Holder, OccupantKind};
     use crate::ssh::ConnectionErrorKind;
 
@@ -176,6 +200,30 @@ mod tests {
         insta::assert_snapshot!(remarks(&up, now())[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
         up.connection_errors = Some(ConnectionErrors { count: 12, last });
         insta::assert_snapshot!(remarks(&up, now())[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
+    }
+
+    #[test]
+    fn failed_health_checks_are_told_beside_the_state() {
+        let mut up = tunnel("database");
+        let error =
+            CheckError::new(CheckErrorKind::Closed, "127.0.0.1:13306 accepted the connection and closed it");
+        let mut health = TunnelHealth {
+            state: HealthState::Failing,
+            failures: 3,
+            last_error: Some(error),
+            checked: Some(now() - jiff::SignedDuration::from_secs(5)),
+        };
+        let mut remark = |health: &TunnelHealth| {
+            up.health = Some(health.clone());
+            remarks(&up, now())
+        };
+        insta::assert_snapshot!(remark(&health)[0], @"fails its health check, 3 times in a row, the last 5s ago: 127.0.0.1:13306 accepted the connection and closed it.");
+        (health.state, health.failures) = (HealthState::Unknown, 0);
+        insta::assert_snapshot!(remark(&health)[0], @"failed its health check 5s ago, and has a new connection since, which is not checked yet: 127.0.0.1:13306 accepted the connection and closed it.");
+        (health.state, health.failures) = (HealthState::Passing, 1);
+        insta::assert_snapshot!(remark(&health)[0], @"failed its last health check, 5s ago: 127.0.0.1:13306 accepted the connection and closed it.");
+        health.last_error = None;
+        assert_eq!(remark(&health), Vec::<String>::new());
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::valid;
-use crate::config::desired::{CommandTunnel, Forward, HostPort, SshTunnel, Tunnel, Work};
+use crate::config::desired::{Check, CommandTunnel, Forward, Health, HostPort, SshTunnel, Tunnel, Work};
 use crate::config::environment::Environment;
-use crate::core::{Kind, OnConflict, Policy};
+use crate::core::{HealthPolicy, Kind, OnConflict, Policy, Remedy};
 use crate::port::Endpoint;
 
 fn only(source: &str) -> Tunnel {
@@ -115,6 +115,34 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(ssh.options, BTreeMap::new());
     assert_eq!(tunnel.timeout, Duration::from_secs(10));
     assert_eq!(valid("tunnels: []").api, crate::config::desired::Api::default());
+}
+
+#[test]
+fn a_health_check_has_defaults_and_is_no_work() {
+    let tunnel =
+        |health: &str| only(&format!("tunnels: [{{remote_host: h, remote_port: 1, local_port: 2{health}}}]"));
+    let plain = tunnel("");
+    assert_eq!(plain.health, None);
+    let seconds = Duration::from_secs;
+    let policy = |every, failures, remedy| HealthPolicy { every: seconds(every), failures, remedy };
+    let health = |check, timeout, policy| Some(Health { check, timeout, policy });
+    let connect = health(Check::Connect, seconds(5), policy(30, 3, Remedy::Restart));
+    for text in [", health: connect", ", health: {connect: true}"] {
+        assert_eq!(tunnel(text).health, connect, "{text}");
+    }
+    let http = tunnel(", health: {http: '/healthz?deep=1', every: 1s, failures: 1, action: mark}");
+    let expected = Check::Http("/healthz?deep=1".to_owned());
+    assert_eq!(
+        http.health,
+        health(expected, seconds(1), policy(1, 1, Remedy::Mark)),
+        "the time-out is no longer"
+    );
+    let command = tunnel(", health: {command: [./check, -v], every: 1m, timeout: 1m}");
+    let expected = Check::Command(vec!["/etc/portward/./check".to_owned(), "-v".to_owned()]);
+    assert_eq!(command.health, health(expected, seconds(60), policy(60, 3, Remedy::Restart)));
+    for other in [&http, &command] {
+        assert_eq!((&other.work, &other.hash), (&plain.work, &plain.hash), "it restarts nothing");
+    }
 }
 
 #[test]
