@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::desired::{Tunnel, Work, Written};
+use super::desired::{Clients, Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{Field, Located};
 use super::paths::Base;
@@ -17,6 +17,7 @@ const MIN_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(60);
 const RESET_AFTER: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(5);
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
 /// Minimum of `min_delay`: with a shorter one, a tunnel that cannot start would be a load for both sides.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
@@ -44,7 +45,8 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let name = context.optional(&raw.name, "name", |name| check_name(name).map(|()| name.clone()));
     let work = if raw.command.is_absent() { context.ssh(entry) } else { context.command(entry) };
     let timing = context.timing(raw);
-    let (name, (work, timeout, port), timing) = (name?, work?, timing?);
+    let clients = context.clients(raw);
+    let (name, (work, timeout, port), timing, clients) = (name?, work?, timing?, clients?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -60,7 +62,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let log_id = identity::log_id(&written);
     let enabled = raw.enabled.value().copied().unwrap_or(true);
     let policy = policy(&work, timeout, timing, raw.on_conflict.value());
-    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, timeout, policy };
+    let tunnel = Tunnel { name, hash, log_id, written, enabled, interactive, work, timeout, policy, clients };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
 
@@ -178,6 +180,17 @@ impl Context<'_> {
         let Some(Located { place, .. }) = field.get() else { return Some(()) };
         self.report(*place, Refusal::new(format!("`{key}` {why}")).hint(hint));
         None
+    }
+
+    fn clients(&self, raw: &raw::Tunnel) -> Option<Clients> {
+        let connect_wait = self.optional(&raw.connect_wait, "connect_wait", |Period(wait)| {
+            if wait.is_zero() {
+                return Err(Refusal::new("leaves clients no time")
+                    .hint("write 1s or more, or `listener: ssh` to have clients refused at once"));
+            }
+            Ok(*wait)
+        });
+        Some(Clients { connect_wait: connect_wait?.unwrap_or(CONNECT_WAIT) })
     }
 
     fn timing(&self, raw: &raw::Tunnel) -> Option<Timing> {

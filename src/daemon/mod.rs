@@ -8,6 +8,8 @@ mod elsewhere;
 mod entry;
 mod event_loop;
 pub mod handle;
+mod held;
+mod holding;
 mod launch;
 mod narrate;
 mod publish;

@@ -131,6 +131,9 @@ impl EventLoop {
         }
         entry.resources.reporter().rename(Identity::of(&desired));
         let (hash, policy) = (desired.hash.clone(), desired.policy);
+        if let Some(held) = entry.resources.held() {
+            held.treat(&desired.clients);
+        }
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);
         self.state.slots.insert(hash, slot);

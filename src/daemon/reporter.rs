@@ -11,6 +11,7 @@ use crate::core::{ConnectionId, Event, Slot};
 use crate::observe::log::OUTPUT;
 use crate::port::Listener;
 use crate::process::{LONGEST_LINE, Remains};
+use crate::relay::News;
 use crate::ssh::ConnectionErrorKind;
 use crate::text;
 
@@ -72,6 +73,8 @@ pub(super) enum Report {
     ProcessChanged,
     /// Connections of clients failed.
     ConnectionsFailed(Failed),
+    /// What the relay reports of the held listener with this number.
+    Relay(u64, News),
 }
 
 /// Connections that have failed since the last report.

@@ -34,7 +34,7 @@ pub use ports::PortQuery;
 pub use refused::Refused;
 pub use reload::{ReloadQuery, ReloadReport, Reloaded};
 pub use sse::{Decoder, SentEvent};
-pub use status::{ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelStatus};
+pub use status::{Clients, ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelStatus};
 pub use timeout::{Timeout, TimeoutError, duration};
 
 pub use crate::core::{Failure, FailureKind, StateName};

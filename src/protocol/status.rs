@@ -67,6 +67,27 @@ pub struct TunnelStatus {
     /// Single connections that failed while the tunnel itself was up, as ssh says; `None`: none has. Counted since the
     /// daemon started or the tunnel was defined anew, restarts and lost connections notwithstanding.
     pub connection_errors: Option<ConnectionErrors>,
+    /// The clients of a tunnel with `listener: portward`, while portward listens. `/events` tells of changes at most once a
+    /// second, and of bytes only together with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
+}
+
+/// The clients of a tunnel with `listener: portward`, since portward began to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Clients {
+    /// Connected to the server's side now.
+    pub now: u64,
+    /// Accepted in all.
+    pub total: u64,
+    /// Waiting for a connection to the server now.
+    pub waiting: u64,
+    /// Closed without having been connected, because they had waited for as long as `connect_wait` allows.
+    pub refused: u64,
+    /// Bytes from clients to the server's side.
+    pub bytes_sent: u64,
+    /// Bytes to clients.
+    pub bytes_received: u64,
 }
 
 /// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a

@@ -49,6 +49,7 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         listeners: vec!["127.0.0.1:13306".parse().unwrap(), "[::1]:13306".parse().unwrap()],
         note: None,
         connection_errors: None,
+        clients: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::status::{ConnectionErrors, TunnelStatus};
+use super::status::{Clients, ConnectionErrors, TunnelStatus};
 use crate::core::{FailureKind, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
@@ -58,7 +58,35 @@ pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
         };
         format!("{failed}: {}.", last.message)
     });
-    note.chain(errors).collect()
+    let clients = tunnel.clients.iter().filter(|clients| clients.total > 0).map(served);
+    note.chain(errors).chain(clients).collect()
+}
+
+/// What went through a listener that portward holds itself.
+fn served(clients: &Clients) -> String {
+    let Clients { now, total, waiting, refused, bytes_sent, bytes_received } = *clients;
+    format!(
+        "has {now} clients now, {waiting} waiting, {total} in all, {refused} refused; they sent {} and received {}.",
+        bytes(bytes_sent),
+        bytes(bytes_received)
+    )
+}
+
+/// A number of bytes in the largest unit of which there is at least one.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} bytes");
+    }
+    let mut tenths = u128::from(count) * 10 / 1024;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if tenths < 10 * 1024 {
+            break;
+        }
+        (tenths, unit) = (tenths / 1024, larger);
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
 /// How long ago, in its two largest units.
@@ -153,6 +181,26 @@ mod tests {
         insta::assert_snapshot!(remarks(&up, now())[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
         up.connection_errors = Some(ConnectionErrors { count: 12, last });
         insta::assert_snapshot!(remarks(&up, now())[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
+    }
+
+    #[test]
+    fn clients_of_a_held_listener_are_counted_below_the_table() {
+        let mut up = tunnel("database");
+        up.clients = Some(Clients::default());
+        assert_eq!(remarks(&up, now()), Vec::<String>::new(), "nobody came yet");
+        up.clients = Some(Clients {
+            now: 3,
+            total: 120,
+            waiting: 2,
+            refused: 1,
+            bytes_sent: 999,
+            bytes_received: 5 << 20,
+        });
+        insta::assert_snapshot!(remarks(&up, now())[0], @"has 3 clients now, 2 waiting, 120 in all, 1 refused; they sent 999 bytes and received 5.0 MiB.");
+        assert_eq!(
+            [1024, 1536, 1 << 30, u64::MAX].map(bytes),
+            ["1.0 KiB", "1.5 KiB", "1.0 GiB", "16383.9 PiB"]
+        );
     }
 
     #[test]
