@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, SSHD_PORT, Squatter, Sshd, Trace, fetch, fetch_from,
-    kill, listens_on, process_end, serve_echo, serve_page, within_deadline,
+    Daemon, ECHO_PORT, Lab, NOBODY, NumberedStream, ORIGIN_PORT, SSHD_PORT, Squatter, Sshd, Trace, fetch,
+    fetch_from, ip, kill, listens_on, process_end, serve_echo, serve_page, within_deadline,
 };
 use nix::sys::signal::Signal;
 use portward::port::{Endpoint, Ports};
@@ -525,4 +525,95 @@ async fn a_client_of_another_address_waits_as_well_and_a_stopped_server_holds_up
     };
     daemon.wait_status(0, "other", "without the client that went away", gone).await;
     assert_eq!(daemon.status("web").await.state, StateName::Up);
+}
+
+/// Connects from the user nobody, says its pid, sends a byte and tells how that ended.
+const CLIENT: &str = "import os, socket, sys\n\
+                      client = socket.create_connection((sys.argv[1], 9443))\n\
+                      print(os.getpid(), flush=True)\n\
+                      try:\n\
+                      \x20   client.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n\
+                      \x20   print('served' if client.recv(100) else 'ended')\n\
+                      except ConnectionResetError:\n\
+                      \x20   print('reset')\n";
+
+/// The pid of the client, and how it ended.
+async fn client(mut command: tokio::process::Command, address: &str) -> (u32, String) {
+    let output = command.args(["/usr/bin/python3", "-c", CLIENT, address]).output();
+    let output = within_deadline("the end of a client", output).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (pid, end) =
+        said.split_once('\n').unwrap_or_else(|| panic!("{:?}", String::from_utf8(output.stderr)));
+    (pid.parse().unwrap(), end.trim().to_owned())
+}
+
+#[tokio::test]
+async fn only_users_and_groups_that_are_named_may_connect() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    let daemon = Daemon::start(&lab, &web(", allow_users: [root]")).await;
+    let up = daemon.wait_state("web", StateName::Up).await;
+    let nobody = || {
+        let mut command = lab.command("setpriv");
+        command.args([&format!("--reuid={NOBODY}"), "--regid=65534", "--clear-groups"]);
+        command
+    };
+    fetch(PORT).await.unwrap();
+    let (pid, end) = client(nobody(), "127.0.0.1").await;
+    assert_eq!(end, "reset");
+    let line = daemon.wait_log(0, "of the stranger", |line| line.has("event", "client_denied")).await;
+    assert!(line.has("tunnel", "web"), "{}", line.raw);
+    for words in ["user nobody (uid 65534)", &format!("pid {pid}"), "port 9443", "allow_users"] {
+        assert!(line.raw.contains(words), "{words}: {}", line.raw);
+    }
+    let counted = clients(&daemon).await;
+    assert_eq!((counted.total, counted.refused), (2, 1));
+    assert!(counted.bytes_sent < 30, "nothing of it was passed on: {counted:?}");
+
+    for (allowed, end) in
+        [("nobody", "served"), ("'65534'", "served"), ("'@65534'", "served"), ("'@root'", "reset")]
+    {
+        lab.write_config(&web(&format!(", allow_users: [{allowed}]")));
+        assert_eq!(daemon.post("/reload").await.status, 200);
+        assert_eq!(client(nobody(), "127.0.0.1").await.1, end, "{allowed}");
+        assert_eq!(fetch(PORT).await.is_ok(), allowed == "'@root'", "{allowed}");
+    }
+    lab.write_config(&web(""));
+    assert_eq!(daemon.post("/reload").await.status, 200);
+    assert_eq!(client(nobody(), "127.0.0.1").await.1, "served");
+    assert_eq!(daemon.status("web").await.pid, up.pid, "nothing was restarted");
+}
+
+#[tokio::test]
+async fn a_client_of_another_network_namespace_is_never_allowed() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    for arguments in [
+        "netns add other",
+        "link add near type veth peer name far netns other",
+        "address add 10.9.0.1/24 dev near",
+        "link set near up",
+        "-n other address add 10.9.0.2/24 dev far",
+        "-n other link set far up",
+    ] {
+        ip(arguments);
+    }
+    let open = web("").replace("local_port: 9443", "local_port: 0.0.0.0:9443");
+    let daemon = Daemon::start(&lab, &open).await;
+    daemon.wait_state("web", StateName::Up).await;
+    let far = || {
+        let mut command = lab.command("ip");
+        command.args(["netns", "exec", "other"]);
+        command
+    };
+    assert_eq!(client(far(), "10.9.0.1").await.1, "served");
+    lab.write_config(&open.replace("listener: portward", "listener: portward, allow_users: [root]"));
+    assert_eq!(daemon.post("/reload").await.status, 200);
+    assert_eq!(client(far(), "10.9.0.1").await.1, "reset");
+    let line = daemon.wait_log(0, "of the stranger", |line| line.has("event", "client_denied")).await;
+    assert!(line.raw.contains("10.9.0.2:") && line.raw.contains("another machine"), "{}", line.raw);
+    fetch(PORT).await.unwrap();
+    ip("netns delete other");
 }

@@ -66,6 +66,17 @@ pub struct Tunnel {
 pub struct Clients {
     /// `connect_wait`: how long a client waits for a connection to the server.
     pub connect_wait: Duration,
+    /// `allow_users`: who may be a client; `None`: everybody.
+    pub allow_users: Option<AllowedUsers>,
+}
+
+/// The users of this machine that may be clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedUsers {
+    /// Names of users, or uids.
+    pub users: Vec<String>,
+    /// Names of groups, or gids.
+    pub groups: Vec<String>,
 }
 
 /// The texts of a tunnel's entry as written, with autossh-tunnel's defaults filled in.

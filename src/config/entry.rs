@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::desired::{Clients, Tunnel, Work, Written};
+use super::desired::{AllowedUsers, Clients, Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{Field, Located};
 use super::paths::Base;
@@ -110,6 +110,27 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     Err(refusal)
 }
 
+/// An element of `allow_users`.
+enum UserOrGroup {
+    User(String),
+    Group(String),
+}
+
+/// Whether there is such a user is asked when a client comes: accounts may be added later.
+fn check_user(text: &str) -> Result<UserOrGroup, Refusal> {
+    meant::filled_in(text)?;
+    let (name, convert): (_, fn(String) -> UserOrGroup) = match text.strip_prefix('@') {
+        Some(group) => (group, UserOrGroup::Group),
+        None => (text, UserOrGroup::User),
+    };
+    let is_strange = |letter: char| letter.is_whitespace() || is_unsafe(letter) || ":,@".contains(letter);
+    if name.is_empty() || name.contains(is_strange) {
+        return Err(Refusal::new(format!("{} is no user or group", quote(text)))
+            .hint("write each user as an element of the list, and a group as \"@name\""));
+    }
+    Ok(convert(name.to_owned()))
+}
+
 /// The durations of `restart` and `stop_grace`.
 #[derive(Clone, Copy)]
 struct Timing {
@@ -190,7 +211,37 @@ impl Context<'_> {
             }
             Ok(*wait)
         });
-        Some(Clients { connect_wait: connect_wait?.unwrap_or(CONNECT_WAIT) })
+        let allow_users = self.allow_users(raw);
+        Some(Clients { connect_wait: connect_wait?.unwrap_or(CONNECT_WAIT), allow_users: allow_users.ok()? })
+    }
+
+    /// `Err`: it is wrong, which is reported.
+    fn allow_users(&self, raw: &raw::Tunnel) -> Result<Option<AllowedUsers>, ()> {
+        let Located { place, value: entries } = match &raw.allow_users {
+            Field::Absent => return Ok(None),
+            Field::Wrong => return Err(()),
+            Field::Right(entries) => entries,
+        };
+        if entries.is_empty() {
+            let refusal = Refusal::new("`allow_users`: is an empty list, which nobody is in");
+            self.report(
+                *place,
+                refusal.hint("name users and @groups, or remove it to let everybody connect"),
+            );
+            return Err(());
+        }
+        let names: Vec<_> = entries
+            .iter()
+            .map(|entry| self.optional(entry, "allow_users", |name| check_user(name)))
+            .collect();
+        let mut allowed = AllowedUsers { users: Vec::new(), groups: Vec::new() };
+        for name in names {
+            match name.flatten().ok_or(())? {
+                UserOrGroup::User(name) => allowed.users.push(name),
+                UserOrGroup::Group(name) => allowed.groups.push(name),
+            }
+        }
+        Ok(Some(allowed))
     }
 
     fn timing(&self, raw: &raw::Tunnel) -> Option<Timing> {

@@ -22,6 +22,7 @@ impl Tunnel {
             }
             if merged.listener.value() == Some(&Listener::Portward) {
                 merged.connect_wait = self.connect_wait.or(&defaults.connect_wait);
+                merged.allow_users = self.allow_users.or(&defaults.allow_users);
             }
         }
         merged.env = merge(&self.env, &defaults.env, Variables::merged);

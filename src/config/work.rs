@@ -175,6 +175,9 @@ impl Context<'_> {
                 Direction::LocalToRemote | Direction::Dynamic => "remove it: ssh makes no client wait",
             };
             self.forbid(&raw.connect_wait, "connect_wait", why, hint)?;
+            let hint =
+                "add `listener: portward`: a port that ssh listens on is open to every user of this machine";
+            self.forbid(&raw.allow_users, "allow_users", why, hint)?;
         }
         Some(by)
     }
@@ -190,6 +193,7 @@ impl Context<'_> {
             self.forbid(&raw.ssh, "ssh", why, "write ssh's options among the command's arguments"),
             self.forbid(&raw.listener, "listener", why, "a command listens itself"),
             self.forbid(&raw.connect_wait, "connect_wait", why, "a command listens itself"),
+            self.forbid(&raw.allow_users, "allow_users", why, "a command listens itself"),
         ];
         let argv = self.argv(&raw.command);
         let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::attempt::port_failure;
@@ -12,7 +13,7 @@ use crate::core::{ConnectionId, Failure, FailureKind, Request};
 use crate::port::{Endpoint, PortError, Ports};
 use crate::process::limits;
 use crate::protocol::Clients;
-use crate::relay::{Held, ListenError, Relay, Sockets, Terms, Upstream};
+use crate::relay::{Allowed, Held, ListenError, Relay, Sockets, Terms, Upstream};
 
 /// How often a port may be taken between the moment that it is found unbound and the moment that it is listened on, before
 /// that counts as a failure. Each time the port is waited for again.
@@ -151,7 +152,11 @@ impl HeldListener {
 }
 
 fn terms(clients: &desired::Clients) -> Terms {
-    Terms { connect_wait: clients.connect_wait }
+    let allowed = clients.allow_users.as_ref().map(|allowed| {
+        let desired::AllowedUsers { users, groups } = allowed.clone();
+        Arc::new(Allowed { users, groups })
+    });
+    Terms { connect_wait: clients.connect_wait, allowed }
 }
 
 fn refused(error: ListenError) -> Failure {

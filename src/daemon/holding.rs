@@ -43,6 +43,7 @@ impl EventLoop {
             // The status that is published next has the figures.
             News::Changed { given_up: 0 } => {}
             News::Changed { given_up } => narrate::given_up(entry, given_up),
+            News::Denied(stranger, others) => narrate::denied(entry, &stranger, others),
             News::UpstreamLost(upstream) => {
                 if let Some((connection, request)) = held.serving(upstream) {
                     entry.resources.order(connection, Order::Check(request));

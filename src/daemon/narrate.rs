@@ -14,7 +14,7 @@ use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::process::{self, Remains, limits};
 use crate::protocol::ReloadReport;
-use crate::relay::MOST_WAITING;
+use crate::relay::{MOST_WAITING, Stranger};
 use crate::{shell, text};
 
 /// Bytes of the names of holders that are logged: of several there may be many.
@@ -50,6 +50,39 @@ pub(super) fn given_up(entry: &Entry, count: u64) {
         identity.port,
         entry.desired.clients.connect_wait,
         shell::word(&identity.name)
+    );
+}
+
+/// A client of a held listener is none of those that may be; `others` are counted, not named.
+pub(super) fn denied(entry: &Entry, stranger: &Stranger, others: u64) {
+    let identity = entry.identity();
+    let Stranger { from, uid, user, pid } = stranger;
+    let who = match (uid, user) {
+        (Some(uid), Some(user)) => format!("user {user} (uid {uid})"),
+        (Some(uid), None) => format!("uid {uid}"),
+        (None, _) => "another machine, or another network namespace".to_owned(),
+    };
+    let process = match (uid, pid) {
+        (Some(_), Some(pid)) => format!(", pid {pid},"),
+        (Some(_), None) => ", whose process portward may not see or which has ended,".to_owned(),
+        (None, _) => String::new(),
+    };
+    let others = match others {
+        0 => String::new(),
+        1 => "; another one was closed since the last line about this".to_owned(),
+        others => format!("; {others} others were closed since the last line about this"),
+    };
+    let next = match uid {
+        Some(_) => "if that is meant, add the user, or a group of theirs with `@`, to `allow_users`",
+        None => "`allow_users` admits processes of this machine only",
+    };
+    let address = text::line(&from.to_string()).into_owned();
+    log!(
+        warn,
+        identity,
+        event = "client_denied",
+        "closed a client of port {}, {address} of {who}{process} without passing anything on: {next}{others}",
+        identity.port
     );
 }
 

@@ -82,7 +82,8 @@ pub struct Clients {
     pub total: u64,
     /// Waiting for a connection to the server now.
     pub waiting: u64,
-    /// Closed without having been connected, because they had waited for as long as `connect_wait` allows.
+    /// Closed without having been connected: they had waited for as long as `connect_wait` allows, or `allow_users` does not
+    /// name them.
     pub refused: u64,
     /// Bytes from clients to the server's side.
     pub bytes_sent: u64,

@@ -12,8 +12,10 @@ use std::time::Duration;
 use nix::libc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
+use super::allowed::{Judgement, judge};
 use super::bind::Sockets;
 use super::carry::{End, carry, reset_on_close};
 use super::figures::{self, Counted, Figures, News};
@@ -44,6 +46,8 @@ enum Event {
     Unheard(Client),
     /// A client that was connected has ended.
     Ended,
+    /// It is known whether a client may be one.
+    Judged(Client, Judgement),
 }
 
 /// A client that was accepted.
@@ -103,6 +107,9 @@ struct Counter {
     told_starved: Option<Instant>,
     told_crowded: Option<Instant>,
     told_full: Option<Instant>,
+    told_denied: Option<Instant>,
+    /// Clients that were denied since that was told.
+    denied: u64,
 }
 
 impl std::fmt::Debug for Desk {
@@ -137,6 +144,8 @@ impl Desk {
             told_starved: None,
             told_crowded: None,
             told_full: None,
+            told_denied: None,
+            denied: 0,
         };
         Self { sockets, orders, room, counter }
     }
@@ -181,7 +190,7 @@ impl Desk {
                             if room.is_full() {
                                 counter.tell_full(room.size());
                             }
-                            counter.admit(stream, place, &events);
+                            counter.accepted(stream, place, &events);
                         }
                         Err(error) if is_want(&error) => counter.starve(error),
                         Err(error) if is_of_listener(&error) => {
@@ -210,17 +219,58 @@ impl Counter {
             Event::Left(number) => drop(self.waiting.remove(&number)),
             Event::Unheard(client) => self.wait(client, events),
             Event::Ended => self.starved = None,
+            Event::Judged(client, judgement) => self.judged(client, judgement, events),
         }
         self.changed();
     }
 
     /// A client was accepted.
-    fn admit(&mut self, stream: TcpStream, place: Option<Place>, events: &mpsc::UnboundedSender<Event>) {
+    fn accepted(&mut self, stream: TcpStream, place: Option<Place>, events: &mpsc::UnboundedSender<Event>) {
         // As ssh does for its own. If it fails, small messages are late.
         let _ = stream.set_nodelay(true);
         figures::add(&self.figures.total, 1);
         self.next_number += 1;
         let client = Client { number: self.next_number, arrived: Instant::now(), stream, place };
+        match self.terms.allowed.clone() {
+            None => self.admit(client, events),
+            Some(allowed) => {
+                let (ports, events) = (self.ports.clone(), events.clone());
+                tokio::spawn(async move {
+                    let judgement = judge(&client.stream, allowed, &ports).await;
+                    // Nobody receives it after the end of the desk.
+                    let _ = events.send(Event::Judged(client, judgement));
+                });
+            }
+        }
+        self.changed();
+    }
+
+    /// A client may be one, or not.
+    fn judged(&mut self, client: Client, judgement: Judgement, events: &mpsc::UnboundedSender<Event>) {
+        match judgement {
+            Judgement::Allowed => self.admit(client, events),
+            Judgement::Gone => {}
+            Judgement::Denied(stranger, inode) => {
+                figures::add(&self.figures.refused, 1);
+                if is_due(&mut self.told_denied, BETWEEN_CHANGES) {
+                    let (news, others) = (self.news.clone(), std::mem::take(&mut self.denied));
+                    // Its process is to be found while it still has the socket.
+                    spawn_blocking(move || {
+                        let stranger = stranger.with_process(inode);
+                        reset_on_close(&client.stream);
+                        drop(client);
+                        news(News::Denied(stranger, others));
+                    });
+                } else {
+                    self.denied += 1;
+                    reset_on_close(&client.stream);
+                }
+            }
+        }
+    }
+
+    /// Connects a client, or lets it wait.
+    fn admit(&mut self, client: Client, events: &mpsc::UnboundedSender<Event>) {
         let upstream =
             self.upstream.as_ref().filter(|_| self.waiting.is_empty() && self.connecting.is_none());
         match upstream.map(|upstream| upstream::connect(&upstream.path)) {
@@ -242,7 +292,7 @@ impl Counter {
         let (turn, its_turn) = oneshot::channel();
         let waiting = Waiting { arrived: client.arrived, turn, _counted: Counted::waiting(&self.figures) };
         self.waiting.insert(client.number, waiting);
-        if self.waiting.len() >= MOST_WAITING && is_due(&mut self.told_crowded) {
+        if self.waiting.len() >= MOST_WAITING && is_due(&mut self.told_crowded, BETWEEN_REMINDERS) {
             (self.news)(News::Crowded);
         }
         let (figures, ports, events) = (self.figures.clone(), self.ports.clone(), events.clone());
@@ -308,13 +358,13 @@ impl Counter {
 
     fn starve(&mut self, error: io::Error) {
         self.starved = Some(Instant::now() + STARVED_FOR);
-        if is_due(&mut self.told_starved) {
+        if is_due(&mut self.told_starved, BETWEEN_REMINDERS) {
             (self.news)(News::Starved(error));
         }
     }
 
     fn tell_full(&mut self, size: usize) {
-        if is_due(&mut self.told_full) {
+        if is_due(&mut self.told_full, BETWEEN_REMINDERS) {
             (self.news)(News::Full(size));
         }
     }
@@ -416,9 +466,9 @@ fn is_of_listener(error: &io::Error) -> bool {
 }
 
 /// Whether a reminder is due, which is then given.
-fn is_due(told: &mut Option<Instant>) -> bool {
+fn is_due(told: &mut Option<Instant>, between: Duration) -> bool {
     let now = Instant::now();
-    let is_due = told.is_none_or(|told| told + BETWEEN_REMINDERS <= now);
+    let is_due = told.is_none_or(|told| told + between <= now);
     if is_due {
         *told = Some(now);
     }

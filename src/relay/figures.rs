@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::allowed::Stranger;
+
 /// Figures about the clients of a held listener, since it was made. Written by the relay, read by anybody.
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -64,6 +66,9 @@ pub enum News {
         /// Clients that were given up since this was told last, because they had waited for as long as they may.
         given_up: u64,
     },
+    /// A client that may not be one was closed, and so were this many others since this was told last. Told at most once a
+    /// second.
+    Denied(Stranger, u64),
     /// Nobody listens on the unix socket of this upstream: clients wait for the next one.
     UpstreamLost(u64),
     /// As many clients are connected as the limit of open files has room for: others wait in the kernel's queue. Told at

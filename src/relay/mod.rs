@@ -9,6 +9,7 @@
 //!
 //! - `thread`: the thread, and the handles by which it is told what to do.
 //! - `order`: what it is told.
+//! - `allowed`: who may be a client.
 //! - `bind`: sockets that listen on all endpoints of a tunnel.
 //! - `desk`: one tunnel: accepts its clients, keeps those that wait, and connects them.
 //! - `waiting`: one client that waits, watched for its end.
@@ -17,6 +18,7 @@
 //! - `room`: how many clients the limit of open files has room for.
 //! - `figures`: what is counted, and what is reported.
 
+mod allowed;
 mod bind;
 mod carry;
 mod desk;
@@ -27,6 +29,7 @@ mod thread;
 mod upstream;
 mod waiting;
 
+pub use allowed::{Allowed, Stranger};
 pub use bind::{ListenError, Sockets};
 pub use desk::MOST_WAITING;
 pub use figures::{Figures, News};

@@ -1,13 +1,18 @@
 //! What a held listener is told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::allowed::Allowed;
 
 /// How the clients of a tunnel are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     /// How long a client waits for a connection to the server.
     pub connect_wait: Duration,
+    /// Who may be a client; `None`: everybody.
+    pub allowed: Option<Arc<Allowed>>,
 }
 
 /// Where ssh takes clients.

@@ -15,6 +15,9 @@ use super::order::{Order, Terms, Upstream};
 use super::room::Room;
 use crate::port::Ports;
 
+/// Threads that look up users and wait for an ssh whose queue is full, at a time.
+const MOST_BLOCKED: usize = 64;
+
 /// The thread. It ends when this and all [`Held`] are dropped.
 #[derive(Debug)]
 pub struct Relay {
@@ -39,7 +42,11 @@ impl Relay {
     /// A limit on threads or descriptors is reached.
     pub fn start(ports: Ports) -> io::Result<Self> {
         let (desks, mut received) = mpsc::unbounded_channel::<Desk>();
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(MOST_BLOCKED)
+            .build()?;
         let run = move || {
             runtime.block_on(async move {
                 while let Some(desk) = received.recv().await {

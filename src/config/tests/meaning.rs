@@ -350,3 +350,25 @@ tunnels:
     let standard = only(standard);
     assert_eq!((by(&standard), standard.clients.connect_wait.as_secs()), (Some(ListenedBy::Portward), 30));
 }
+
+#[test]
+fn users_and_groups_that_may_connect_are_told_apart() {
+    let tunnel = only(
+        "tunnels: [{remote_host: h, remote_port: 1, local_port: 2, listener: portward, allow_users: [alice, '@dba', '1000']}]",
+    );
+    let allowed = tunnel.clients.allow_users.unwrap();
+    assert_eq!(
+        (allowed.users, allowed.groups),
+        (vec!["alice".to_owned(), "1000".to_owned()], vec!["dba".to_owned()])
+    );
+    let desired = valid(
+        "
+defaults: {allow_users: [alice]}
+tunnels:
+  - {remote_host: h, remote_port: 1, local_port: 2, listener: portward}
+  - {remote_host: h, remote_port: 1, local_port: 3}
+",
+    );
+    let named = desired.tunnels.iter().map(|tunnel| tunnel.clients.allow_users.is_some());
+    assert_eq!(named.collect::<Vec<_>>(), [true, false]);
+}

@@ -35,7 +35,15 @@ impl Lab {
         let tell = move |news| drop(told.send(news));
         let room = Room::of_limit();
         let ports = Ports::new().unwrap();
-        let desk = Desk::new(sockets, Terms { connect_wait }, received, figures.clone(), room, ports, tell);
+        let desk = Desk::new(
+            sockets,
+            Terms { connect_wait, allowed: None },
+            received,
+            figures.clone(),
+            room,
+            ports,
+            tell,
+        );
         tokio::spawn(desk.run());
         Self { directory: tempfile::tempdir().unwrap(), address, orders, figures, news }
     }
@@ -154,7 +162,7 @@ async fn a_client_is_given_up_after_its_time_and_not_before_and_a_new_time_count
     let mut lab = Lab::new(DEADLINE * 10);
     let mut client = lab.client(1).await;
     lab.counts("one waits", |figures| read(&figures.waiting) == 1).await;
-    lab.orders.send(Order::Treat(Terms { connect_wait: Duration::from_millis(50) })).unwrap();
+    lab.orders.send(Order::Treat(Terms { connect_wait: Duration::from_millis(50), allowed: None })).unwrap();
     assert!(is_reset(&mut client).await);
     lab.told("one given up", |news| matches!(news, News::Changed { given_up: 1 })).await;
     assert_eq!([&lab.figures.refused, &lab.figures.waiting].map(read), [1, 0]);
