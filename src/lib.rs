@@ -6,6 +6,7 @@
 //! - [`config`]: the YAML file, its errors, and what is wanted when it has none; watching it.
 //! - [`core`]: the pure core, two state machines and the link that joins them. It decides everything and does no IO.
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
+//! - [`relay`]: listeners that portward holds itself, and the relay of their clients to ssh, on a thread of their own.
 //! - [`ssh`] and [`process`]: one connection of OpenSSH, and the processes that portward starts and ends.
 //! - [`health`]: one health check of a tunnel, through its listener or by a program.
 //! - [`daemon`]: the event loop, sole owner of all state; carries out actions, publishes snapshots.
@@ -38,6 +39,7 @@ pub mod paths;
 pub mod port;
 pub mod process;
 pub mod protocol;
+pub mod relay;
 pub mod run;
 pub mod shell;
 pub mod socket;

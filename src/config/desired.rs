@@ -62,6 +62,8 @@ pub struct Tunnel {
     pub policy: Policy,
     /// How to check it while it is up; `None`: not at all.
     pub health: Option<Health>,
+    /// How clients are treated where portward itself listens.
+    pub clients: Clients,
 }
 
 /// The health checks of a tunnel. A change of them restarts nothing.
@@ -99,6 +101,24 @@ impl Tunnel {
     }
 }
 
+/// How clients are treated where portward itself listens. A change of it restarts nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clients {
+    /// `connect_wait`: how long a client waits for a connection to the server.
+    pub connect_wait: Duration,
+    /// `allow_users`: who may be a client; `None`: everybody.
+    pub allow_users: Option<AllowedUsers>,
+}
+
+/// The users of this machine that may be clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedUsers {
+    /// Names of users, or uids.
+    pub users: Vec<String>,
+    /// Names of groups, or gids.
+    pub groups: Vec<String>,
+}
+
 /// The texts of a tunnel's entry as written, with autossh-tunnel's defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
@@ -133,6 +153,14 @@ impl Work {
             Self::Command(command) => &command.listen,
         }
     }
+
+    /// Whether portward itself listens on [`Self::endpoints`].
+    pub fn is_held(&self) -> bool {
+        match self {
+            Self::Ssh(tunnel) => tunnel.is_held(),
+            Self::Command(_) => false,
+        }
+    }
 }
 
 /// A forward over an ssh connection.
@@ -154,13 +182,39 @@ pub struct SshTunnel {
     pub env: Environment,
 }
 
+impl SshTunnel {
+    /// Whether portward listens in place of ssh, which then listens on a unix socket.
+    pub fn is_held(&self) -> bool {
+        matches!(self.forward, Forward::Local { by: ListenedBy::Portward, .. })
+    }
+
+    /// The local endpoints that ssh itself listens on.
+    pub fn listens(&self) -> &[Endpoint] {
+        match &self.forward {
+            Forward::Local { listen, by: ListenedBy::Ssh, .. } | Forward::Dynamic { listen } => listen,
+            Forward::Local { by: ListenedBy::Portward, .. } | Forward::Remote { .. } => &[],
+        }
+    }
+}
+
+/// Who listens on the local port of a `-L`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListenedBy {
+    /// ssh.
+    Ssh,
+    /// portward, which relays each client to ssh over a unix socket.
+    Portward,
+}
+
 /// A forward, with the meaning that ssh gives to `-L`, `-R` and `-D`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// `-L`: listen here, connect from the server.
     Local {
-        /// Where ssh listens here (never empty).
+        /// Where to listen here (never empty).
         listen: Vec<Endpoint>,
+        /// Who listens there.
+        by: ListenedBy,
         /// Where the server connects to.
         target: HostPort,
     },

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::desired::{Tunnel, Work, Written};
+use super::desired::{AllowedUsers, Clients, Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{Field, Located};
 use super::paths::Base;
@@ -17,6 +17,7 @@ const MIN_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(60);
 const RESET_AFTER: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(5);
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
 /// Minimum of `min_delay`: with a shorter one, a tunnel that cannot start would be a load for both sides.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
@@ -46,8 +47,9 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let health = context.health(raw, work.as_ref().map(|(work, ..)| work));
     let timing = context.timing(raw);
     let fallback_hosts = context.fallback_hosts(raw);
+    let clients = context.clients(raw);
     let (name, (work, timeout, port), health, timing) = (name?, work?, health?, timing?);
-    let fallback_hosts = fallback_hosts?;
+    let (fallback_hosts, clients) = (fallback_hosts?, clients?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -79,6 +81,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         timeout,
         policy,
         health,
+        clients,
     };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }
@@ -125,6 +128,27 @@ fn check_name(name: &str) -> Result<(), Refusal> {
         return meant::name(name);
     };
     Err(refusal)
+}
+
+/// An element of `allow_users`.
+enum UserOrGroup {
+    User(String),
+    Group(String),
+}
+
+/// Whether there is such a user is asked when a client comes: accounts may be added later.
+fn check_user(text: &str) -> Result<UserOrGroup, Refusal> {
+    meant::filled_in(text)?;
+    let (name, convert): (_, fn(String) -> UserOrGroup) = match text.strip_prefix('@') {
+        Some(group) => (group, UserOrGroup::Group),
+        None => (text, UserOrGroup::User),
+    };
+    let is_strange = |letter: char| letter.is_whitespace() || is_unsafe(letter) || ":,@".contains(letter);
+    if name.is_empty() || name.contains(is_strange) {
+        return Err(Refusal::new(format!("{} is no user or group", quote(text)))
+            .hint("write each user as an element of the list, and a group as \"@name\""));
+    }
+    Ok(convert(name.to_owned()))
 }
 
 /// The durations of `restart` and `stop_grace`.
@@ -209,6 +233,47 @@ impl Context<'_> {
         let Some(Located { place, .. }) = field.get() else { return Some(()) };
         self.report(*place, Refusal::new(format!("`{key}` {why}")).hint(hint));
         None
+    }
+
+    fn clients(&self, raw: &raw::Tunnel) -> Option<Clients> {
+        let connect_wait = self.optional(&raw.connect_wait, "connect_wait", |Period(wait)| {
+            if wait.is_zero() {
+                return Err(Refusal::new("leaves clients no time")
+                    .hint("write 1s or more, or `listener: ssh` to have clients refused at once"));
+            }
+            Ok(*wait)
+        });
+        let allow_users = self.allow_users(raw);
+        Some(Clients { connect_wait: connect_wait?.unwrap_or(CONNECT_WAIT), allow_users: allow_users.ok()? })
+    }
+
+    /// `Err`: it is wrong, which is reported.
+    fn allow_users(&self, raw: &raw::Tunnel) -> Result<Option<AllowedUsers>, ()> {
+        let Located { place, value: entries } = match &raw.allow_users {
+            Field::Absent => return Ok(None),
+            Field::Wrong => return Err(()),
+            Field::Right(entries) => entries,
+        };
+        if entries.is_empty() {
+            let refusal = Refusal::new("`allow_users`: is an empty list, which nobody is in");
+            self.report(
+                *place,
+                refusal.hint("name users and @groups, or remove it to let everybody connect"),
+            );
+            return Err(());
+        }
+        let names: Vec<_> = entries
+            .iter()
+            .map(|entry| self.optional(entry, "allow_users", |name| check_user(name)))
+            .collect();
+        let mut allowed = AllowedUsers { users: Vec::new(), groups: Vec::new() };
+        for name in names {
+            match name.flatten().ok_or(())? {
+                UserOrGroup::User(name) => allowed.users.push(name),
+                UserOrGroup::Group(name) => allowed.groups.push(name),
+            }
+        }
+        Ok(Some(allowed))
     }
 
     fn timing(&self, raw: &raw::Tunnel) -> Option<Timing> {

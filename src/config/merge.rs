@@ -2,12 +2,13 @@
 
 use super::environment::Variables;
 use super::located::{Field, Located};
-use super::raw::{Defaults, Restart, Ssh, Tunnel};
+use super::raw::{Defaults, DirectionMode, Listener, Restart, Ssh, Tunnel};
 use super::values::Options;
+use super::work;
 
 impl Tunnel {
-    /// This tunnel with what it does not say taken from `defaults`.
-    pub(super) fn merged(&self, defaults: &Defaults) -> Self {
+    /// This tunnel with what it does not say taken from `defaults`; `mode` says which of its keys apply.
+    pub(super) fn merged(&self, defaults: &Defaults, mode: DirectionMode) -> Self {
         let mut merged = self.clone();
         let mut restart = defaults.restart.clone();
         if self.command.get().is_some() {
@@ -21,6 +22,13 @@ impl Tunnel {
             merged.direction = self.direction.or(&defaults.direction);
             merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
             merged.standby = self.standby.or(&defaults.standby);
+            if work::is_local(&merged, mode) {
+                merged.listener = self.listener.or(&defaults.listener);
+            }
+            if merged.listener.value() == Some(&Listener::Portward) {
+                merged.connect_wait = self.connect_wait.or(&defaults.connect_wait);
+                merged.allow_users = self.allow_users.or(&defaults.allow_users);
+            }
         }
         merged.env = merge(&self.env, &defaults.env, Variables::merged);
         merged.interactive = self.interactive.or(&defaults.interactive);

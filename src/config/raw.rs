@@ -40,6 +40,13 @@ pub(super) struct Tunnel {
     pub(super) local_port: Field<Port>,
     /// Which side listens. Default: `remote_to_local`, ssh -L.
     pub(super) direction: Field<Direction>,
+    /// Who listens on `local_port` of a -L. Default: `ssh`.
+    pub(super) listener: Field<Listener>,
+    /// With `listener: portward`: how long a client waits for a connection to the server. Default: 30s.
+    pub(super) connect_wait: Field<Period>,
+    /// With `listener: portward`: the users of this machine that may connect, by name or uid, and groups as `@name`. Default:
+    /// everybody.
+    pub(super) allow_users: Field<Vec<Field<String>>>,
     /// A person must authenticate: the tunnel waits in `needs_auth` until then. Default: false.
     pub(super) interactive: Field<bool>,
     /// `false` keeps the tunnel stopped. Default: true.
@@ -80,6 +87,12 @@ pub(super) struct Defaults {
     pub(super) remote_host: Field<String>,
     /// See the tunnel's key; for tunnels without `command`.
     pub(super) direction: Field<Direction>,
+    /// See the tunnel's key; for -L.
+    pub(super) listener: Field<Listener>,
+    /// See the tunnel's key; for tunnels with `listener: portward`.
+    pub(super) connect_wait: Field<Period>,
+    /// See the tunnel's key; for tunnels with `listener: portward`.
+    pub(super) allow_users: Field<Vec<Field<String>>>,
     /// See the tunnel's key.
     pub(super) interactive: Field<bool>,
     /// See the tunnel's key.
@@ -196,6 +209,16 @@ impl Direction {
             Self::Dynamic => "dynamic",
         }
     }
+}
+
+/// Who listens on the `local_port` of a -L.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Listener {
+    /// ssh: without a connection to the server, clients are refused.
+    Ssh,
+    /// portward: without a connection to the server, clients wait.
+    Portward,
 }
 
 /// What the values of `direction` mean.

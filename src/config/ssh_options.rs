@@ -67,6 +67,11 @@ pub const SSH_OPTIONS: &[SshOption] = &[
     option("RemoteForward", Treatment::Moot, "write a tunnel with `direction: local_to_remote` instead"),
     option("RequestTTY", Treatment::Moot, "a tunnel has no terminal"),
     option("SessionType", Treatment::Moot, "a tunnel has no session on the server"),
+    option(
+        "StreamLocalBindMask",
+        Treatment::Fixed("0177"),
+        "the unix socket that ssh listens on for portward is for portward's user alone",
+    ),
     option("ServerAliveInterval", Treatment::Default("15"), "a server that is gone is noticed"),
     option("ServerAliveCountMax", Treatment::Default("3"), "a server that is gone is noticed"),
     SshOption {

@@ -48,7 +48,7 @@ pub(super) fn desired(
     }
     let mut checked: Vec<Checked> = entries
         .clone()
-        .filter_map(|entry| entry::check(&entry.with(entry.value.merged(defaults)), &context))
+        .filter_map(|entry| entry::check(&entry.with(entry.value.merged(defaults, mode)), &context))
         .collect();
     report_duplicate_names(entries, problems);
     name_the_unnamed(&mut checked);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, Listener};
-use super::desired::{CommandTunnel, Forward, SshTunnel, Work};
+use super::desired::{CommandTunnel, Forward, ListenedBy, SshTunnel, Work};
 use super::diagnose::{Place, Refusal};
 use super::entry::{Context, direction};
 use super::environment::{Environment, check_string};
@@ -16,6 +16,20 @@ use crate::port::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The direction of the forward in terms of `direction_mode: default`.
+fn effective(raw: &raw::Tunnel, mode: DirectionMode) -> Direction {
+    match (direction(raw), mode) {
+        (Direction::RemoteToLocal, DirectionMode::SshStandard) => Direction::LocalToRemote,
+        (Direction::LocalToRemote, DirectionMode::SshStandard) => Direction::RemoteToLocal,
+        (direction, _) => direction,
+    }
+}
+
+/// Whether an entry without `command` is a -L.
+pub(super) fn is_local(raw: &raw::Tunnel, mode: DirectionMode) -> bool {
+    effective(raw, mode) == Direction::RemoteToLocal
+}
 
 /// `None`: what is written cannot be read, which is reported.
 fn environment(raw: &raw::Tunnel) -> Option<Environment> {
@@ -120,22 +134,20 @@ impl Context<'_> {
         if matches!(raw.direction, Field::Wrong) {
             return None;
         }
-        let direction = match (direction(raw), self.mode) {
-            (Direction::RemoteToLocal, DirectionMode::SshStandard) => Direction::LocalToRemote,
-            (Direction::LocalToRemote, DirectionMode::SshStandard) => Direction::RemoteToLocal,
-            (direction, _) => direction,
-        };
+        let direction = effective(raw, self.mode);
+        let by = self.listened_by(raw, direction);
         match direction {
             Direction::RemoteToLocal => {
                 let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
                 let target = self.remote_port(entry, address::target);
-                let (listen, target) = (listen?, target?);
-                Some((Forward::Local { listen: listen.value, target: target.value }, listen.place))
+                let (listen, target, by) = (listen?, target?, by?);
+                Some((Forward::Local { listen: listen.value, by, target: target.value }, listen.place))
             }
             Direction::LocalToRemote => {
                 let target = self.local_port(entry, address::target);
                 let listen = self.remote_port(entry, address::remote_listen);
                 let (target, Located { place, value: (bind, port) }) = (target?, listen?);
+                by?;
                 Some((Forward::Remote { bind, port, target: target.value }, place))
             }
             Direction::Dynamic => {
@@ -145,9 +157,46 @@ impl Context<'_> {
                     self.forbid(&raw.remote_port, "remote_port", "means nothing for `dynamic`", hint);
                 let listen = listen?;
                 no_target?;
+                by?;
                 Some((Forward::Dynamic { listen: listen.value }, listen.place))
             }
         }
+    }
+
+    /// Who listens on the local port. `None`: it is wrong, which is reported.
+    fn listened_by(&self, raw: &raw::Tunnel, direction: Direction) -> Option<ListenedBy> {
+        let by = match raw.listener {
+            Field::Wrong => return None,
+            Field::Absent | Field::Right(Located { value: raw::Listener::Ssh, .. }) => ListenedBy::Ssh,
+            Field::Right(Located { value: raw::Listener::Portward, .. }) => ListenedBy::Portward,
+        };
+        if by == ListenedBy::Portward {
+            let hint = "remove it, or write `listener: ssh`";
+            match direction {
+                Direction::RemoteToLocal => {}
+                Direction::LocalToRemote => {
+                    let why = "cannot be `portward` where the server listens";
+                    self.forbid(&raw.listener, "listener", why, hint)?;
+                }
+                Direction::Dynamic => {
+                    let why = "cannot be `portward` with `dynamic`: ssh itself is the SOCKS proxy";
+                    self.forbid(&raw.listener, "listener", why, hint)?;
+                }
+            }
+        } else {
+            let why = "is for tunnels with `listener: portward`";
+            let hint = match direction {
+                Direction::RemoteToLocal => {
+                    "add `listener: portward`, or remove it: ssh makes no client wait"
+                }
+                Direction::LocalToRemote | Direction::Dynamic => "remove it: ssh makes no client wait",
+            };
+            self.forbid(&raw.connect_wait, "connect_wait", why, hint)?;
+            let hint =
+                "add `listener: portward`: a port that ssh listens on is open to every user of this machine";
+            self.forbid(&raw.allow_users, "allow_users", why, hint)?;
+        }
+        Some(by)
     }
 
     /// The work of a tunnel with `command`, and the place of the port that it listens on.
@@ -168,6 +217,9 @@ impl Context<'_> {
             ),
             self.forbid(&raw.standby, "standby", why, "remove it: a second program could not bind the port"),
             self.forbid(&drain, "drain", why, "remove it: a command is ended before it is started again"),
+            self.forbid(&raw.listener, "listener", why, "a command listens itself"),
+            self.forbid(&raw.connect_wait, "connect_wait", why, "a command listens itself"),
+            self.forbid(&raw.allow_users, "allow_users", why, "a command listens itself"),
         ];
         let argv = self.argv(&raw.command);
         let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {

@@ -120,6 +120,11 @@ impl Link {
         connections.chain(forwards).chain(login).chain(self.spare.deadline()).min()
     }
 
+    /// Whether the tunnel is to be up, whatever its state.
+    pub fn is_wanted(&self, slot: Slot) -> bool {
+        self.tunnel(slot).is_some_and(|tunnel| tunnel.wanted == Wanted::Up)
+    }
+
     /// The word for a tunnel's state, and when that state was entered.
     pub fn state(&self, slot: Slot) -> (StateName, Moment) {
         let tunnel = self.tunnel(slot);

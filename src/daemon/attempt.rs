@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use crate::config::desired::{Forward, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
 use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Remains, Tree, limits, read_lines};
-use crate::ssh::{self, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
+use crate::ssh::{self, ConnectionError, ControlSocket, End, Listens, Master, MasterError, SocketMade};
 use crate::text;
 
 use super::reporter::{Report, Reporter};
@@ -43,11 +45,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Listen.
-    OpenForward(Request),
+    Open(Request),
     /// Stop listening.
-    CloseForward(Request),
+    Close(Request),
     /// Report when no client's connection is carried any more.
     AwaitClients,
+    /// Nobody answers on the unix socket that was opened for a held listener: report that, unless ssh has ended.
+    Check(Request),
 }
 
 /// What every attempt needs.
@@ -198,11 +202,20 @@ impl Attempt {
                         biased;
                         order = orders.recv() => {
                             let Some(order) = order else { break };
-                            if matches!(order, Order::CloseForward(_)) {
+                            match order {
                                 // Its news would delay the listener that is to follow.
-                                watch = None;
+                                Order::Close(_) => watch = None,
+                                Order::Check(request) => {
+                                    // The end of ssh is reported with its reason.
+                                    if lives(control, pid).await {
+                                        self.answer(request, ForwardEvent::ListenerLost);
+                                    }
+                                    continue;
+                                }
+                                Order::Open(_) | Order::AwaitClients => {}
                             }
-                            listening = self.carry_out(order, &mut master, tunnel, pid).await;
+                            let socket = control.forward_path();
+                            listening = self.carry_out(order, &mut master, tunnel, (pid, &socket)).await;
                         }
                         () = self.listener_lost(&mut watch), if listening.is_some() => {
                             // ssh closes its listeners when it ends, too, and its end is reported with its reason.
@@ -227,10 +240,11 @@ impl Attempt {
         order: Order,
         master: &mut Master,
         tunnel: &SshTunnel,
-        pid: u32,
+        (pid, socket): (u32, &Path),
     ) -> Option<Request> {
+        let listens = Listens { endpoints: &self.endpoints, socket };
         match order {
-            Order::OpenForward(request) => match self.open_forward(master, tunnel, pid).await {
+            Order::Open(request) => match self.open_forward(master, tunnel, pid, listens).await {
                 Ok(()) => {
                     self.answer(request, ForwardEvent::Opened);
                     (!self.endpoints.is_empty()).then_some(request)
@@ -240,8 +254,8 @@ impl Attempt {
                     None
                 }
             },
-            Order::CloseForward(request) => {
-                match master.close(&tunnel.forward, &self.endpoints).await {
+            Order::Close(request) => {
+                match master.close(&tunnel.forward, listens).await {
                     Ok(()) => self.answer(request, ForwardEvent::Closed),
                     // No answer means that it hangs: the deadline kills it.
                     Err(error) => self.reporter.warn(&error.to_string()),
@@ -258,6 +272,7 @@ impl Attempt {
                 }
                 None
             }
+            Order::Check(_) => None,
         }
     }
 
@@ -302,8 +317,18 @@ impl Attempt {
         }
     }
 
-    async fn open_forward(&self, master: &mut Master, tunnel: &SshTunnel, pid: u32) -> Result<(), Failure> {
-        if let Err(error) = master.open(&tunnel.forward, &self.endpoints).await {
+    async fn open_forward(
+        &self,
+        master: &mut Master,
+        tunnel: &SshTunnel,
+        pid: u32,
+        listens: Listens<'_>,
+    ) -> Result<(), Failure> {
+        if tunnel.is_held() {
+            // ssh does not listen where a file is. That of an earlier request leads nowhere any more.
+            let _ = fs::remove_file(listens.socket);
+        }
+        if let Err(error) = master.open(&tunnel.forward, listens).await {
             return Err(self.why_refused(&error, tunnel));
         }
         if self.endpoints.is_empty() {
@@ -322,7 +347,7 @@ impl Attempt {
         for endpoint in &self.endpoints {
             if !listeners.iter().any(|listener| listener.address == endpoint.address) {
                 // It would say the same when asked again.
-                let _ = master.close(&tunnel.forward, &self.endpoints).await;
+                let _ = master.close(&tunnel.forward, listens).await;
                 return Err(Failure::new(
                     FailureKind::Exited,
                     format!(

@@ -1,6 +1,7 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, Order, OutputTail, port_failure};
+use super::held::{self, HeldListener, NotHeld, Races};
 use super::launch::Launch;
 use super::reporter::{Reporter, log};
 use super::shares::Shares;
@@ -27,6 +29,7 @@ pub(super) struct Effects {
     control: ControlDirectory,
     shares: Shares,
     pace: Pace,
+    holder: held::Holder,
 }
 
 /// What one tunnel has running: its processes and its waits for ports.
@@ -40,6 +43,9 @@ pub(super) struct TunnelResources {
     planned: Option<(usize, Planned)>,
     /// What was left of the latest process that has ended.
     left: Remains,
+    /// The listener that portward itself holds for it.
+    held: Option<HeldListener>,
+    races: Races,
 }
 
 /// A plan that is still fresh, if there is one.
@@ -80,6 +86,8 @@ struct Running {
     /// What it listens on, as the kernel showed it last.
     listeners: Vec<Listener>,
     tail: OutputTail,
+    /// The unix socket on which an ssh listens for a held listener.
+    forward: Option<PathBuf>,
 }
 
 impl TunnelResources {
@@ -91,6 +99,8 @@ impl TunnelResources {
             waits: HashMap::new(),
             planned: None,
             left: Remains::default(),
+            held: None,
+            races: Races::default(),
         }
     }
 
@@ -115,6 +125,25 @@ impl TunnelResources {
     /// The process trees of this tunnel.
     fn trees(&self) -> impl Iterator<Item = Tree> {
         self.running.values().filter_map(|running| running.launch.tree())
+    }
+
+    /// The listener that portward itself holds for it.
+    pub(super) fn held(&self) -> Option<&HeldListener> {
+        self.held.as_ref()
+    }
+
+    /// Closes the held listener, if there is one.
+    pub(super) fn release(&mut self) {
+        self.held = None;
+    }
+
+    /// Connects the clients of the held listener to what `listening` has opened, or lets them wait.
+    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>) {
+        let running = listening.and_then(|(connection, _)| self.running.get(&connection));
+        let path = running.and_then(|running| running.forward.as_deref());
+        if let Some(held) = &mut self.held {
+            held.serve(listening, path);
+        }
     }
 
     /// What is known of the wait for the port.
@@ -206,7 +235,8 @@ impl TunnelResources {
 
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
-        Self { ports, control, shares: Shares::default(), pace: Pace::default() }
+        let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
+        Self { ports, control, shares, pace, holder }
     }
 
     /// The tunnels' shares of the log.
@@ -235,8 +265,12 @@ impl Effects {
     ) {
         // It belonged to an earlier wait, perhaps of other work.
         resources.planned = None;
+        if resources.held.is_some() {
+            return resources.reporter.report(Event::Forward(request, ForwardEvent::PortUnbound));
+        }
         let running = connection.and_then(|connection| resources.running.get(&connection));
         let known = match (work, running) {
+            (work, _) if work.is_held() => self.ports.usable(work.endpoints()),
             (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
             // Where the next ssh would listen, it says itself.
             (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
@@ -262,6 +296,22 @@ impl Effects {
             tokio::spawn(async move { wait_for_port(&ports, &reporter, request, &known, &last, &own).await });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
         resources.waits.insert(request, wait);
+    }
+
+    /// Holds the port of a tunnel for which portward itself listens, as soon as the kernel has confirmed it for `request`.
+    pub(super) fn hold(
+        &mut self,
+        resources: &mut TunnelResources,
+        request: Request,
+        desired: &desired::Tunnel,
+    ) -> Result<(), NotHeld> {
+        if resources.held.is_none() {
+            let endpoints = self.ports.usable(desired.work.endpoints());
+            let races = (request, &mut resources.races);
+            let held = self.holder.hold(&endpoints, races, &desired.clients, &resources.reporter)?;
+            resources.held = Some(held);
+        }
+        Ok(())
     }
 
     /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
@@ -353,9 +403,11 @@ impl Effects {
             listening: Mutex::default(),
             tail: tail.clone(),
         };
+        let mut forward = None;
         let started = match &*desired.work_at(destination) {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
+                forward = Some(control.0.forward_path());
                 let launch = Launch::pending();
                 let (orders, received) = mpsc::unbounded_channel();
                 let start = SshStart {
@@ -382,7 +434,7 @@ impl Effects {
         };
         match started {
             Ok((launch, orders)) => {
-                let running = Running { launch, endpoints, orders, listeners: Vec::new(), tail };
+                let running = Running { launch, endpoints, orders, listeners: Vec::new(), tail, forward };
                 resources.running.insert(connection, running);
             }
             Err(error) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::checks::Checks;
 use super::effects::TunnelResources;
+use super::held::HeldListener;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
@@ -72,6 +73,7 @@ impl Entry {
         let (slot, (state, since)) = (self.slot(), self.state());
         let listens = matches!(state, StateName::Up | StateName::Replacing);
         let written = self.desired.written.clone();
+        let held = self.resources.held();
         TunnelStatus {
             name: self.desired.name.clone(),
             status: autossh_tunnel::Status::of(state),
@@ -89,7 +91,8 @@ impl Entry {
             last_error: self.link.last_failure(slot).cloned(),
             holder: self.link.holders(slot).iter().find_map(|occupant| occupant.holder.clone()),
             held_by: self.link.holders(slot).to_vec(),
-            listeners: if listens { self.listeners.clone() } else { Vec::new() },
+            // portward's own listener is there whatever the state.
+            listeners: if listens || held.is_some() { self.listeners.clone() } else { Vec::new() },
             note: listens.then(|| unseen(&self.work())).flatten(),
             connection_errors: self.connection_errors.clone(),
             standby: self.link.standby(),
@@ -101,12 +104,15 @@ impl Entry {
                 last_error: health.last_error().cloned(),
                 checked: health.checked().map(|checked| clock.timestamp(checked)),
             }),
+            clients: held.map(HeldListener::clients),
         }
     }
 
     /// Takes over what the connection that serves it listens on.
     pub(super) fn note_listeners(&mut self) {
-        if let Some((connection, _)) = self.link.listening(self.slot()) {
+        if let Some(held) = self.resources.held() {
+            self.listeners = held.addresses().to_vec();
+        } else if let Some((connection, _)) = self.link.listening(self.slot()) {
             let listeners = self.resources.listeners(connection);
             self.listeners = listeners.iter().map(|listener| listener.address).collect();
         }

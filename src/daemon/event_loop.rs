@@ -25,7 +25,7 @@ use crate::config::{ConfigWatch, Desired, desired};
 use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, Slot, StateName};
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
-use crate::port::{Listener, Occupant};
+use crate::port::{Kinship, Listener, Occupant};
 use crate::process;
 use crate::protocol::{Change, Verb};
 
@@ -146,6 +146,7 @@ impl EventLoop {
             }
             Report::Checked(number, result) => self.hear_health(slot, HealthEvent::Checked(number, result)),
             Report::CheckOver(number) => self.check_over(slot, number),
+            Report::Relay(number, news) => self.hear_relay(slot, number, news),
         }
     }
 
@@ -154,6 +155,9 @@ impl EventLoop {
         let now = self.clock.now();
         if let Event::Forward(_, ForwardEvent::PortHeld(occupants)) = &mut event {
             self.name_tunnels(occupants);
+        }
+        if !self.hold(slot, &mut event) {
+            return;
         }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         self.state.touched.insert(slot);
@@ -166,6 +170,8 @@ impl EventLoop {
         entry.phases.note_event(&event, now);
         let before = Before::of(entry);
         let actions = entry.link.hear(event, now);
+        // Clients wait before their way is closed, and those that come later wait from the start.
+        entry.direct_clients();
         for action in actions {
             self.carry_out(slot, action);
         }
@@ -201,10 +207,10 @@ impl EventLoop {
             }
             Action::KillHolders(_, request) => Effects::kill_holders(&entry.resources, request),
             Action::OpenForward(_, request, connection) => {
-                entry.resources.order(connection, Order::OpenForward(request));
+                entry.resources.order(connection, Order::Open(request));
             }
             Action::CloseForward(_, request, connection) => {
-                entry.resources.order(connection, Order::CloseForward(request));
+                entry.resources.order(connection, Order::Close(request));
             }
             Action::StartConnection(connection, destination) => {
                 entry.starts += u64::from(!is_of_spare);
@@ -316,7 +322,12 @@ impl EventLoop {
 
     /// Says which of our tunnels has the port, where one has.
     fn name_tunnels(&self, occupants: &mut [Occupant]) {
-        for holder in occupants.iter_mut().filter_map(|occupant| occupant.holder.as_mut()) {
+        for occupant in occupants {
+            let Some(holder) = &mut occupant.holder else { continue };
+            if holder.kinship == Kinship::Itself {
+                holder.tunnel = self.tunnel_that_holds(occupant.address);
+                continue;
+            }
             let Some(pid) = holder.pid.filter(|pid| process::is_of_a_tree(*pid)) else { continue };
             let entry = self.state.entries.values().find(|entry| entry.resources.contains(pid));
             holder.tunnel = entry.map(|entry| entry.desired.name.clone());

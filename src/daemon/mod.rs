@@ -10,6 +10,8 @@ mod entry;
 mod event_loop;
 pub mod handle;
 mod health;
+mod held;
+mod holding;
 mod launch;
 mod narrate;
 mod publish;

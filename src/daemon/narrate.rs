@@ -1,5 +1,7 @@
 //! What the log says of a tunnel's life.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,9 +13,10 @@ use crate::config::desired::{Forward, Work};
 use crate::core::{Failure, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
-use crate::process::{self, Remains};
+use crate::process::{self, Remains, limits};
 use crate::protocol::ReloadReport;
-use crate::text;
+use crate::relay::{MOST_WAITING, Stranger};
+use crate::{shell, text};
 
 /// Bytes of the names of holders that are logged: of several there may be many.
 const HOLDERS_LENGTH: usize = 2048;
@@ -70,6 +73,111 @@ pub(super) fn failing(entry: &Entry, failures: u32, step: Step) {
         error_kind = error.kind.as_str(),
         "{failed} of port {port} failed: {}; {step}",
         error.message
+    );
+}
+
+/// Clients of a held listener had waited for as long as they may.
+pub(super) fn given_up(entry: &Entry, count: u64) {
+    let identity = entry.identity();
+    let clients = if count == 1 { "a client" } else { &format!("{count} clients") };
+    let reason = match (entry.link.last_failure(entry.slot()), entry.state().0) {
+        (Some(failure), _) => format!("the last try failed ({failure})"),
+        (None, state) => format!("the tunnel is {state}"),
+    };
+    log!(
+        warn,
+        identity,
+        event = "clients_given_up",
+        "closed {clients} of port {} after {:?} without a connection to the server: {reason}; see `portward status {}`, or \
+         set a longer `connect_wait`",
+        identity.port,
+        entry.desired.clients.connect_wait,
+        shell::word(&identity.name)
+    );
+}
+
+/// A client of a held listener is none of those that may be; `others` are counted, not named.
+pub(super) fn denied(entry: &Entry, stranger: &Stranger, others: u64) {
+    let identity = entry.identity();
+    let Stranger { from, uid, user, pid } = stranger;
+    let who = match (uid, user) {
+        (Some(uid), Some(user)) => format!("user {user} (uid {uid})"),
+        (Some(uid), None) => format!("uid {uid}"),
+        (None, _) => "another machine, or another network namespace".to_owned(),
+    };
+    let process = match (uid, pid) {
+        (Some(_), Some(pid)) => format!(", pid {pid},"),
+        (Some(_), None) => ", whose process portward may not see or which has ended,".to_owned(),
+        (None, _) => String::new(),
+    };
+    let others = match others {
+        0 => String::new(),
+        1 => "; another one was closed since the last line about this".to_owned(),
+        others => format!("; {others} others were closed since the last line about this"),
+    };
+    let next = match uid {
+        Some(_) => "if that is meant, add the user, or a group of theirs with `@`, to `allow_users`",
+        None => "`allow_users` admits processes of this machine only",
+    };
+    let address = text::line(&from.to_string()).into_owned();
+    log!(
+        warn,
+        identity,
+        event = "client_denied",
+        "closed a client of port {}, {address} of {who}{process} without passing anything on: {next}{others}",
+        identity.port
+    );
+}
+
+/// There is no room for more clients.
+pub(super) fn full(entry: &Entry, clients: usize) {
+    let (identity, pid) = (entry.identity(), std::process::id());
+    log!(
+        warn,
+        identity,
+        event = "clients_limited",
+        "the clients of all tunnels with `listener: portward` are {clients}, as many as the limit of open files has room for; \
+         those of port {} that come now are accepted when others end: raise LimitNOFILE= in portward's unit and start it \
+         again (`prlimit --pid {pid} --nofile` shows the limit)",
+        identity.port
+    );
+}
+
+/// Clients cannot be accepted or connected for now.
+pub(super) fn starved(entry: &Entry, error: &io::Error) {
+    let identity = entry.identity();
+    let reason = limits::explain(error).unwrap_or_else(|| format!("{error}; it is tried again"));
+    log!(
+        warn,
+        identity,
+        event = "clients_limited",
+        "clients of port {} are accepted later: {reason}",
+        identity.port
+    );
+}
+
+/// As many clients wait as may.
+pub(super) fn crowded(entry: &Entry) {
+    let identity = entry.identity();
+    log!(
+        warn,
+        identity,
+        event = "clients_limited",
+        "{MOST_WAITING} clients of port {} wait for a connection to the server; others are accepted when these are connected \
+         or given up: see `portward status {}`",
+        identity.port,
+        shell::word(&identity.name)
+    );
+}
+
+/// The kernel has closed the held listener.
+pub(super) fn broken(entry: &Entry, address: SocketAddr, error: &io::Error) {
+    log!(
+        warn,
+        entry.identity(),
+        event = "warning",
+        "the listener on {address} was closed from outside ({error}), for example by `ss -K`; portward listens again as soon \
+         as the port is unbound"
     );
 }
 

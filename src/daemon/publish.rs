@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::entry::Entry;
 use super::event_loop::EventLoop;
+use super::held::HeldListener;
 use crate::core::{Slot, StateName};
 use crate::observe::systemd;
-use crate::protocol::{Change, Snapshot};
+use crate::protocol::{Change, Snapshot, TunnelStatus};
 
 impl EventLoop {
     /// Answers the requests that are due, and publishes the tunnels whose status has changed. The work grows with the
@@ -54,8 +56,14 @@ impl EventLoop {
     /// All tunnels as they were published last, in the order of the file.
     pub(super) fn snapshot(&self) -> Snapshot {
         let listed = self.state.order.iter().filter_map(|slot| self.state.entries.get(slot));
+        // What goes through a tunnel is not published as it goes, and yet here it is as it is now.
+        let status = |entry: &Entry| {
+            let published = entry.published.as_deref()?.clone();
+            let clients = entry.resources.held().map(HeldListener::clients);
+            Some(TunnelStatus { clients: clients.or(published.clients), ..published })
+        };
         Snapshot {
-            tunnels: listed.filter_map(|entry| entry.published.as_deref().cloned()).collect(),
+            tunnels: listed.map(Box::as_ref).filter_map(status).collect(),
             config_path: self.config_path.display().to_string(),
             config_error: self.state.config_error.clone(),
             warnings: self.state.warnings.list(),

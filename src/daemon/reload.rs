@@ -136,6 +136,9 @@ impl EventLoop {
         entry.resources.reporter().rename(Identity::of(&desired));
         let (hash, policy) = (desired.hash.clone(), desired.policy);
         let is_checked_anew = entry.desired.health != desired.health;
+        if let Some(held) = entry.resources.held() {
+            held.treat(&desired.clients);
+        }
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);
         self.state.slots.insert(hash, slot);

@@ -11,6 +11,7 @@ use crate::core::{CheckError, CheckNumber, ConnectionId, Event, Slot};
 use crate::observe::log::OUTPUT;
 use crate::port::Listener;
 use crate::process::{LONGEST_LINE, Remains};
+use crate::relay::News;
 use crate::ssh::ConnectionErrorKind;
 use crate::text;
 
@@ -76,6 +77,8 @@ pub(super) enum Report {
     Checked(CheckNumber, Result<(), CheckError>),
     /// Nothing is left of a health check, neither a process nor a connection.
     CheckOver(CheckNumber),
+    /// What the relay reports of the held listener with this number.
+    Relay(u64, News),
 }
 
 /// Connections that have failed since the last report.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::attempt::{Attempt, Order};
 use super::launch::Launch;
 use super::reporter::Report;
-use crate::config::desired::{SshTunnel, Work};
+use crate::config::desired::SshTunnel;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::Endpoint;
 use crate::process::{self, SpawnError};
@@ -17,7 +17,7 @@ use crate::ssh::{self, ControlSocket, Plan, SocketMade};
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
     pub(super) launch: Launch,
-    /// Set to what it will listen on, once that is known.
+    /// Set to the endpoints that it will listen on, once that is known.
     pub(super) endpoints: Arc<OnceLock<Vec<Endpoint>>>,
     pub(super) connect_timeout: Duration,
     /// What it said it would do, if that is still fresh.
@@ -45,8 +45,7 @@ impl SshStart {
             plan = made => plan,
             () = launch.cancelled() => return attempt.report(ConnectionEvent::Ended(cancelled())),
         };
-        let work = Work::Ssh(tunnel.clone());
-        let usable = match plan.endpoints(work.endpoints(), &tunnel.destination) {
+        let usable = match plan.endpoints(tunnel.listens(), &tunnel.destination) {
             Ok(allowed) => endpoints.get_or_init(|| attempt.ports.usable(&allowed)).clone(),
             Err(failure) => return attempt.report(ConnectionEvent::Ended(failure)),
         };

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::ask::{Answer, AskError, Asker};
 use super::fix::{Fix, path};
-use crate::config::desired::{self, Desired, Forward, SshTunnel, Work};
+use crate::config::desired::{self, Desired, SshTunnel, Work};
 use crate::protocol::doctor::Finding;
 use crate::ssh::{Plan, Settings, question};
 
@@ -159,12 +159,8 @@ fn parse(lines: &[String]) -> Option<(u32, u32)> {
 fn unsuitable(tunnel: &Tunnel, config: &Path, fix: Fix) -> Vec<Finding> {
     let Tunnel { name, ssh, settings: Ok(settings) } = tunnel else { return Vec::new() };
     let plan = Plan::new(settings.clone(), None);
-    let listen = match &ssh.forward {
-        Forward::Local { listen, .. } | Forward::Dynamic { listen } => &listen[..],
-        Forward::Remote { .. } => &[],
-    };
     let mut findings = Vec::new();
-    if let Err(refused) = plan.endpoints(listen, &ssh.destination) {
+    if let Err(refused) = plan.endpoints(ssh.listens(), &ssh.destination) {
         let change =
             format!("tunnel `{name}`: another local_port, or ssh: {{options: {{AddressFamily: any}}}}");
         let what = format!("tunnel `{name}`: {}", refused.message);

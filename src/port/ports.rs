@@ -1,7 +1,7 @@
 //! Queries about ports.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -110,6 +110,12 @@ impl Ports {
             listeners.extend(found.filter(|found| !listeners.contains(found)));
         }
         Ok(Some(listeners))
+    }
+
+    /// The other end of the TCP connection from `ours` to `theirs`, if that is a socket of this machine, in this network
+    /// namespace. Takes some microseconds.
+    pub fn other_end(&self, ours: SocketAddr, theirs: SocketAddr) -> Result<Option<SocketRow>, PortError> {
+        self.diag().connection(theirs, ours)
     }
 
     /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound.

@@ -85,6 +85,8 @@ pub enum Request {
     /// The one TCP listener to which a connection to this address would go. Its cost does not depend on how many sockets
     /// there are.
     Listener(SocketAddr),
+    /// The one TCP socket that is connected from the first address to the second, or the listener on the first.
+    Connection(SocketAddr, SocketAddr),
 }
 
 /// The family of sockets to ask for.
@@ -112,19 +114,8 @@ impl Request {
                 };
                 (inet_request(family, protocol, states.clone(), socket_id), NLM_F_REQUEST | NLM_F_DUMP)
             }
-            Self::Listener(address) => {
-                let (family, mut socket_id) = match address {
-                    SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
-                    SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
-                };
-                socket_id.source_address = address.ip();
-                socket_id.source_port = address.port();
-                socket_id.cookie = ANY_COOKIE;
-                if let SocketAddr::V6(address) = address {
-                    socket_id.interface_id = address.scope_id();
-                }
-                (inet_request(family, IPPROTO_TCP, StateFlags::all(), socket_id), NLM_F_REQUEST)
-            }
+            Self::Listener(address) => (look_up(address, None), NLM_F_REQUEST),
+            Self::Connection(local, remote) => (look_up(local, Some(remote)), NLM_F_REQUEST),
         };
         let mut header = NetlinkHeader::default();
         header.flags = flags;
@@ -136,6 +127,24 @@ impl Request {
         message.serialize(&mut bytes);
         bytes
     }
+}
+
+fn look_up(local: &SocketAddr, remote: Option<&SocketAddr>) -> InetRequest {
+    let (family, mut socket_id) = match local {
+        SocketAddr::V4(_) => (AF_INET, SocketId::new_v4()),
+        SocketAddr::V6(_) => (AF_INET6, SocketId::new_v6()),
+    };
+    socket_id.source_address = local.ip();
+    socket_id.source_port = local.port();
+    if let Some(remote) = remote {
+        socket_id.destination_address = remote.ip();
+        socket_id.destination_port = remote.port();
+    }
+    socket_id.cookie = ANY_COOKIE;
+    if let SocketAddr::V6(address) = local {
+        socket_id.interface_id = address.scope_id();
+    }
+    inet_request(family, IPPROTO_TCP, StateFlags::all(), socket_id)
 }
 
 fn inet_request(family: u8, protocol: u8, states: StateFlags, socket_id: SocketId) -> InetRequest {

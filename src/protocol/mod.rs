@@ -36,7 +36,7 @@ pub use refused::Refused;
 pub use reload::{ReloadQuery, ReloadReport, Reloaded};
 pub use sse::{Decoder, SentEvent};
 pub use status::{
-    ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelHealth, TunnelStatus,
+    Clients, ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelHealth, TunnelStatus,
 };
 pub use timeout::{Timeout, TimeoutError, duration};
 

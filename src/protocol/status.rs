@@ -79,6 +79,10 @@ pub struct TunnelStatus {
     /// What the health checks have shown; absent without `health` in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<TunnelHealth>,
+    /// The clients of a tunnel with `listener: portward`, while portward listens. `/events` tells of changes at most once a
+    /// second, and of bytes only together with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
@@ -118,6 +122,24 @@ pub struct TunnelHealth {
     pub last_error: Option<CheckError>,
     /// When the last check ended; `None`: there was none.
     pub checked: Option<Timestamp>,
+}
+
+/// The clients of a tunnel with `listener: portward`, since portward began to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Clients {
+    /// Connected to the server's side now.
+    pub now: u64,
+    /// Accepted in all.
+    pub total: u64,
+    /// Waiting for a connection to the server now.
+    pub waiting: u64,
+    /// Closed without having been connected: they had waited for as long as `connect_wait` allows, or `allow_users` does not
+    /// name them.
+    pub refused: u64,
+    /// Bytes from clients to the server's side.
+    pub bytes_sent: u64,
+    /// Bytes to clients.
+    pub bytes_received: u64,
 }
 
 /// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a

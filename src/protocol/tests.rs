@@ -53,6 +53,7 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         draining: 0,
         destination: None,
         health: None,
+        clients: None,
     }
 }
 

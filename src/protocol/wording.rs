@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::status::{ConnectionErrors, TunnelHealth, TunnelStatus};
+use super::status::{Clients, ConnectionErrors, TunnelHealth, TunnelStatus};
 use crate::core::{FailureKind, HealthState, Standby, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
@@ -83,7 +83,9 @@ pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
     });
     let health = tunnel.health.iter().filter_map(|health| health_remark(tunnel, health, now));
     let standby = standby.map(str::to_owned);
-    note.chain(health).chain(errors).chain(fallback).chain(standby).chain(draining).collect()
+    let clients = tunnel.clients.iter().filter(|clients| clients.total > 0).map(served);
+    let connections = fallback.into_iter().chain(standby).chain(draining);
+    note.chain(health).chain(errors).chain(connections).chain(clients).collect()
 }
 
 /// What is to be said of failed health checks, also of those that are not enough yet to mean that the tunnel is failing.
@@ -106,6 +108,33 @@ fn health_remark(tunnel: &TunnelStatus, health: &TunnelHealth, now: Timestamp) -
         HealthState::Unknown | HealthState::Passing => format!("failed its last health check, {ago} ago"),
     };
     Some(format!("{said}: {}.", error.message))
+}
+
+/// What went through a listener that portward holds itself.
+fn served(clients: &Clients) -> String {
+    let Clients { now, total, waiting, refused, bytes_sent, bytes_received } = *clients;
+    format!(
+        "has {now} clients now, {waiting} waiting, {total} in all, {refused} refused; they sent {} and received {}.",
+        bytes(bytes_sent),
+        bytes(bytes_received)
+    )
+}
+
+/// A number of bytes in the largest unit of which there is at least one.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} bytes");
+    }
+    let mut tenths = u128::from(count) * 10 / 1024;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if tenths < 10 * 1024 {
+            break;
+        }
+        (tenths, unit) = (tenths / 1024, larger);
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
 /// How long ago, in its two largest units.
@@ -200,6 +229,26 @@ mod tests {
         insta::assert_snapshot!(remarks(&up, now())[0], @"has failed one client, 5s ago: db does not connect to localhost:1.");
         up.connection_errors = Some(ConnectionErrors { count: 12, last });
         insta::assert_snapshot!(remarks(&up, now())[0], @"has failed 12 connections of clients, the last 5s ago: db does not connect to localhost:1.");
+    }
+
+    #[test]
+    fn clients_of_a_held_listener_are_counted_below_the_table() {
+        let mut up = tunnel("database");
+        up.clients = Some(Clients::default());
+        assert_eq!(remarks(&up, now()), Vec::<String>::new(), "nobody came yet");
+        up.clients = Some(Clients {
+            now: 3,
+            total: 120,
+            waiting: 2,
+            refused: 1,
+            bytes_sent: 999,
+            bytes_received: 5 << 20,
+        });
+        insta::assert_snapshot!(remarks(&up, now())[0], @"has 3 clients now, 2 waiting, 120 in all, 1 refused; they sent 999 bytes and received 5.0 MiB.");
+        assert_eq!(
+            [1024, 1536, 1 << 30, u64::MAX].map(bytes),
+            ["1.0 KiB", "1.5 KiB", "1.0 GiB", "16383.9 PiB"]
+        );
     }
 
     #[test]

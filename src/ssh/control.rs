@@ -26,6 +26,9 @@ const MAX_PATH: usize = 108 - 1 - 17;
 /// Longest file name passed to [`ControlDirectory::socket`]: two numbers, which stay far below their 20 digits.
 const NAME_ROOM: usize = 20;
 
+/// What the names of the unix sockets end with on which ssh listens for portward's own listeners. Shorter than ssh's suffix.
+const FORWARD: &str = "fwd";
+
 /// Template of the name of a private directory, for mkdtemp(3).
 const PRIVATE: &str = "portward-XXXXXX";
 
@@ -188,6 +191,10 @@ impl ControlDirectory {
     fn remove_dead_sockets(&self) -> Result<(), ControlError> {
         for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
             let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
+            // Its ssh would take that for a client. It goes with the control socket.
+            if path.extension().is_some_and(|extension| extension == FORWARD) {
+                continue;
+            }
             if try_connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
                 fs::remove_file(&path).map_err(|source| failed("clear", &self.path, source))?;
             }
@@ -232,8 +239,9 @@ impl ControlDirectory {
         // Each time, because inotify may have become available, or unavailable.
         let is_watched = self.subscription.watch(&self.place.path).is_ok();
         let path = self.place.path.join(name);
-        // Names are unique, so an existing file belongs to nobody.
+        // Names are unique, so existing files belong to nobody.
         let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(path.with_extension(FORWARD));
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
         let made = SocketMade { path: path.clone(), heard, is_watched };
@@ -335,13 +343,19 @@ impl ControlSocket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The path of the unix socket on which the same ssh listens for portward's own listener.
+    pub fn forward_path(&self) -> PathBuf {
+        self.path.with_extension(FORWARD)
+    }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         lock(&self.expected).remove(&self.path);
-        // Fails if ssh has removed the file itself.
+        // These fail if ssh has removed the file itself, and if it never listened for portward.
         let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(self.forward_path());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::mux::{Direction, Forwarding, MuxClient, MuxError, Place};
-use crate::config::desired::Forward;
+use crate::config::desired::{Forward, ListenedBy};
 use crate::port::Endpoint;
 
 /// A master did not do what was asked.
@@ -34,6 +34,15 @@ impl From<MuxError> for MasterError {
     }
 }
 
+/// Where a master listens for a forward. Not used for a remote one: the server listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Listens<'l> {
+    /// The addresses of the forward that this machine has, where ssh itself listens on them.
+    pub endpoints: &'l [Endpoint],
+    /// The unix socket, where portward listens and relays clients to it.
+    pub socket: &'l Path,
+}
+
 /// A connection to a master's control socket.
 #[derive(Debug)]
 pub struct Master {
@@ -51,10 +60,10 @@ impl Master {
         Ok(Self { client })
     }
 
-    /// Opens `forward` on `endpoints`, the addresses of it that this machine has: on all of them, or on none.
-    pub async fn open(&mut self, forward: &Forward, endpoints: &[Endpoint]) -> Result<(), MasterError> {
+    /// Opens `forward` on all of its listeners, or on none.
+    pub async fn open(&mut self, forward: &Forward, listens: Listens<'_>) -> Result<(), MasterError> {
         let mut opened = Vec::new();
-        for part in parts(forward, endpoints) {
+        for part in parts(forward, listens) {
             if let Err(error) = self.client.open(&part).await {
                 for part in &opened {
                     // The caller learns of the refusal, and ends a master that cannot close either.
@@ -68,8 +77,8 @@ impl Master {
     }
 
     /// Closes the listeners of `forward`, those at the server included. It is not an error if one is closed already.
-    pub async fn close(&mut self, forward: &Forward, endpoints: &[Endpoint]) -> Result<(), MasterError> {
-        for part in parts(forward, endpoints) {
+    pub async fn close(&mut self, forward: &Forward, listens: Listens<'_>) -> Result<(), MasterError> {
+        for part in parts(forward, listens) {
             match self.client.close(&part).await {
                 Ok(()) | Err(MuxError::Refused(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -106,19 +115,24 @@ pub fn is_of_closing(line: &str) -> bool {
 }
 
 /// The listeners of a forward: ssh binds one address at a time.
-fn parts(forward: &Forward, endpoints: &[Endpoint]) -> Vec<Forwarding> {
+fn parts(forward: &Forward, listens: Listens<'_>) -> Vec<Forwarding> {
     let listeners = |direction: Direction, target: &Place| {
         let part = |endpoint: &Endpoint| Forwarding {
             direction,
-            listen: Place::tcp(endpoint.address.ip().to_string(), endpoint.port()),
+            listen: Place::tcp(&endpoint.address.ip().to_string(), endpoint.port()),
             target: target.clone(),
         };
-        endpoints.iter().map(part).collect()
+        listens.endpoints.iter().map(part).collect()
     };
     match forward {
-        Forward::Local { target, .. } => {
-            listeners(Direction::Local, &Place::tcp(target.host.as_str(), target.port))
+        Forward::Local { by: ListenedBy::Ssh, target, .. } => {
+            listeners(Direction::Local, &Place::tcp(&target.host, target.port))
         }
+        Forward::Local { by: ListenedBy::Portward, target, .. } => vec![Forwarding {
+            direction: Direction::Local,
+            listen: Place::unix(listens.socket),
+            target: Place::tcp(&target.host, target.port),
+        }],
         Forward::Dynamic { .. } => listeners(Direction::Dynamic, &Place::socks()),
         Forward::Remote { bind, port, target } => {
             // Without an address the server decides, as with `ssh -R PORT:...`: its loopback, unless GatewayPorts is set.
@@ -126,7 +140,7 @@ fn parts(forward: &Forward, endpoints: &[Endpoint]) -> Vec<Forwarding> {
             vec![Forwarding {
                 direction: Direction::Remote,
                 listen: Place::tcp(host, *port),
-                target: Place::tcp(target.host.as_str(), target.port),
+                target: Place::tcp(&target.host, target.port),
             }]
         }
     }

@@ -2,6 +2,7 @@
 //! and `-O cancel` send to a master's control socket.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,19 +81,19 @@ pub(super) enum Direction {
 /// Where a forward listens or leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    host: String,
+    host: Vec<u8>,
     port: u32,
 }
 
 impl Place {
     /// A TCP port of a host.
-    pub(super) fn tcp(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port: port.into() }
+    pub(super) fn tcp(host: &str, port: u16) -> Self {
+        Self { host: host.as_bytes().to_vec(), port: port.into() }
     }
 
     /// A unix socket.
-    pub(super) fn unix(path: &str) -> Self {
-        Self { host: path.to_owned(), port: UNIX_SOCKET }
+    pub(super) fn unix(path: impl AsRef<Path>) -> Self {
+        Self { host: path.as_ref().as_os_str().as_bytes().to_vec(), port: UNIX_SOCKET }
     }
 
     /// The target of a dynamic forward, as `ssh -O forward -D` sends it. ssh refuses an empty one.
@@ -239,8 +240,8 @@ impl Request {
     }
 
     fn place(&mut self, place: &Place) {
-        self.number(length(place.host.as_bytes()));
-        self.0.extend(place.host.as_bytes());
+        self.number(length(&place.host));
+        self.0.extend(&place.host);
         self.number(place.port);
     }
 

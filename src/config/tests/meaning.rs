@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::valid;
-use crate::config::desired::{Check, CommandTunnel, Forward, Health, HostPort, SshTunnel, Tunnel, Work};
+use crate::config::desired::{
+    Check, CommandTunnel, Forward, Health, HostPort, ListenedBy, SshTunnel, Tunnel, Work,
+};
 use crate::config::environment::Environment;
 use crate::core::{HealthPolicy, Kind, OnConflict, Policy, Remedy};
 use crate::port::Endpoint;
@@ -61,7 +63,7 @@ fn a_file_of_autossh_tunnel_means_what_it_meant() {
     assert_eq!(database.name, "database");
     assert_eq!(
         ssh(database).forward,
-        Forward::Local { listen: loopback(13306), target: host_port("localhost", 3306) }
+        Forward::Local { listen: loopback(13306), by: ListenedBy::Ssh, target: host_port("localhost", 3306) }
     );
     assert!(database.enabled && !database.interactive);
     assert_eq!(web.name, "web-server-0.0.0.0:18080");
@@ -85,7 +87,7 @@ fn the_hash_is_made_of_the_digits_as_written() {
     assert_eq!(number.written.local_port, "013306");
     assert_eq!(
         ssh(&number).forward,
-        Forward::Local { listen: loopback(13306), target: host_port("localhost", 3306) }
+        Forward::Local { listen: loopback(13306), by: ListenedBy::Ssh, target: host_port("localhost", 3306) }
     );
     let text = only("tunnels: [{remote_host: h, remote_port: '3306', local_port: \"013306\"}]");
     assert_eq!(number, text);
@@ -349,4 +351,57 @@ tunnels:
     assert_eq!(ssh(&desired.tunnels[1]).destination, "user@h");
     assert_eq!(ssh(&desired.tunnels[1]).options["Port"], "22");
     assert!(desired.tunnels[1].interactive);
+}
+
+#[test]
+fn portward_listens_where_it_is_told_to_and_can() {
+    let by = |tunnel: &Tunnel| match &ssh(tunnel).forward {
+        Forward::Local { by, .. } => Some(*by),
+        Forward::Remote { .. } | Forward::Dynamic { .. } => None,
+    };
+    let desired = valid(
+        "
+defaults: {listener: portward, connect_wait: 5s}
+tunnels:
+  - {remote_host: h, remote_port: 1, local_port: 2}
+  - {remote_host: h, remote_port: 1, local_port: 3, connect_wait: 7s}
+  - {remote_host: h, remote_port: 1, local_port: 4, listener: ssh}
+  - {remote_host: h, local_port: 5, direction: dynamic}
+  - {remote_host: h, remote_port: 6, local_port: 6, direction: local_to_remote}
+  - {command: [serve], local_port: 7}
+",
+    );
+    let [held, patient, of_ssh, socks, remote, program] = &desired.tunnels[..] else { panic!("{desired:?}") };
+    assert_eq!([held, patient].map(by), [Some(ListenedBy::Portward); 2]);
+    assert_eq!([held, patient].map(|tunnel| tunnel.clients.connect_wait.as_secs()), [5, 7]);
+    assert_eq!([of_ssh, socks, remote].map(by), [Some(ListenedBy::Ssh), None, None]);
+    assert!(held.work.is_held() && !program.work.is_held());
+    assert_eq!((ssh(held).listens(), ssh(of_ssh).listens()), (&[][..], &loopback(4)[..]));
+    assert_eq!(held.work.endpoints(), loopback(2));
+    let standard = "direction_mode: ssh-standard\ntunnels: [{remote_host: h, remote_port: 1, local_port: 2, \
+                    direction: local_to_remote, listener: portward}]";
+    let standard = only(standard);
+    assert_eq!((by(&standard), standard.clients.connect_wait.as_secs()), (Some(ListenedBy::Portward), 30));
+}
+
+#[test]
+fn users_and_groups_that_may_connect_are_told_apart() {
+    let tunnel = only(
+        "tunnels: [{remote_host: h, remote_port: 1, local_port: 2, listener: portward, allow_users: [alice, '@dba', '1000']}]",
+    );
+    let allowed = tunnel.clients.allow_users.unwrap();
+    assert_eq!(
+        (allowed.users, allowed.groups),
+        (vec!["alice".to_owned(), "1000".to_owned()], vec!["dba".to_owned()])
+    );
+    let desired = valid(
+        "
+defaults: {allow_users: [alice]}
+tunnels:
+  - {remote_host: h, remote_port: 1, local_port: 2, listener: portward}
+  - {remote_host: h, remote_port: 1, local_port: 3}
+",
+    );
+    let named = desired.tunnels.iter().map(|tunnel| tunnel.clients.allow_users.is_some());
+    assert_eq!(named.collect::<Vec<_>>(), [true, false]);
 }

@@ -95,8 +95,8 @@ fn kind_of_owner(holder: &Holder) -> Kind<'_> {
         (None, _) => {}
     }
     match (holder.kinship, &holder.tunnel) {
-        (Kinship::Itself, _) => return Kind::Itself,
-        (Kinship::Child, Some(tunnel)) => return Kind::Tunnel(tunnel),
+        (Kinship::Itself, None) => return Kind::Itself,
+        (Kinship::Itself | Kinship::Child, Some(tunnel)) => return Kind::Tunnel(tunnel),
         (Kinship::Child, None) => return Kind::Child,
         (Kinship::Portward, _) => return Kind::Portward,
         (Kinship::Ancestor, _) => return Kind::Ancestor,

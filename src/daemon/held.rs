@@ -1,0 +1,177 @@
+//! The listener that portward holds for a tunnel with `listener: portward`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::attempt::port_failure;
+use super::reporter::{Report, Reporter};
+use crate::config::desired;
+use crate::core::{ConnectionId, Failure, FailureKind, Request};
+use crate::port::{Endpoint, PortError, Ports};
+use crate::process::limits;
+use crate::protocol::Clients;
+use crate::relay::{Allowed, Held, ListenError, Relay, Sockets, Terms, Upstream};
+
+/// How often a port may be taken between the moment that it is found unbound and the moment that it is listened on, before
+/// that counts as a failure. Each time the port is waited for again.
+const MOST_RACES: u32 = 3;
+
+/// A listener, and what its clients are connected to.
+#[derive(Debug)]
+pub(super) struct HeldListener {
+    number: u64,
+    held: Held,
+    serving: Option<(ConnectionId, Request)>,
+    /// The number of the upstream that was given last.
+    upstream: u64,
+}
+
+/// Why a port that was found unbound is not held.
+#[derive(Debug)]
+pub(super) enum NotHeld {
+    /// It has been taken: it is to be waited for again.
+    Taken,
+    /// It cannot be listened on.
+    Failed(Failure),
+}
+
+/// The relay, which is started for the first listener.
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    relay: Option<Relay>,
+    /// The number of the last listener.
+    last: u64,
+}
+
+/// The present request for a port, and how often the port was taken before it could be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Races {
+    request: Request,
+    lost: u32,
+}
+
+impl Races {
+    /// One more was lost; whether the port is to be waited for again.
+    fn lose(&mut self, request: Request) -> bool {
+        if self.request != request {
+            *self = Self { request, lost: 0 };
+        }
+        self.lost += 1;
+        self.lost < MOST_RACES
+    }
+}
+
+impl Holder {
+    /// Listens on all of `endpoints`, which were found unbound for `request`.
+    pub(super) fn hold(
+        &mut self,
+        endpoints: &[Endpoint],
+        (request, races): (Request, &mut Races),
+        clients: &desired::Clients,
+        reporter: &Reporter,
+    ) -> Result<HeldListener, NotHeld> {
+        let sockets = Sockets::listen(endpoints).map_err(|error| {
+            if error.is_in_use() && races.lose(request) {
+                NotHeld::Taken
+            } else {
+                NotHeld::Failed(refused(error))
+            }
+        })?;
+        self.last += 1;
+        let (number, reporter) = (self.last, reporter.clone());
+        let held = self
+            .relay()
+            .and_then(|relay| {
+                relay.hold(sockets, terms(clients), move |news| reporter.send(Report::Relay(number, news)))
+            })
+            .map_err(|error| NotHeld::Failed(not_started(&error)))?;
+        Ok(HeldListener { number, held, serving: None, upstream: 0 })
+    }
+
+    fn relay(&mut self) -> io::Result<&Relay> {
+        match &mut self.relay {
+            Some(relay) => Ok(relay),
+            none => {
+                // Of its own, so that the event loop does not wait for a query of the relay.
+                let ports = Ports::new().map_err(io::Error::other)?;
+                Ok(none.insert(Relay::start(ports)?))
+            }
+        }
+    }
+}
+
+impl HeldListener {
+    /// Its number, by which reports name it.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The addresses that it listens on.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        self.held.addresses()
+    }
+
+    /// Connects clients to what `listening` has opened on the unix socket `path`, or lets them wait.
+    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>, path: Option<&Path>) {
+        if self.serving == listening {
+            return;
+        }
+        self.serving = listening;
+        self.upstream += 1;
+        let upstream =
+            listening.and(path).map(|path| Upstream { number: self.upstream, path: path.to_owned() });
+        self.held.serve(upstream);
+    }
+
+    /// What clients are connected to, if that is still the upstream with this number.
+    pub(super) fn serving(&self, upstream: u64) -> Option<(ConnectionId, Request)> {
+        self.serving.filter(|_| self.upstream == upstream)
+    }
+
+    /// Treats clients so from now on.
+    pub(super) fn treat(&self, clients: &desired::Clients) {
+        self.held.set_terms(terms(clients));
+    }
+
+    /// What is counted of its clients.
+    pub(super) fn clients(&self) -> Clients {
+        let figures = self.held.figures();
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        Clients {
+            now: read(&figures.now),
+            total: read(&figures.total),
+            waiting: read(&figures.waiting),
+            refused: read(&figures.refused),
+            bytes_sent: read(&figures.sent),
+            bytes_received: read(&figures.received),
+        }
+    }
+}
+
+fn terms(clients: &desired::Clients) -> Terms {
+    let allowed = clients.allow_users.as_ref().map(|allowed| {
+        let desired::AllowedUsers { users, groups } = allowed.clone();
+        Arc::new(Allowed { users, groups })
+    });
+    Terms { connect_wait: clients.connect_wait, allowed }
+}
+
+fn refused(error: ListenError) -> Failure {
+    if error.is_in_use() {
+        let message = format!(
+            "{} was taken before portward could listen on it, {MOST_RACES} times in a row: `portward who {}` shows by whom",
+            error.endpoint,
+            error.endpoint.port()
+        );
+        return Failure::new(FailureKind::LocalPortHeld, message);
+    }
+    port_failure(&PortError::TrialBind { endpoint: error.endpoint, source: error.source })
+}
+
+fn not_started(error: &io::Error) -> Failure {
+    let reason = limits::explain(error).unwrap_or_else(|| error.to_string());
+    Failure::new(FailureKind::Exited, format!("cannot serve clients with `listener: portward`: {reason}"))
+}

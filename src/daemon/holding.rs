@@ -1,0 +1,99 @@
+//! What the event loop does for tunnels with `listener: portward`.
+
+use std::net::SocketAddr;
+
+use super::attempt::Order;
+use super::entry::Entry;
+use super::event_loop::EventLoop;
+use super::held::NotHeld;
+use super::narrate;
+use crate::core::{Event, ForwardEvent, Slot};
+use crate::relay::News;
+
+impl EventLoop {
+    /// Holds the port of such a tunnel when `event` says that it is unbound. Whether the event is to be heard; it may be another
+    /// one then. If the port has been taken meanwhile, it is waited for again.
+    pub(super) fn hold(&mut self, slot: Slot, event: &mut Event) -> bool {
+        let Event::Forward(request, ForwardEvent::PortUnbound) = *event else { return true };
+        let Some(entry) = self.state.entries.get_mut(&slot) else { return true };
+        let Entry { desired, link, resources, .. } = &mut **entry;
+        // The link ignores an answer to an earlier request.
+        if !desired.work.is_held() || link.awaiting_port(slot) != Some(request) {
+            return true;
+        }
+        match self.effects.hold(resources, request, desired) {
+            Ok(()) => true,
+            Err(NotHeld::Taken) => {
+                resources.abandon_port(request);
+                let destination = link.destination();
+                self.effects.confirm_port(
+                    resources,
+                    request,
+                    None,
+                    destination,
+                    &desired.work_at(destination),
+                );
+                false
+            }
+            Err(NotHeld::Failed(failure)) => {
+                *event = Event::Forward(request, ForwardEvent::PortUnusable(failure));
+                true
+            }
+        }
+    }
+
+    /// Takes a report of the relay about the held listener with this number.
+    pub(super) fn hear_relay(&mut self, slot: Slot, number: u64, news: News) {
+        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
+        let Some(held) = entry.resources.held().filter(|held| held.number() == number) else { return };
+        match news {
+            // The status that is published next has the figures.
+            News::Changed { given_up: 0 } => {}
+            News::Changed { given_up } => narrate::given_up(entry, given_up),
+            News::Denied(stranger, others) => narrate::denied(entry, &stranger, others),
+            News::UpstreamLost(upstream) => {
+                if let Some((connection, request)) = held.serving(upstream) {
+                    entry.resources.order(connection, Order::Check(request));
+                }
+            }
+            News::Full(clients) => narrate::full(entry, clients),
+            News::Starved(error) => narrate::starved(entry, &error),
+            News::Crowded => narrate::crowded(entry),
+            News::Broken(address, error) => {
+                entry.resources.release();
+                let listening = entry.link.listening(slot).map(|(_, request)| request);
+                let request = listening.unwrap_or_default();
+                // As a rule the port is unbound. If it is not, it is waited for, as soon as the link confirms it again.
+                let held = self.effects.hold(&mut entry.resources, request, &entry.desired);
+                narrate::broken(entry, address, &error);
+                match (held, listening) {
+                    (Ok(()), _) => entry.direct_clients(),
+                    (Err(_), Some(request)) => {
+                        self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost));
+                    }
+                    (Err(_), None) => {}
+                }
+            }
+        }
+    }
+
+    /// The name of the tunnel for which portward itself listens on `address`.
+    pub(super) fn tunnel_that_holds(&self, address: SocketAddr) -> Option<String> {
+        let holds =
+            |entry: &&Entry| entry.resources.held().is_some_and(|held| held.addresses().contains(&address));
+        self.state.entries.values().map(Box::as_ref).find(holds).map(|entry| entry.desired.name.clone())
+    }
+}
+
+impl Entry {
+    /// Has the clients of the held listener connected to the connection that listens now, or lets them wait. Closes the
+    /// listener of a tunnel that is not wanted any more.
+    pub(super) fn direct_clients(&mut self) {
+        let slot = self.slot();
+        if self.link.is_wanted(slot) {
+            self.resources.serve(self.link.listening(slot));
+        } else {
+            self.resources.release();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Sockets that listen on all endpoints of a tunnel.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::port::Endpoint;
+
+/// Clients that the kernel queues before portward accepts them; it takes no more than `net.core.somaxconn`, 4096 by default.
+const BACKLOG: i32 = 4096;
+
+/// One of the endpoints cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {endpoint}: {source}")]
+pub struct ListenError {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl ListenError {
+    /// Whether another socket has the endpoint.
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+/// Listening sockets. They close when dropped.
+#[derive(Debug)]
+pub struct Sockets {
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+impl Sockets {
+    /// Listens on all of `endpoints`, or on none. As ssh does, with SO_REUSEADDR, so that connections of an earlier listener
+    /// are not in the way.
+    pub fn listen(endpoints: &[Endpoint]) -> Result<Self, ListenError> {
+        let listen = |endpoint: &Endpoint| {
+            listener(endpoint).map_err(|source| ListenError { endpoint: *endpoint, source })
+        };
+        let listeners = endpoints.iter().map(listen).collect::<Result<_, _>>()?;
+        Ok(Self { listeners, addresses: endpoints.iter().map(|endpoint| endpoint.address).collect() })
+    }
+
+    /// The addresses, in the order of the endpoints.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+fn listener(endpoint: &Endpoint) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(endpoint.address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if endpoint.address.is_ipv6() {
+        socket.set_only_v6(endpoint.v6only)?;
+    }
+    socket.bind(&endpoint.address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn all_endpoints_are_listened_on_or_none() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let endpoint = |port| Endpoint::new(Ipv4Addr::LOCALHOST.into(), port);
+        let both = [endpoint(free.port()), endpoint(taken.local_addr().unwrap().port())];
+        let refused = Sockets::listen(&both).unwrap_err();
+        assert!(refused.is_in_use() && refused.endpoint == both[1], "{refused}");
+        assert_eq!(Sockets::listen(&both[..1]).unwrap().addresses(), [free]);
+    }
+}

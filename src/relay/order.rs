@@ -1,0 +1,34 @@
+//! What a held listener is told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::allowed::Allowed;
+
+/// How the clients of a tunnel are treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// How long a client waits for a connection to the server.
+    pub connect_wait: Duration,
+    /// Who may be a client; `None`: everybody.
+    pub allowed: Option<Arc<Allowed>>,
+}
+
+/// Where ssh takes clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The caller's number for it, by which [`News::UpstreamLost`] names it.
+    pub number: u64,
+    /// The unix socket on which ssh listens.
+    pub path: PathBuf,
+}
+
+/// An order.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Connect clients to this; without an upstream they wait.
+    Serve(Option<Upstream>),
+    /// Treat clients so.
+    Treat(Terms),
+}

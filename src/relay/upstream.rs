@@ -1,0 +1,66 @@
+//! Connects to the unix socket on which ssh listens.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::task::spawn_blocking;
+
+/// How long ssh may leave its full queue of 128 clients as it is, before it counts as one that does not serve.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects, if ssh's queue has room. The stream does not block.
+///
+/// # Errors
+/// `WouldBlock` if the queue is full: no event tells when it has room.
+pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+/// As [`connect`], on a thread that waits until the queue has room.
+pub(super) async fn connect_when_possible(path: &Path) -> io::Result<UnixStream> {
+    let address = SockAddr::unix(path)?;
+    let connected = spawn_blocking(move || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.connect(&address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    });
+    // The only other end of it is a panic, which has been reported.
+    connected.await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_is_waited_for_without_a_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let listener: UnixListener = socket.into();
+        let first = connect(&path).unwrap();
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let second = tokio::spawn({
+            let path = path.clone();
+            async move { connect_when_possible(&path).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop((listener.accept().unwrap(), first));
+        second.await.unwrap().unwrap();
+        drop(listener);
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
