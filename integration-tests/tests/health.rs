@@ -194,6 +194,10 @@ async fn an_answer_of_500_marks_the_tunnel_and_one_of_200_or_a_redirection_passe
         let told = daemon.wait_log(log, "about it", |line| is_told(line, &words)).await;
         assert!(told.raw.contains("it is left as it is (`action: mark`)"), "{}", told.raw);
 
+        // That it goes on failing is no news.
+        let (told, seen) = (daemon.statuses(0, "web").len(), service.requests.mark());
+        assert!(service.requests.find(seen + 1, |_| true).await.is_some());
+        assert_eq!(daemon.statuses(0, "web").len(), told, "{}", daemon.report());
         let shown = String::from_utf8(daemon.cli(&["status"]).await.stdout).unwrap();
         assert!(shown.contains("! web") && shown.contains("up, failing"), "{shown}");
         assert!(shown.contains("web fails its health check, ") && shown.contains(&words), "{shown}");
@@ -254,7 +258,7 @@ async fn a_program_says_whether_the_tunnel_is_well_and_nothing_that_it_starts_is
     );
     let tunnel = format!(
         "{}    env: {{OWN: is ill}}\n",
-        web(&format!("{{command: [/bin/sh, -c, '{script}'], every: 1s, failures: 1, action: mark}}"))
+        web(&format!("{{command: [/bin/sh, -c, '{script}'], every: 2s, failures: 1, action: mark}}"))
     );
     let daemon = Daemon::start(&lab, &tunnel).await;
     let up = daemon.wait_state("web", StateName::Up).await;

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::failure::Failed;
 use super::output;
 use crate::protocol::wording::explain;
-use crate::protocol::{Change, ConnectionErrors, SentEvent, Snapshot, TunnelStatus};
+use crate::protocol::{Change, ConnectionErrors, SentEvent, Snapshot, TunnelHealth, TunnelStatus};
 use crate::text;
 
 /// Prints each change as it happens, until the daemon ends.
@@ -46,7 +46,10 @@ fn describe(change: &Change, before: &Snapshot, zone: &TimeZone) -> Vec<String> 
             let failed = errors.filter(is_new).map(|ConnectionErrors { count, last }| {
                 format!("; connections of clients that failed: {count}, the last: {}", last.message)
             });
-            vec![describe_tunnel(tunnel, zone) + &failed.unwrap_or_default()]
+            let is_found =
+                |health: &&TunnelHealth| known.is_none_or(|known| known.health.as_ref() != Some(*health));
+            let health = tunnel.health.as_ref().filter(is_found).map(describe_health);
+            vec![describe_tunnel(tunnel, zone) + &health.unwrap_or_default() + &failed.unwrap_or_default()]
         }
         Change::Removed { hash } => {
             let name = before.tunnels.iter().find(|tunnel| tunnel.hash == *hash);
@@ -70,6 +73,16 @@ fn describe_tunnel(tunnel: &TunnelStatus, zone: &TimeZone) -> String {
     format!("{since} {}: {}{pid}{why}", tunnel.name, tunnel.state)
 }
 
+fn describe_health(health: &TunnelHealth) -> String {
+    let why = health.last_error.as_ref().map(|error| format!(" ({})", error.message)).unwrap_or_default();
+    let row = match health.failures {
+        0 => String::new(),
+        1 => ", 1 failed check".to_owned(),
+        failures => format!(", {failures} failed checks in a row"),
+    };
+    format!("; health: {}{row}{why}", health.state.as_str())
+}
+
 fn not_in_force(error: &str) -> String {
     format!("the configuration was not applied, and the tunnels keep running as before:\n{error}")
 }
@@ -80,7 +93,29 @@ mod tests {
 
     use super::*;
     use crate::protocol::tests::tunnel;
-    use crate::protocol::{Failure, FailureKind, StateName};
+    use crate::protocol::{CheckError, CheckErrorKind, Failure, FailureKind, HealthState, StateName};
+
+    #[test]
+    fn what_health_checks_have_shown_is_told_when_it_changes() {
+        let of = |state: HealthState, failures: u32| TunnelStatus {
+            health: Some(TunnelHealth {
+                state,
+                failures,
+                last_error: (failures > 0).then(|| CheckError::new(CheckErrorKind::Timeout, "no answer")),
+                checked: None,
+            }),
+            ..tunnel("database")
+        };
+        let passing = of(HealthState::Passing, 0);
+        let before = Snapshot { tunnels: vec![passing.clone()], ..Snapshot::default() };
+        let line = |status: TunnelStatus| {
+            describe(&Change::Tunnel(Arc::new(status)), &before, &TimeZone::UTC).concat()
+        };
+        assert!(line(passing).ends_with("up, pid 4711"));
+        assert!(line(of(HealthState::Passing, 1)).ends_with("; health: passing, 1 failed check (no answer)"));
+        let failing = line(of(HealthState::Failing, 3));
+        assert!(failing.ends_with("; health: failing, 3 failed checks in a row (no answer)"), "{failing}");
+    }
 
     #[test]
     fn each_change_is_a_line_with_its_reason() {

@@ -25,14 +25,12 @@ pub(super) async fn stays(listen: SocketAddr, patience: Duration, next_step: &st
     let began = Instant::now();
     let mut stream = connect(listen).await?;
     let settled = SETTLED.min(patience.mul_f64(0.9).saturating_sub(began.elapsed()));
-    let since = Instant::now();
-    let lasted = |what: &str| format!("{what} it after {} ms without a byte", since.elapsed().as_millis());
     match timeout(settled, stream.read(&mut [0; 1])).await {
         // It stays open, or it greets.
         Err(_) | Ok(Ok(1..)) => Ok(()),
-        Ok(Ok(0)) => Err(closed(listen, &lasted("closed"), next_step)),
+        Ok(Ok(0)) => Err(closed(listen, "closed it without a byte", next_step)),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-            Err(closed(listen, &lasted("reset"), next_step))
+            Err(closed(listen, "reset it without a byte", next_step))
         }
         Ok(Err(error)) => Err(closed(listen, &format!("broke it ({error})"), next_step)),
     }
