@@ -14,6 +14,7 @@ mod failure;
 mod forward;
 mod ids;
 mod link;
+mod network;
 mod policy;
 #[cfg(test)]
 mod properties;

@@ -147,6 +147,7 @@ impl Phases {
             }
             Action::OpenForward(..)
             | Action::ExplainDelay(_)
+            | Action::Probe(_)
             | Action::ConfirmPort(..)
             | Action::AbandonPort(..)
             | Action::CloseForward(..)
@@ -176,6 +177,7 @@ impl Phases {
             | Event::StopRequested(_)
             | Event::RestartRequested(_)
             | Event::PolicyChanged(..)
+            | Event::NetworkChanged
             | Event::DeadlinePassed => {}
         }
     }
