@@ -341,7 +341,7 @@ impl World {
                 self.hear(tell(ConnectionEvent::Ready));
             }
             Action::Probe(_) if answers && !self.cut_off.contains(&id) => {
-                self.hear(tell(ConnectionEvent::Answered))
+                self.hear(tell(ConnectionEvent::Answered));
             }
             Action::OpenForward(slot, request, _) if answers => {
                 let event = if self.refusing.contains(&id) {
