@@ -21,6 +21,7 @@
 //! - [`paths`]: default paths: home directory, configuration, runtime directory.
 //! - [`access`]: who can read or change a file.
 //! - [`watch`]: changes of files, by the process's one inotify instance.
+//! - [`network`]: changes of the network and of the clock, as the kernel reports them.
 //! - [`clock`]: the only place that reads a clock.
 //!
 //! Imports run downwards, in the order that ARCHITECTURE.md gives and a test checks.
@@ -34,6 +35,8 @@ pub mod core;
 pub mod daemon;
 pub mod doctor;
 pub mod health;
+mod netlink;
+pub mod network;
 pub mod observe;
 pub mod paths;
 pub mod port;

@@ -14,6 +14,7 @@ use crate::api::{self, ApiError, Examine, Listeners};
 use crate::config::{self, ConfigError, ConfigWatch};
 use crate::daemon::{Daemon, Resources};
 use crate::doctor::{self, By, Order};
+use crate::network::Network;
 use crate::observe::log::{self, LogError, LogMode};
 use crate::observe::recent::RecentLogs;
 use crate::paths;
@@ -109,6 +110,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         socket: listeners.socket(),
         logs,
         watcher,
+        network: Network::watch(),
     });
     let (end_api, api_ends) = oneshot::channel::<()>();
     let serving = tokio::spawn(api::serve(listeners, handle, examine, async {

@@ -135,6 +135,12 @@ impl Lab {
         fs::write(self.path("hosts"), format!("{hosts}127.0.0.1 {name}\n")).unwrap();
     }
 
+    /// Makes `far` a destination of the ssh configuration: the server at `address`.
+    pub fn name_far(&self, address: &str) {
+        let others = fs::read_to_string(self.path("ssh_config")).unwrap();
+        fs::write(self.path("ssh_config"), format!("Host far\n  HostName {address}\n{others}")).unwrap();
+    }
+
     /// Makes the server's host key known in the file `known_hosts` of the lab.
     pub fn trust_server(&self, known_hosts: &str) {
         let key = fs::read_to_string(self.path("host_key.pub")).unwrap();

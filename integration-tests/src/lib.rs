@@ -5,6 +5,7 @@
 //!
 //! - [`Lab`]: the namespaces, the directory, the keys and the ssh configuration of one test.
 //! - [`Sshd`]: OpenSSH's server, which can be stopped and started again.
+//! - [`FarSide`]: a second network namespace with cables to the lab's, for a server that can be cut off.
 //! - [`Daemon`]: `portward run`, its log, its events, its API and its command line.
 //! - [`Fetcher`], [`NumberedStream`], [`socks`]: clients that use a tunnel while the test does something to it.
 //! - [`Squatter`], [`python`]: foreign processes that hold a port.
@@ -25,6 +26,7 @@ mod bystander;
 mod choices;
 mod clients;
 mod daemon;
+mod far_side;
 mod gate;
 mod lab;
 mod log;
@@ -44,6 +46,7 @@ pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};
 pub use daemon::{Daemon, Ended, listens_on};
+pub use far_side::FarSide;
 pub use gate::Gate;
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, assert_no_busy_port, lines_of, starts};

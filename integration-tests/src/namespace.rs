@@ -66,6 +66,11 @@ pub(crate) fn enter(hosts: &Path, resolver: &Path) -> NetworkNamespace {
 }
 
 impl NetworkNamespace {
+    /// That with this inode.
+    pub(crate) fn of(inode: u64) -> Self {
+        Self(inode)
+    }
+
     /// The living processes in this namespace, the test's own left out; `mark` is looked for in their environment.
     pub(crate) fn processes(self, mark: &str) -> Vec<ProcessInfo> {
         let ours = std::process::id();

@@ -21,7 +21,12 @@ pub fn isolated<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send) {
 
 /// Runs `ip` with `arguments` in the namespace of the calling thread.
 pub fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip (package iproute2)");
+    run_ip(&mut Command::new("ip"), arguments);
+}
+
+/// Runs `ip`, or what leads to it, with `arguments`.
+pub(crate) fn run_ip(command: &mut Command, arguments: &str) {
+    let status = command.args(arguments.split(' ')).status().expect("ip (package iproute2)");
     assert!(status.success(), "ip {arguments}: {status}");
 }
 

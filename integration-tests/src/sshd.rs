@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use tokio::process::Child;
 
+use crate::far_side::FarSide;
 use crate::lab::{Lab, SSHD_PORT};
 use crate::log::capture;
 use crate::namespace::kill;
@@ -15,6 +16,7 @@ use crate::record::Record;
 #[derive(Debug)]
 pub struct Sshd<'lab> {
     lab: &'lab Lab,
+    far: Option<&'lab FarSide<'lab>>,
     config: PathBuf,
     listener: Option<Child>,
     log: Record<String>,
@@ -35,9 +37,20 @@ impl<'lab> Sshd<'lab> {
     /// Starts it on `port`, beside others, with the lines `extra` in its configuration, in place of those of the same keywords;
     /// a ListenAddress is one more.
     pub async fn start_on(lab: &'lab Lab, port: u16, extra: &str) -> Self {
+        Self::start_at(lab, None, port, extra).await
+    }
+
+    /// Starts it on all addresses of the far side, on [`SSHD_PORT`], with the lines `extra` in its configuration, in place of those of
+    /// the same keywords.
+    pub async fn start_far(far: &'lab FarSide<'lab>, extra: &str) -> Self {
+        Self::start_at(far.lab, Some(far), SSHD_PORT, extra).await
+    }
+
+    async fn start_at(lab: &'lab Lab, far: Option<&'lab FarSide<'lab>>, port: u16, extra: &str) -> Self {
         let file = |name: &str| lab.path(name).display().to_string();
+        let address = if far.is_some() { "0.0.0.0" } else { "127.0.0.1" };
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
+            "Port {port}\nListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
              MaxStartups 200\nPerSourcePenalties no\nLogLevel VERBOSE\n",
             file("host_key"),
@@ -52,7 +65,7 @@ impl<'lab> Sshd<'lab> {
         let others = config.lines().filter(|line| !given.contains(&keyword(line)));
         let lines: Vec<&str> = extra.lines().chain(others).collect();
         fs::write(&path, lines.join("\n") + "\n").unwrap();
-        let mut sshd = Self { lab, config: path, listener: None, log: Record::default() };
+        let mut sshd = Self { lab, far, config: path, listener: None, log: Record::default() };
         sshd.start_again().await;
         sshd
     }
@@ -60,9 +73,11 @@ impl<'lab> Sshd<'lab> {
     /// Starts it after [`Sshd::stop`] or [`Sshd::stop_listening`].
     pub async fn start_again(&mut self) {
         let mark = self.log.mark();
-        let mut listener = self
-            .lab
-            .command("/usr/sbin/sshd")
+        let mut listener = match self.far {
+            Some(far) => far.command("/usr/sbin/sshd"),
+            None => self.lab.command("/usr/sbin/sshd"),
+        };
+        let mut listener = listener
             .args(["-D", "-e", "-f"])
             .arg(&self.config)
             .stderr(std::process::Stdio::piped())

@@ -24,6 +24,8 @@ pub enum Action {
     ExplainDelay(ConnectionId),
     /// Wait until the connection, which does not listen any more, carries no client's connection: `Drained`.
     AwaitClients(ConnectionId),
+    /// Ask the server for a sign of life: `Answered`, if there is one.
+    Probe(ConnectionId),
     /// SIGTERM to every process of the tree.
     Terminate(ConnectionId),
     /// SIGKILL to every process of the tree.

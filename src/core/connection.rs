@@ -1,5 +1,6 @@
 //! One connection: a process from its start to its end. The first of the two machines.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Action, ConnectionEvent, ConnectionId, Failure, FailureKind, Kind, Policy};
@@ -12,6 +13,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// does that within seconds.
 const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a server may take to answer a probe: TCP sends a lost packet again after 0.2, 0.6 and 1.4 s.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Connection {
@@ -21,6 +25,8 @@ pub(super) struct Connection {
     pub(super) state: State,
     /// Its process is stopped by a signal.
     pub(super) suspended: Option<Suspended>,
+    /// A probe that its server is to answer, if it is ready. Not while it is suspended: it would not ask.
+    pub(super) probe: Option<Probe>,
 }
 
 /// Where a connection stands.
@@ -52,12 +58,23 @@ pub(super) struct Suspended {
     pub(super) deadline: Option<Moment>,
 }
 
+/// A probe that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// The server has until then.
+    Sent { deadline: Moment },
+    /// The network has changed since: an answer may have come the way that it was before.
+    Outdated { deadline: Moment },
+}
+
 /// What a connection is told: an event, an order of the link, or that its deadline has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     Event(ConnectionEvent),
     /// It listens no more: its clients may finish.
     Drain,
+    /// The network of this machine changed, or the machine was resumed.
+    NetworkChanged,
     Terminate,
     Kill,
     DeadlinePassed,
@@ -72,6 +89,8 @@ pub(super) enum Outcome {
     Failed(Failure),
     /// It was ready, and ends.
     Lost(Failure),
+    /// The network has taken it away, and may have another way: it ends, whether it was ready or not.
+    CutOff(Failure),
     /// A command's listener is gone.
     ListenerLost,
     /// It is ready, and stopped by a signal.
@@ -94,7 +113,7 @@ impl Connection {
     ) -> Self {
         actions.push(Action::StartConnection(id, destination));
         let deadline = now.after(policy.ready_timeout);
-        Self { id, destination, state: State::Starting { deadline }, suspended: None }
+        Self { id, destination, state: State::Starting { deadline }, suspended: None, probe: None }
     }
 
     /// Total: no input in any state fails.
@@ -110,6 +129,7 @@ impl Connection {
             Input::Drain => {
                 match self.state {
                     State::Ready { .. } if self.suspended.is_none() && !policy.drain.is_zero() => {
+                        self.probe = None;
                         self.state = State::Draining { deadline: now.after(policy.drain) };
                         actions.push(Action::AwaitClients(self.id));
                     }
@@ -120,6 +140,28 @@ impl Connection {
                     | State::Terminated { .. }
                     | State::Killed { .. }
                     | State::Ended => {}
+                }
+                Outcome::Nothing
+            }
+            Input::NetworkChanged => {
+                match (policy.kind, self.state) {
+                    (Kind::Ssh, State::Ready { .. }) if self.suspended.is_none() => match self.probe {
+                        Some(Probe::Sent { deadline } | Probe::Outdated { deadline }) => {
+                            self.probe = Some(Probe::Outdated { deadline });
+                        }
+                        None => self.send_probe(now, actions),
+                    },
+                    (
+                        Kind::Ssh | Kind::Command,
+                        State::Starting { .. }
+                        | State::Late
+                        | State::Ready { .. }
+                        | State::Reopening { .. }
+                        | State::Draining { .. }
+                        | State::Terminated { .. }
+                        | State::Killed { .. }
+                        | State::Ended,
+                    ) => {}
                 }
                 Outcome::Nothing
             }
@@ -200,7 +242,7 @@ impl Connection {
                 State::Terminated { .. } | State::Killed { .. } | State::Ended => Outcome::Nothing,
             },
             ConnectionEvent::Ended(failure) => {
-                self.suspended = None;
+                (self.suspended, self.probe) = (None, None);
                 match std::mem::replace(&mut self.state, State::Ended) {
                     State::Starting { .. } | State::Late => Outcome::Failed(failure),
                     State::Ready { .. } | State::Reopening { .. } => Outcome::Lost(failure),
@@ -222,6 +264,8 @@ impl Connection {
             },
             ConnectionEvent::Stopped(pid) => match self.state {
                 State::Ready { .. } if self.suspended.is_none() => {
+                    // It answers nobody, and until when it may, its suspension says.
+                    self.probe = None;
                     self.suspend(pid, now, policy);
                     Outcome::Suspended
                 }
@@ -249,8 +293,27 @@ impl Connection {
                     _,
                 ) => Outcome::Nothing,
             },
+            ConnectionEvent::Answered => {
+                match self.probe.take() {
+                    Some(Probe::Outdated { .. }) => self.send_probe(now, actions),
+                    Some(Probe::Sent { .. }) | None => {}
+                }
+                Outcome::Nothing
+            }
+            ConnectionEvent::AddressRemoved(address) => match self.state {
+                State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
+                    self.terminate(now, policy, actions);
+                    Outcome::CutOff(address_removed(address))
+                }
+                State::Draining { .. } => {
+                    self.terminate(now, policy, actions);
+                    Outcome::Nothing
+                }
+                State::Terminated { .. } | State::Killed { .. } | State::Ended => Outcome::Nothing,
+            },
             ConnectionEvent::ListenerLost => match self.state {
                 State::Ready { .. } => {
+                    self.probe = None;
                     self.state = State::Reopening { deadline: now.after(REOPEN_TIMEOUT) };
                     Outcome::ListenerLost
                 }
@@ -278,6 +341,11 @@ impl Connection {
         }
     }
 
+    fn send_probe(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.probe = Some(Probe::Sent { deadline: now.after(PROBE_TIMEOUT) });
+        actions.push(Action::Probe(self.id));
+    }
+
     fn pass_deadline(&mut self, now: Moment, policy: &Policy, actions: &mut Vec<Action>) -> Outcome {
         match self.state {
             State::Starting { .. } | State::Reopening { .. } => {
@@ -285,12 +353,16 @@ impl Connection {
                 actions.push(Action::ExplainDelay(self.id));
                 Outcome::Nothing
             }
-            State::Ready { .. } => match &mut self.suspended {
-                Some(suspended) => {
+            State::Ready { .. } => match (&mut self.suspended, self.probe) {
+                (Some(suspended), _) => {
                     suspended.deadline = None;
                     Outcome::Unresponsive
                 }
-                None => Outcome::Nothing,
+                (None, Some(_)) => {
+                    self.terminate(now, policy, actions);
+                    Outcome::CutOff(not_answered())
+                }
+                (None, None) => Outcome::Nothing,
             },
             State::Draining { .. } => {
                 self.terminate(now, policy, actions);
@@ -317,7 +389,10 @@ impl Connection {
             | State::Draining { deadline }
             | State::Terminated { deadline } => Some(deadline),
             State::Killed { deadline } => deadline,
-            State::Ready { .. } => self.suspended?.deadline,
+            State::Ready { .. } => match self.suspended {
+                Some(suspended) => suspended.deadline,
+                None => self.probe.map(|(Probe::Sent { deadline } | Probe::Outdated { deadline })| deadline),
+            },
             State::Late | State::Ended => None,
         }
     }
@@ -341,14 +416,37 @@ impl Connection {
     }
 
     fn terminate(&mut self, now: Moment, policy: &Policy, actions: &mut Vec<Action>) {
+        self.probe = None;
         self.state = State::Terminated { deadline: now.after(policy.stop_grace) };
         actions.push(Action::Terminate(self.id));
     }
 
     fn kill(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.probe = None;
         self.state = State::Killed { deadline: Some(now.after(KILL_TIMEOUT)) };
         actions.push(Action::Kill(self.id));
     }
+}
+
+fn not_answered() -> Failure {
+    let waited = PROBE_TIMEOUT.as_secs();
+    Failure::new(
+        FailureKind::Timeout,
+        format!(
+            "the network changed, or the machine was resumed, and the server has not answered within {waited} s since; ssh is \
+             replaced by a new connection"
+        ),
+    )
+}
+
+fn address_removed(address: IpAddr) -> Failure {
+    Failure::new(
+        FailureKind::Network,
+        format!(
+            "ssh was connected from {address}, and that address was removed from this machine (`ip addr` lists those it has); \
+             ssh is replaced by a new connection"
+        ),
+    )
 }
 
 fn not_ready_in_time(policy: &Policy) -> Failure {

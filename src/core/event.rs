@@ -1,5 +1,7 @@
 //! Facts that a link hears of, in the past tense.
 
+use std::net::IpAddr;
+
 use super::{ConnectionId, Failure, Policy, Request, Slot};
 use crate::port::Occupant;
 
@@ -18,6 +20,8 @@ pub enum Event {
     Forward(Request, ForwardEvent),
     /// Something became of a connection.
     Connection(ConnectionId, ConnectionEvent),
+    /// A link, an address or a route of this machine changed, or the machine was resumed.
+    NetworkChanged,
     /// The time has come that [`Link::deadline`](super::Link::deadline) told.
     DeadlinePassed,
 }
@@ -65,4 +69,8 @@ pub enum ConnectionEvent {
     ListenerLost,
     /// The connection does not listen any more, and the last client's connection that it carried has ended.
     Drained,
+    /// Its server has answered a [`Probe`](super::Action::Probe).
+    Answered,
+    /// This machine does not have the address any more from which its process is, or was being, connected to the server.
+    AddressRemoved(IpAddr),
 }

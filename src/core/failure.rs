@@ -99,7 +99,7 @@ impl FailureKind {
         }
     }
 
-    /// Whether the server was not reached: another destination may be.
+    /// Whether the server was not reached: another destination may be, and a change of this machine's network may cure it.
     pub(super) const fn is_unreachable(self) -> bool {
         match self {
             Self::Dns | Self::Refused | Self::Timeout | Self::Network => true,

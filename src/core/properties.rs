@@ -1,5 +1,6 @@
 //! Properties of a [`Link`], checked against a small world.
 
+mod network;
 mod world;
 
 use std::time::Duration;

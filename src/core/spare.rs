@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
-use super::{Failure, Policy, backoff};
+use super::{Failure, FailureKind, Policy, backoff};
 use crate::clock::Moment;
 
 /// Where the spare stands.
@@ -15,8 +15,8 @@ pub(super) enum Spare {
     Absent,
     /// It is ready, or on its way.
     Alive(Connection),
-    /// It failed; another one is made at the deadline.
-    Backoff { deadline: Moment },
+    /// It failed in this way; another one is made at the deadline.
+    Backoff { deadline: Moment, kind: FailureKind },
     /// It failed; only an edit helps.
     Failed,
 }
@@ -72,7 +72,7 @@ impl Spare {
     pub(super) fn failed(failure: &Failure, failures: u32, policy: &Policy, seed: u64, now: Moment) -> Self {
         match backoff::delay(failure.retry, failures, policy, seed) {
             Some(Duration::ZERO) => Self::Absent,
-            Some(wait) => Self::Backoff { deadline: now.after(wait) },
+            Some(wait) => Self::Backoff { deadline: now.after(wait), kind: failure.kind },
             None => Self::Failed,
         }
     }
@@ -80,7 +80,7 @@ impl Spare {
     /// When it is to be made again; its connection has a deadline of its own.
     pub(super) const fn deadline(&self) -> Option<Moment> {
         match self {
-            Self::Backoff { deadline } => Some(*deadline),
+            Self::Backoff { deadline, .. } => Some(*deadline),
             Self::Absent | Self::Alive(_) | Self::Failed => None,
         }
     }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::connection::{self, Connection, Suspended};
+use super::connection::{self, Connection, Probe, Suspended};
 use super::forward::{self, Context, Eviction, Forward};
 use super::properties::{occupant, policy};
 use super::*;
@@ -71,28 +71,35 @@ fn connection_table() {
         ConnectionEvent::Continued,
         ConnectionEvent::ListenerLost,
         ConnectionEvent::Drained,
+        ConnectionEvent::Answered,
+        ConnectionEvent::AddressRemoved([192, 0, 2, 1].into()),
     ];
-    let orders = [Input::Drain, Input::Terminate, Input::Kill, Input::DeadlinePassed];
+    let orders = [Input::NetworkChanged, Input::Drain, Input::Terminate, Input::Kill, Input::DeadlinePassed];
     let inputs = events.into_iter().map(Input::Event).chain(orders);
     let inputs: Vec<_> = inputs.collect();
     let suspended = Some(Suspended { pid: 7, deadline: Some(at(15)) });
+    let sent = Some(Probe::Sent { deadline: at(10) });
+    let outdated = Some(Probe::Outdated { deadline: at(10) });
     let states = [
-        ("Starting", State::Starting { deadline: at(25) }, None),
-        ("Starting, stopped", State::Starting { deadline: at(25) }, suspended),
-        ("Late", State::Late, None),
-        ("Ready", State::Ready { since: at(5) }, None),
-        ("Ready, stopped", State::Ready { since: at(5) }, suspended),
-        ("Reopening", State::Reopening { deadline: at(15) }, None),
-        ("Draining", State::Draining { deadline: at(15) }, None),
-        ("Terminated", State::Terminated { deadline: at(15) }, None),
-        ("Killed", State::Killed { deadline: Some(at(15)) }, None),
-        ("Ended", State::Ended, None),
+        ("Starting", State::Starting { deadline: at(25) }, None, None),
+        ("Starting, stopped", State::Starting { deadline: at(25) }, suspended, None),
+        ("Late", State::Late, None, None),
+        ("Ready", State::Ready { since: at(5) }, None, None),
+        ("Ready, stopped", State::Ready { since: at(5) }, suspended, None),
+        ("Ready, probed", State::Ready { since: at(5) }, None, sent),
+        ("Ready, probed before a change", State::Ready { since: at(5) }, None, outdated),
+        ("Reopening", State::Reopening { deadline: at(15) }, None, None),
+        ("Draining", State::Draining { deadline: at(15) }, None, None),
+        ("Terminated", State::Terminated { deadline: at(15) }, None, None),
+        ("Killed", State::Killed { deadline: Some(at(15)) }, None, None),
+        ("Ended", State::Ended, None, None),
     ];
     let mut table = String::new();
-    for (name, state, suspended) in states {
+    for (name, state, suspended, probe) in states {
         let mut row = Row::new(name);
         for input in &inputs {
-            let mut connection = Connection { id: ConnectionId::default(), destination: 0, state, suspended };
+            let mut connection =
+                Connection { id: ConnectionId::default(), destination: 0, state, suspended, probe };
             let mut actions = Vec::new();
             let policy = Policy { drain: Duration::from_secs(30), ..policy(Kind::Ssh, OnConflict::Wait) };
             let outcome = connection.step(input.clone(), at(10), &policy, &mut actions);
@@ -101,8 +108,14 @@ fn connection_table() {
                 order => variant(order),
             };
             let stopped = if connection.suspended.is_some() { ", stopped" } else { "" };
-            let next = format!("{}{stopped}", variant(&connection.state));
-            let changes = (connection.state, connection.suspended) != (state, suspended);
+            let probed = match connection.probe {
+                Some(Probe::Sent { .. }) => ", probed",
+                Some(Probe::Outdated { .. }) => ", probed before a change",
+                None => "",
+            };
+            let next = format!("{}{stopped}{probed}", variant(&connection.state));
+            let after = (connection.state, connection.suspended, connection.probe);
+            let changes = after != (state, suspended, probe);
             row.add(input, changes.then_some(next), &outcome, &actions);
         }
         table.push_str(&row.finish());

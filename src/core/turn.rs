@@ -68,6 +68,7 @@ impl Turn<'_> {
             }),
             Event::Forward(request, event) => self.hear_of_forward(request, event),
             Event::Connection(id, event) => self.step_connection(id, connection::Input::Event(event)),
+            Event::NetworkChanged => self.network_changed(),
             Event::DeadlinePassed => self.pass_deadlines(),
         }
     }
@@ -376,14 +377,12 @@ impl Turn<'_> {
             connection::Outcome::Nothing => {}
             connection::Outcome::BecameReady => self.became_ready(id),
             connection::Outcome::Failed(failure) | connection::Outcome::Lost(failure) => {
-                if self.link.is_next(id) {
-                    self.end_next();
-                    self.replacement_failed(failure);
-                } else if self.link.is_spare(id) {
-                    self.spare_failed(before, failure);
-                } else {
-                    self.active_lost(Some(before), connection::Input::Terminate, &failure);
-                }
+                self.connection_lost(id, before, failure);
+            }
+            // The next change of the network may be long in coming; how often it changes is bounded.
+            connection::Outcome::CutOff(failure) => {
+                self.connection_lost(id, before, failure);
+                self.link.end_backoff_of_network();
             }
             connection::Outcome::ListenerLost => {
                 self.note_failure(&Failure::new(
@@ -428,6 +427,27 @@ impl Turn<'_> {
             connection::Outcome::Ended => {
                 self.link.ending.retain(|connection| connection.state != connection::State::Ended);
             }
+        }
+    }
+
+    fn connection_lost(&mut self, id: ConnectionId, before: connection::State, failure: Failure) {
+        if self.link.is_next(id) {
+            self.end_next();
+            self.replacement_failed(failure);
+        } else if self.link.is_spare(id) {
+            self.spare_failed(before, failure);
+        } else {
+            self.active_lost(Some(before), connection::Input::Terminate, &failure);
+        }
+    }
+
+    /// What failed for want of a network is tried again, and what is up has to show that it still is.
+    fn network_changed(&mut self) {
+        self.link.end_backoff_of_network();
+        let Link { active, next, spare, .. } = &*self.link;
+        let connections = active.iter().chain(next).chain(spare.connection());
+        for id in connections.map(|connection| connection.id).collect::<Vec<_>>() {
+            self.step_connection(id, connection::Input::NetworkChanged);
         }
     }
 

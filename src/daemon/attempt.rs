@@ -1,11 +1,11 @@
 //! One process of a tunnel, from its start to its end: it carries out orders and reports events.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -67,7 +67,13 @@ pub(super) struct Attempt {
     pub(super) listening: Mutex<Vec<Listener>>,
     /// The last lines of the process.
     pub(super) tail: OutputTail,
+    /// Set once an ssh is ready.
+    pub(super) at_login: SocketsAtLogin,
 }
+
+/// The inodes of the sockets that an ssh had when it was ready. If it is connected to the server itself, that connection is the only
+/// one over TCP among them; later there are others, of its clients and to their targets.
+pub(super) type SocketsAtLogin = Arc<OnceLock<BTreeSet<u32>>>;
 
 impl Attempt {
     /// Looks after an ssh until it has ended.
@@ -195,6 +201,9 @@ impl Attempt {
                 // A banner, say, tells nothing about the end of a connection that stood.
                 self.tail.clear();
                 was_ready.store(true, Ordering::Relaxed);
+                if let Some(sockets) = holder::sockets(pid) {
+                    let _ = self.at_login.set(sockets);
+                }
                 self.report(ConnectionEvent::Ready);
                 let (mut listening, mut watch) = (None, None);
                 loop {

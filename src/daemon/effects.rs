@@ -1,6 +1,7 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,16 +10,17 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Order, OutputTail, port_failure};
+use super::attempt::{Attempt, Order, OutputTail, SocketsAtLogin, port_failure};
 use super::held::{self, HeldListener, NotHeld, Races};
 use super::launch::Launch;
+use super::probe::Probes;
 use super::reporter::{Reporter, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::{command_line, elsewhere};
 use crate::config::desired::{self, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
-use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
+use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, holder, who};
 use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, Plan};
 
@@ -88,6 +90,18 @@ struct Running {
     tail: OutputTail,
     /// The unix socket on which an ssh listens for a held listener.
     forward: Option<PathBuf>,
+    at_login: SocketsAtLogin,
+    /// `None` for a command.
+    probes: Option<Probes>,
+}
+
+/// An ssh that runs.
+#[derive(Debug)]
+pub(super) struct SshProcess {
+    pub(super) reporter: Reporter,
+    pub(super) connection: ConnectionId,
+    pub(super) pid: u32,
+    pub(super) at_login: SocketsAtLogin,
 }
 
 impl TunnelResources {
@@ -192,6 +206,27 @@ impl TunnelResources {
         }
     }
 
+    /// Reports `Answered` once the server of the ssh has answered.
+    pub(super) fn probe(&mut self, connection: ConnectionId) {
+        if let Some(running) = self.running.get_mut(&connection)
+            && let (Some(probes), Some(pid)) = (&mut running.probes, running.launch.pid())
+        {
+            probes.begin(connection, pid, &self.reporter);
+        }
+    }
+
+    /// The ssh of this tunnel that run, the oldest first.
+    pub(super) fn ssh_processes(&self) -> Vec<SshProcess> {
+        let process = |(connection, running): (&ConnectionId, &Running)| {
+            running.orders.as_ref()?;
+            let (pid, at_login) = (running.launch.pid()?, running.at_login.clone());
+            Some(SshProcess { reporter: self.reporter.clone(), connection: *connection, pid, at_login })
+        };
+        let mut processes: Vec<_> = self.running.iter().filter_map(process).collect();
+        processes.sort_by_key(|process| process.connection);
+        processes
+    }
+
     pub(super) fn terminate(&self, connection: ConnectionId) {
         if let Some(running) = self.running.get(&connection) {
             running.launch.terminate();
@@ -237,6 +272,30 @@ impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
         Self { ports, control, shares, pace, holder }
+    }
+
+    /// Reports `AddressRemoved` for those of `processes` that are connected to their server from one of the addresses
+    /// `removed`, if this machine does not have it any more. Where another process makes the connection (ProxyJump, ProxyCommand),
+    /// that is not found out.
+    pub(super) fn find_stranded(&self, processes: Vec<SshProcess>, removed: BTreeSet<IpAddr>) {
+        let ports = self.ports.clone();
+        spawn_blocking(move || {
+            let gone: BTreeSet<_> =
+                removed.into_iter().filter(|address| !ports.is_available(*address)).collect();
+            let connected = match ports.connected_from(&gone) {
+                Ok(connected) => connected,
+                // They are probed as well.
+                Err(error) => return tracing::debug!(%error, "connections from an address that was removed"),
+            };
+            for SshProcess { reporter, connection, pid, at_login } in processes {
+                // Before it is ready it has no others.
+                let sockets = at_login.get().cloned().or_else(|| holder::sockets(pid)).unwrap_or_default();
+                if let Some(address) = sockets.iter().find_map(|inode| connected.get(inode)) {
+                    let event = ConnectionEvent::AddressRemoved(*address);
+                    reporter.report(Event::Connection(connection, event));
+                }
+            }
+        });
     }
 
     /// The tunnels' shares of the log.
@@ -393,7 +452,7 @@ impl Effects {
         resources.left = Remains::default();
         let planned = resources.planned.take().filter(|(planned_for, _)| *planned_for == destination);
         let endpoints = Arc::<OnceLock<_>>::default();
-        let tail = OutputTail::default();
+        let (tail, at_login) = (OutputTail::default(), SocketsAtLogin::default());
         let mut attempt = Attempt {
             connection,
             reporter: resources.reporter.clone(),
@@ -402,13 +461,14 @@ impl Effects {
             endpoints: Vec::new(),
             listening: Mutex::default(),
             tail: tail.clone(),
+            at_login: at_login.clone(),
         };
         let mut forward = None;
         let started = match &*desired.work_at(destination) {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
                 forward = Some(control.0.forward_path());
-                let launch = Launch::pending();
+                let (launch, probes) = (Launch::pending(), Probes::new(control.0.path()));
                 let (orders, received) = mpsc::unbounded_channel();
                 let start = SshStart {
                     launch: launch.clone(),
@@ -418,7 +478,7 @@ impl Effects {
                         .and_then(|(_, plan)| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
                 };
                 tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
-                Ok((launch, Some(orders)))
+                Ok((launch, Some((orders, probes))))
             }
             Work::Command(tunnel) => {
                 attempt.endpoints = self.ports.usable(&tunnel.listen);
@@ -433,8 +493,18 @@ impl Effects {
             }
         };
         match started {
-            Ok((launch, orders)) => {
-                let running = Running { launch, endpoints, orders, listeners: Vec::new(), tail, forward };
+            Ok((launch, ssh)) => {
+                let (orders, probes) = ssh.unzip();
+                let running = Running {
+                    launch,
+                    endpoints,
+                    orders,
+                    listeners: Vec::new(),
+                    tail,
+                    forward,
+                    at_login,
+                    probes,
+                };
                 resources.running.insert(connection, running);
             }
             Err(error) => {

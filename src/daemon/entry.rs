@@ -168,6 +168,7 @@ impl Phases {
             }
             Action::OpenForward(..)
             | Action::ExplainDelay(_)
+            | Action::Probe(_)
             | Action::ConfirmPort(..)
             | Action::AbandonPort(..)
             | Action::CloseForward(..)
@@ -197,6 +198,7 @@ impl Phases {
             | Event::StopRequested(_)
             | Event::RestartRequested(_)
             | Event::PolicyChanged(..)
+            | Event::NetworkChanged
             | Event::DeadlinePassed => {}
         }
     }

@@ -23,6 +23,7 @@ use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
 use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, Slot, StateName};
+use crate::network::Network;
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Kinship, Listener, Occupant};
@@ -42,6 +43,7 @@ pub(super) struct EventLoop {
     pub(super) config_path: PathBuf,
     pub(super) config: ConfigWatch,
     pub(super) runtime: Runtime,
+    pub(super) network: Network,
     pub(super) state: State,
 }
 
@@ -93,6 +95,7 @@ impl EventLoop {
                     // The error is logged, and the status shows it.
                     let _ = self.reload(result);
                 }
+                changes = self.network.changed(), if !self.state.stopping => self.hear_of_network(&changes),
                 () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
                 () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
                 _ = terminate.recv() => self.stop_all(),
@@ -222,6 +225,7 @@ impl EventLoop {
                 self.effects.explain_delay(&entry.resources, connection, &work, waited);
             }
             Action::AwaitClients(connection) => entry.resources.order(connection, Order::AwaitClients),
+            Action::Probe(connection) => entry.resources.probe(connection),
             Action::Terminate(connection) => entry.resources.terminate(connection),
             Action::Kill(connection) => entry.resources.kill(connection),
             Action::FindSurvivors(connection) => entry.resources.find_survivors(connection),

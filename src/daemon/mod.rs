@@ -14,6 +14,8 @@ mod held;
 mod holding;
 mod launch;
 mod narrate;
+mod network;
+mod probe;
 mod publish;
 mod published;
 mod reload;
@@ -35,6 +37,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired};
+use crate::network::Network;
 use crate::observe::recent::RecentLogs;
 use crate::port::Ports;
 use crate::socket::Socket;
@@ -70,6 +73,8 @@ pub struct Resources {
     pub logs: Arc<RecentLogs>,
     /// Reports changes in the runtime directory.
     pub watcher: Watcher,
+    /// The kernel's reports about the network and the clock.
+    pub network: Network,
 }
 
 /// The daemon, before its event loop runs.
@@ -79,8 +84,17 @@ pub struct Daemon(EventLoop);
 impl Daemon {
     /// A daemon, and the handle by which it is asked.
     pub fn new(resources: Resources) -> (Self, Handle) {
-        let Resources { config_path, config, ports, control, control_directory, socket, logs, watcher } =
-            resources;
+        let Resources {
+            config_path,
+            config,
+            ports,
+            control,
+            control_directory,
+            socket,
+            logs,
+            watcher,
+            network,
+        } = resources;
         let (report, events) = mpsc::unbounded_channel();
         let (commands_in, commands) = mpsc::channel(COMMANDS_QUEUED);
         let changes = broadcast::Sender::new(CHANGES_KEPT);
@@ -96,6 +110,7 @@ impl Daemon {
             config_path,
             config,
             runtime: Runtime::new(&watcher, socket, &control_directory),
+            network,
             state: State::default(),
         };
         (Self(event_loop), handle)

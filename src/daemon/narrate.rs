@@ -181,6 +181,18 @@ pub(super) fn broken(entry: &Entry, address: SocketAddr, error: &io::Error) {
     );
 }
 
+/// A login that waited is tried again.
+pub(super) fn retried_early(entry: &Entry) {
+    let (state, _) = entry.state();
+    log!(
+        info,
+        entry.identity(),
+        state = state.as_str(),
+        event = "network",
+        "the network changed, or the machine was resumed: the login is tried again now"
+    );
+}
+
 /// A restart failed, and the old connection stays.
 pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     log!(

@@ -12,7 +12,6 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::libc;
 use socket2::{SockFilter, SockRef};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -20,6 +19,7 @@ use tokio::task::AbortHandle;
 use super::filter::{Filter, Watched};
 use super::wire::{self, Message};
 use super::{Endpoint, PortError, Protocol};
+use crate::netlink;
 
 /// The multicast groups of NETLINK_SOCK_DIAG, for IPv4 and for IPv6.
 const fn groups(protocol: Protocol) -> [u32; 2] {
@@ -75,10 +75,7 @@ struct Open {
 impl Open {
     /// A socket that has joined nothing yet, and the task that reads it.
     fn new(events: &Arc<Events>) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.set_non_blocking(true)?;
-        socket.bind_auto()?;
-        let socket = Arc::new(register(socket)?);
+        let socket = Arc::new(netlink::open(NETLINK_SOCK_DIAG)?);
         let reader = tokio::spawn(read(Arc::downgrade(events), socket.clone())).abort_handle();
         Ok(Self { socket, joined: BTreeSet::new(), filter: Filter::default(), stale: 0, reader })
     }
@@ -390,11 +387,4 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.events.lock().remove(self.id);
     }
-}
-
-/// Hands the socket to tokio.
-pub(super) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: the socket owns its open descriptor, and nothing closes or replaces it while the `AsyncFd` owns the socket.
-    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-    Ok(registered?)
 }

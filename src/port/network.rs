@@ -9,7 +9,7 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tokio::io::unix::AsyncFd;
 
-use super::events::register;
+use crate::netlink;
 
 /// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR.
 const GROUPS: [u32; 3] = [1, 5, 9];
@@ -23,13 +23,11 @@ pub(super) struct NetworkChanges(AsyncFd<Socket>);
 impl NetworkChanges {
     /// Subscribes. Panics outside a tokio runtime.
     pub(super) fn subscribe() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_non_blocking(true)?;
-        socket.bind_auto()?;
+        let socket = netlink::open(NETLINK_ROUTE)?;
         for group in GROUPS {
-            socket.add_membership(group)?;
+            socket.get_ref().add_membership(group)?;
         }
-        Ok(Self(register(socket)?))
+        Ok(Self(socket))
     }
 
     /// Waits until something changed since the last call.

@@ -118,6 +118,27 @@ impl Ports {
         self.diag().connection(theirs, ours)
     }
 
+    /// The TCP sockets that are connected, or being connected, from one of `addresses`: inode and address. Looks at all sockets of their
+    /// families, which takes 0.5 ms or more.
+    pub fn connected_from(&self, addresses: &BTreeSet<IpAddr>) -> Result<HashMap<u32, IpAddr>, PortError> {
+        let mut connected = HashMap::new();
+        for (family, is_asked) in [
+            (Family::V4, addresses.iter().any(IpAddr::is_ipv4)),
+            (Family::V6, addresses.iter().any(IpAddr::is_ipv6)),
+        ] {
+            if !is_asked {
+                continue;
+            }
+            for row in self.everything(Protocol::Tcp, family, None)? {
+                let address = row.local.ip();
+                if row.state == SocketState::Connected && addresses.contains(&address) {
+                    connected.insert(row.inode, address);
+                }
+            }
+        }
+        Ok(connected)
+    }
+
     /// The sockets that serve `endpoints`: those that listen, and for UDP those that are bound.
     pub fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, PortError> {
         let ports = |protocol| {

@@ -81,6 +81,8 @@ pub(super) struct World {
     is_spared: bool,
     /// Connections that refuse every forward: what a server allows is decided at login.
     pub(super) refusing: BTreeSet<ConnectionId>,
+    /// Connections of which the network loses what they send: a probe is not answered.
+    pub(super) cut_off: BTreeSet<ConnectionId>,
     pub(super) starts: usize,
     pub(super) actions: Vec<Action>,
 }
@@ -108,6 +110,12 @@ pub(super) enum Happening {
     /// A request for a listener is refused.
     Refuse(Index, FailureKind),
     LoseListener(Index),
+    /// The network of this machine changes.
+    ChangeNetwork,
+    /// The network loses what a process sends, and nobody is told.
+    CutOff(Index),
+    /// The address from which a process is connected goes away.
+    RemoveAddress(Index),
     PortUnusable(FailureKind),
     Stale,
 }
@@ -146,6 +154,9 @@ pub(super) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => index().prop_map(Happening::LoseLeader),
         2 => (index(), kinds()).prop_map(|(index, kind)| Happening::Refuse(index, kind)),
         2 => index().prop_map(Happening::LoseListener),
+        2 => Just(Happening::ChangeNetwork),
+        1 => index().prop_map(Happening::CutOff),
+        1 => index().prop_map(Happening::RemoveAddress),
         1 => kinds().prop_map(Happening::PortUnusable),
         1 => Just(Happening::Stale),
     ];
@@ -177,6 +188,7 @@ impl World {
             squatted: BTreeSet::new(),
             is_spared: false,
             refusing: BTreeSet::new(),
+            cut_off: BTreeSet::new(),
             starts: 0,
             actions: Vec::new(),
         }
@@ -274,6 +286,11 @@ impl World {
                 assert!(process.is_ready, "asked before it is ready: {self:#?}");
                 self.order(id, action);
             }
+            Action::Probe(id) => {
+                assert_eq!(self.kind, Kind::Ssh, "a command is probed");
+                assert!(self.processes.get(&id).unwrap().is_ready, "probed before it is ready: {self:#?}");
+                self.order(id, action);
+            }
             Action::CloseForward(_, _, id)
             | Action::ExplainDelay(id)
             | Action::AwaitClients(id)
@@ -322,6 +339,9 @@ impl World {
                     process.listening.insert(self.slots[0]);
                 }
                 self.hear(tell(ConnectionEvent::Ready));
+            }
+            Action::Probe(_) if answers && !self.cut_off.contains(&id) => {
+                self.hear(tell(ConnectionEvent::Answered));
             }
             Action::OpenForward(slot, request, _) if answers => {
                 let event = if self.refusing.contains(&id) {
@@ -437,6 +457,15 @@ impl World {
                     self.lose_listener(slot, id);
                 }
             }
+            Happening::ChangeNetwork => self.hear(Event::NetworkChanged),
+            Happening::CutOff(index) => {
+                self.cut_off.extend(pick(index, &running));
+            }
+            Happening::RemoveAddress(index) => {
+                if let Some(id) = pick(index, &running) {
+                    self.hear(Event::Connection(id, address_removed()));
+                }
+            }
             Happening::PortUnusable(kind) => {
                 if let Some((request, _)) = self.waits.pop_first() {
                     let failure = Failure::new(kind, "no such address");
@@ -534,6 +563,11 @@ fn forward_events() -> Vec<ForwardEvent> {
     ]
 }
 
+/// The address from which a process was connected is gone.
+pub(super) fn address_removed() -> ConnectionEvent {
+    ConnectionEvent::AddressRemoved([192, 0, 2, 1].into())
+}
+
 fn connection_events() -> Vec<ConnectionEvent> {
     let failure = || Failure::new(FailureKind::Network, "gone");
     vec![
@@ -546,5 +580,7 @@ fn connection_events() -> Vec<ConnectionEvent> {
         ConnectionEvent::Continued,
         ConnectionEvent::ListenerLost,
         ConnectionEvent::Drained,
+        ConnectionEvent::Answered,
+        address_removed(),
     ]
 }
