@@ -496,7 +496,11 @@ impl Turn<'_> {
         self.drop_active(order);
         match self.link.next.take() {
             Some(next) => self.link.active = Some(next),
-            None if self.take_over() => self.note_failure(failure),
+            None if self.take_over() => {
+                // What was confirmed for the one that is lost may be held by it since.
+                self.step_confirmed(&forward::Input::Release);
+                self.note_failure(failure);
+            }
             None => self.lost(failure, matches!(before, Some(connection::State::Ready { .. }))),
         }
     }

@@ -281,7 +281,7 @@ impl World {
             }
             Action::OpenForward(slot, _, id) => {
                 assert!(self.confirmed.remove(&slot), "requested on a port not confirmed unbound");
-                assert_eq!(self.owner(slot), None, "a second owner is asked for");
+                assert_eq!(self.owner(slot), None, "a second owner is asked for: {self:#?}");
                 let process = self.processes.get(&id).unwrap();
                 assert!(process.is_ready, "asked before it is ready: {self:#?}");
                 self.order(id, action);
