@@ -39,7 +39,10 @@ async fn main() {
     daemon.wait_state("web", StateName::Up).await;
     let mut removed = Vec::new();
     for _ in 0..times {
+        let (pid, mark) = (daemon.tunnel_pid("web").await, daemon.mark());
         removed.push(login_after(&daemon, "address delete 10.1.0.2/24 dev cable1").await);
+        // By the other cable, and then back.
+        daemon.wait_up_anew(mark, "web", Some(pid)).await;
         ip("address add 10.1.0.2/24 dev cable1");
         route();
         daemon.restart("web").await;
