@@ -18,7 +18,7 @@ pub struct Terms {
 /// Where ssh takes clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// The caller's number for it, by which [`News::UpstreamLost`] names it.
+    /// The caller's number for it, by which [`News::UpstreamLost`](super::News::UpstreamLost) names it.
     pub number: u64,
     /// The unix socket on which ssh listens.
     pub path: PathBuf,

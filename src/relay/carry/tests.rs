@@ -4,8 +4,12 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
+
+/// No wait takes longer.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A client and the ssh at its other end, with the relay between them.
 struct Relayed {
@@ -28,8 +32,12 @@ async fn relayed() -> Relayed {
 
 async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await?;
+    timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.expect("an end")?;
     Ok(bytes)
+}
+
+async fn end(relay: JoinHandle<End>) -> End {
+    timeout(DEADLINE, relay).await.expect("the end of the relay").unwrap()
 }
 
 #[tokio::test]
@@ -41,7 +49,7 @@ async fn either_side_may_end_first_and_go_on_reading() {
     ssh.write_all(b"long answer").await.unwrap();
     ssh.shutdown().await.unwrap();
     assert_eq!(read_all(&mut client).await.unwrap(), b"long answer");
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
     assert_eq!([&figures.sent, &figures.received].map(|figure| figure.load(Ordering::Relaxed)), [8, 11]);
 
     let Relayed { mut client, mut ssh, relay, .. } = relayed().await;
@@ -51,14 +59,14 @@ async fn either_side_may_end_first_and_go_on_reading() {
     client.write_all(b"late").await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(read_all(&mut ssh).await.unwrap(), b"late");
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
 }
 
 #[tokio::test]
 async fn an_ssh_that_has_closed_both_ways_ends_the_client_though_it_says_nothing() {
     let Relayed { mut client, ssh, relay, .. } = relayed().await;
     drop(ssh);
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
     assert_eq!(read_all(&mut client).await.unwrap(), b"");
 }
 
@@ -67,7 +75,7 @@ async fn a_reset_of_one_side_ends_the_other() {
     let Relayed { client, mut ssh, relay, .. } = relayed().await;
     reset_on_close(&client);
     drop(client);
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
     assert_eq!(read_all(&mut ssh).await.unwrap(), b"");
 
     let Relayed { mut client, mut ssh, relay, .. } = relayed().await;
@@ -76,7 +84,7 @@ async fn a_reset_of_one_side_ends_the_other() {
     ssh.read_exact(&mut first).await.unwrap();
     // What it has not read makes this a reset.
     drop(ssh);
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
     assert_eq!(read_all(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
@@ -88,7 +96,7 @@ async fn what_cannot_be_delivered_resets_the_client() {
     assert_eq!(read_all(&mut client).await.unwrap(), b"bye");
     drop(ssh);
     client.write_all(b"too late").await.unwrap();
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
     // A reset after the end of the other side.
     assert_eq!(client.write(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
@@ -115,12 +123,12 @@ async fn what_one_side_does_not_read_is_not_read_from_the_other() {
     let block = vec![7; 64 * 1024];
     let mut sent = 0;
     // Until nothing has been taken for a while: the buffers on the way are full.
-    while let Ok(written) = tokio::time::timeout(Duration::from_millis(300), ssh.write(&block)).await {
+    while let Ok(written) = timeout(Duration::from_millis(300), ssh.write(&block)).await {
         sent += written.unwrap();
         assert!(sent < MOST, "nobody reads, and {sent} bytes were taken");
     }
     drop(ssh);
     assert_eq!(read_all(&mut client).await.unwrap().len(), sent, "no byte is lost");
     drop(client);
-    assert_eq!(relay.await.unwrap(), End::Over);
+    assert_eq!(end(relay).await, End::Over);
 }

@@ -139,7 +139,8 @@ async fn a_client_that_ssh_did_not_accept_before_it_closed_is_connected_to_the_n
     let ssh = UnixListener::bind(&next).unwrap();
     lab.serve(2, &next);
     drop(old);
-    let (mut stream, _) = ssh.accept().await.unwrap();
+    let (mut stream, _) =
+        tokio::time::timeout(DEADLINE, ssh.accept()).await.expect("the client again").unwrap();
     stream.write_all(b"hello").await.unwrap();
     drop(stream);
     let mut heard = String::new();
