@@ -1,4 +1,4 @@
-//! portward in ten steps on this machine alone: `cargo run --release --example quickstart`.
+//! portward in eleven steps on this machine alone: `cargo run --release --example quickstart`.
 //!
 //! The daemon is the real one, in a process of its own, and so is `ssh`. Only the far end is embedded here: an SSH server
 //! ([`ssh_server`]) and a web page behind it ([`origin`]). Everything listens on loopback and lives in a temporary directory.

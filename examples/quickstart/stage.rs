@@ -72,6 +72,12 @@ tunnels:
         self.config() + &self.tunnel(SECOND, self.second_port)
     }
 
+    /// The same, and portward itself listens for the tunnel [`WEB`].
+    pub(crate) fn config_with_held(&self) -> String {
+        let port = format!("local_port: {}\n", self.web_port);
+        self.config_with_second().replace(&port, &format!("{port}    listener: portward\n"))
+    }
+
     fn tunnel(&self, name: &str, local_port: u16) -> String {
         let Self { ssh_server, origin, .. } = self;
         format!(

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portward::protocol::{Acted, StateName, Took, TunnelStatus, Verb};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::daemon::Daemon;
@@ -19,6 +20,9 @@ use crate::{Result, descendants, origin};
 
 /// Nothing here takes as long as this on a machine that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Clients that come while there is no ssh.
+const CLIENTS: u32 = 20;
 
 /// Plays all steps, or ends early when `interrupted` does. Either way no process and no file is left.
 pub(crate) async fn play_until(
@@ -75,7 +79,8 @@ async fn play(stage: &Stage, daemon: &mut Daemon, report: &mut Report) -> Result
     let second = show.restart_while_fetching(first).await?;
     show.edit_the_configuration(second).await?;
     let third = show.kill_the_ssh(second).await?;
-    show.squat_on_the_port(third).await?;
+    let fourth = show.hold_the_port(third).await?;
+    show.squat_on_the_port(fourth).await?;
     show.stop_the_daemon().await
 }
 
@@ -154,6 +159,34 @@ impl Show<'_> {
         let tally = load.finish().await?;
         self.report.done(took, format_args!("ssh {old} killed, back by itself as ssh {new}"));
         Report::detail(tally);
+        Ok(new)
+    }
+
+    /// Where portward itself listens, clients that come while there is no ssh wait for the next one.
+    async fn hold_the_port(&mut self, old: Pid) -> Result<Pid> {
+        self.report.begin("held");
+        self.stage.write_config(&self.stage.config_with_held())?;
+        let held = self.up(WEB, |tunnel| tunnel.clients.is_some() && pid_is_not(tunnel, old)).await?;
+        let killed = pid_of(&held)?;
+        let began = Instant::now();
+        kill(killed, Signal::SIGKILL)?;
+        self.events.until(WEB, "without its ssh", |tunnel| tunnel.state != StateName::Up).await?;
+        let port = self.stage.web_port;
+        let mut clients: JoinSet<_> = (0..CLIENTS).map(|_| origin::fetch_through(port)).collect();
+        let answered = async {
+            while let Some(page) = clients.join_next().await {
+                page??;
+            }
+            Ok(())
+        };
+        within(PATIENCE, "the pages of clients that wait", answered).await?;
+        let took = began.elapsed();
+        let new = pid_of(&self.up(WEB, |tunnel| pid_is_not(tunnel, killed)).await?)?;
+        self.report
+            .done(took, format_args!("portward listens itself; ssh {killed} killed, replaced by ssh {new}"));
+        Report::detail(format_args!(
+            "{CLIENTS} clients came meanwhile: none was refused, and all were answered"
+        ));
         Ok(new)
     }
 
