@@ -89,7 +89,7 @@ async fn a_stop_ends_what_drains_at_once() {
 }
 
 #[tokio::test]
-async fn a_remote_forward_whose_clients_nobody_sees_is_kept_for_the_whole_time() {
+async fn connections_of_clients_that_nobody_sees_are_kept_for_the_whole_time() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     serve_echo(("127.0.0.1", ECHO_PORT)).await;
@@ -101,13 +101,16 @@ async fn a_remote_forward_whose_clients_nobody_sees_is_kept_for_the_whole_time()
     direction: local_to_remote
     restart: {drain: 2s}
 ";
-    let daemon = Daemon::start(&lab, remote).await;
-    daemon.wait_state("echo", StateName::Up).await;
-    let stream = NumberedStream::open(PORT).await;
-    let (old, _) = daemon.restart("echo").await;
-    assert_eq!(daemon.status("echo").await.draining, 1);
-    stream.next_bytes().await;
-    stream.broken().await;
-    process_end(old).await;
-    daemon.stop().await;
+    let held = format!("{}    listener: portward\n", echo("2s"));
+    for tunnel in [remote, &held] {
+        let daemon = Daemon::start(&lab, tunnel).await;
+        daemon.wait_state("echo", StateName::Up).await;
+        let stream = NumberedStream::open(PORT).await;
+        let (old, _) = daemon.restart("echo").await;
+        assert_eq!(daemon.status("echo").await.draining, 1);
+        stream.next_bytes().await;
+        stream.broken().await;
+        process_end(old).await;
+        daemon.stop().await;
+    }
 }

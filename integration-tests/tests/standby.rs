@@ -33,32 +33,34 @@ async fn the_standby_connection_takes_over_when_no_login_is_possible_and_is_made
     let lab = Lab::new();
     let mut sshd = Sshd::start(&lab).await;
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
-    let daemon = Daemon::start(&lab, WEB).await;
-    let up = daemon.wait_status(0, "web", "covered", is_covered).await;
-    let mut spares = sshs(&lab);
-    assert!(spares.remove(&up.pid.unwrap()));
-    let [spare] = spares.into_iter().collect::<Vec<_>>()[..] else { panic!("one stands by") };
+    for listener in ["ssh", "portward"] {
+        let daemon = Daemon::start(&lab, &format!("{WEB}    listener: {listener}\n")).await;
+        let up = daemon.wait_status(0, "web", "covered", is_covered).await;
+        let mut spares = sshs(&lab);
+        assert!(spares.remove(&up.pid.unwrap()));
+        let [spare] = spares.into_iter().collect::<Vec<_>>()[..] else { panic!("one stands by") };
 
-    sshd.stop_listening().await;
-    let mark = daemon.mark();
-    kill(up.pid.unwrap(), Signal::SIGKILL);
-    let after = daemon.wait_up_anew(mark, "web", up.pid).await;
-    assert_eq!((after.pid, after.restarts), (Some(spare), 1));
-    fetch(PORT).await.unwrap();
-    daemon.wait_log(0, "the takeover", |line| line.has("event", "takeover")).await;
-    let uncovered = daemon
-        .wait_status(mark, "web", "without a spare", |status| status.standby == Some(Standby::Backoff))
-        .await;
-    assert_eq!((uncovered.state, uncovered.last_error), (StateName::Up, None), "no client notices");
-    let said = daemon.cli(&["status"]).await;
-    let said = String::from_utf8(said.stdout).unwrap();
-    assert!(said.contains("has no standby connection"), "{said}");
+        sshd.stop_listening().await;
+        let mark = daemon.mark();
+        kill(up.pid.unwrap(), Signal::SIGKILL);
+        let after = daemon.wait_up_anew(mark, "web", up.pid).await;
+        assert_eq!((after.pid, after.restarts), (Some(spare), 1));
+        fetch(PORT).await.unwrap();
+        daemon.wait_log(0, "the takeover", |line| line.has("event", "takeover")).await;
+        let uncovered = daemon
+            .wait_status(mark, "web", "without a spare", |status| status.standby == Some(Standby::Backoff))
+            .await;
+        assert_eq!((uncovered.state, uncovered.last_error), (StateName::Up, None), "no client notices");
+        let said = daemon.cli(&["status"]).await;
+        let said = String::from_utf8(said.stdout).unwrap();
+        assert!(said.contains("has no standby connection"), "{said}");
 
-    let mark = daemon.mark();
-    sshd.start_again().await;
-    let covered = daemon.wait_status(mark, "web", "covered again", is_covered).await;
-    assert_eq!((covered.pid, covered.restarts), (Some(spare), 1));
-    daemon.stop().await;
+        let mark = daemon.mark();
+        sshd.start_again().await;
+        let covered = daemon.wait_status(mark, "web", "covered again", is_covered).await;
+        assert_eq!((covered.pid, covered.restarts), (Some(spare), 1));
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test]

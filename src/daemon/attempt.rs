@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -15,7 +14,9 @@ use tokio::time::{sleep, timeout};
 use crate::config::desired::{Forward, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
-use crate::process::{Child, LONGEST_LINE, Main, Pace, Pipe, Remains, Tree, limits, read_lines};
+use crate::process::{
+    Child, LONGEST_LINE, Main, OUTPUT_GRACE, Pace, Pipe, Remains, Tree, limits, read_lines,
+};
 use crate::ssh::{self, ConnectionError, ControlSocket, End, Listens, Master, MasterError, SocketMade};
 use crate::text;
 
@@ -26,10 +27,6 @@ use super::tally::Tally;
 const LINES_KEPT: usize = 20;
 /// and their bytes in all.
 const BYTES_KEPT: usize = 16 * 1024;
-
-/// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
-/// open that long.
-pub(super) const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
 /// How long the output may be read when nothing is left that could hold it open: nobody else has it, unless its descriptor was
 /// handed to a stranger.
@@ -211,20 +208,11 @@ impl Attempt {
                         biased;
                         order = orders.recv() => {
                             let Some(order) = order else { break };
-                            match order {
+                            if matches!(order, Order::Close(_)) {
                                 // Its news would delay the listener that is to follow.
-                                Order::Close(_) => watch = None,
-                                Order::Check(request) => {
-                                    // The end of ssh is reported with its reason.
-                                    if lives(control, pid).await {
-                                        self.answer(request, ForwardEvent::ListenerLost);
-                                    }
-                                    continue;
-                                }
-                                Order::Open(_) | Order::AwaitClients => {}
+                                watch = None;
                             }
-                            let socket = control.forward_path();
-                            listening = self.carry_out(order, &mut master, tunnel, (pid, &socket)).await;
+                            listening = self.carry_out(order, &mut master, tunnel, (pid, control)).await;
                         }
                         () = self.listener_lost(&mut watch), if listening.is_some() => {
                             // ssh closes its listeners when it ends, too, and its end is reported with its reason.
@@ -249,9 +237,9 @@ impl Attempt {
         order: Order,
         master: &mut Master,
         tunnel: &SshTunnel,
-        (pid, socket): (u32, &Path),
+        (pid, control): (u32, &ControlSocket),
     ) -> Option<Request> {
-        let listens = Listens { endpoints: &self.endpoints, socket };
+        let listens = Listens { endpoints: &self.endpoints, socket: &control.forward_path() };
         match order {
             Order::Open(request) => match self.open_forward(master, tunnel, pid, listens).await {
                 Ok(()) => {
@@ -272,7 +260,8 @@ impl Attempt {
                 None
             }
             Order::AwaitClients => {
-                // The clients of a remote forward are at the server, where nobody looks: its time passes.
+                // The clients of a remote forward are at the server, and those of a held listener reach ssh over its unix socket:
+                // nobody looks there, and the time passes.
                 if !self.endpoints.is_empty() {
                     match self.ports.drained(pid, &self.endpoints).await {
                         Ok(()) => self.report(ConnectionEvent::Drained),
@@ -281,7 +270,13 @@ impl Attempt {
                 }
                 None
             }
-            Order::Check(_) => None,
+            Order::Check(request) => {
+                // The end of ssh is reported with its reason.
+                if lives(control, pid).await {
+                    self.answer(request, ForwardEvent::ListenerLost);
+                }
+                None
+            }
         }
     }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::attempt::{Attempt, OUTPUT_GRACE, OutputTail};
+use super::attempt::{Attempt, OutputTail};
 use crate::config::desired::CommandTunnel;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
-use crate::process::{Child, Pipe, Tree, read_lines};
+use crate::process::{Child, OUTPUT_GRACE, Pipe, Tree, read_lines};
 use crate::text;
 
 /// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So while a command starts,

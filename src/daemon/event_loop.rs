@@ -383,16 +383,10 @@ impl EventLoop {
         if !self.state.stopping {
             self.unpublish(slot);
         }
-        match state {
-            StateName::Stopped | StateName::NeedsAuth => self.forget_removed(slot),
-            StateName::AwaitingPort
-            | StateName::Connecting
-            | StateName::Forwarding
-            | StateName::Up
-            | StateName::Replacing
-            | StateName::Stopping
-            | StateName::Backoff
-            | StateName::Failed => self.hear(slot, Event::StopRequested(slot)),
+        if matches!(state, StateName::Stopped | StateName::NeedsAuth) {
+            self.forget_removed(slot);
+        } else {
+            self.hear(slot, Event::StopRequested(slot));
         }
     }
 

@@ -25,14 +25,7 @@ impl EventLoop {
             Ok(()) => true,
             Err(NotHeld::Taken) => {
                 resources.abandon_port(request);
-                let destination = link.destination();
-                self.effects.confirm_port(
-                    resources,
-                    request,
-                    None,
-                    destination,
-                    &desired.work_at(destination),
-                );
+                self.effects.confirm_port(resources, request, None, link.destination(), &desired.work);
                 false
             }
             Err(NotHeld::Failed(failure)) => {

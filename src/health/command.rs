@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::desired::{CommandTunnel, SshTunnel, Work};
 use crate::core::{CheckError, CheckErrorKind};
-use crate::process::{self, Pace, read_lines};
+use crate::process::{self, OUTPUT_GRACE, Pace, read_lines};
 use crate::text;
 
 /// The tunnel's name, in the environment of the program.
@@ -22,9 +22,6 @@ const LISTEN: &str = "PORTWARD_LISTEN";
 
 /// Bytes of the last line of output that a message has.
 const LONGEST_LINE: usize = 300;
-
-/// How long the end of the output may lag behind the end of the processes.
-const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 
 /// The program of the check, with the directory and the environment of the tunnel's own process.
 pub(super) fn program(argv: &[String], tunnel: &str, work: &Work, listen: Option<SocketAddr>) -> Command {

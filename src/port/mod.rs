@@ -29,4 +29,5 @@ pub use held::{HeldBy, HoldKind, Verdict};
 pub(crate) use occupant::SHORT_CONTAINER_ID;
 pub use occupant::{Holder, Kinship, Occupant, OccupantKind};
 pub use ports::{Counters, Ports};
+pub use trial::socket;
 pub use who::Question;

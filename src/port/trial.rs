@@ -37,7 +37,7 @@ fn attempt(endpoint: &Endpoint, anywhere: bool) -> Result<Trial, PortError> {
         Some(libc::EACCES) => PortError::PermissionDenied(*endpoint),
         _ => PortError::TrialBind { endpoint: *endpoint, source },
     };
-    let socket = socket(endpoint, anywhere).map_err(refused)?;
+    let socket = unbound(endpoint, anywhere).map_err(refused)?;
     match socket.bind(&endpoint.address.into()) {
         Ok(()) => Ok(Trial::Worked),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(Trial::InUse),
@@ -45,7 +45,12 @@ fn attempt(endpoint: &Endpoint, anywhere: bool) -> Result<Trial, PortError> {
     }
 }
 
-fn socket(endpoint: &Endpoint, anywhere: bool) -> io::Result<Socket> {
+/// A socket to be bound to `endpoint`, with the options of the trial bind: where that works, this one does.
+pub fn socket(endpoint: &Endpoint) -> io::Result<Socket> {
+    unbound(endpoint, false)
+}
+
+fn unbound(endpoint: &Endpoint, anywhere: bool) -> io::Result<Socket> {
     let kind = match endpoint.protocol {
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,

@@ -20,6 +20,10 @@ pub type Pipe = pipe::Receiver;
 /// Length of a line in bytes. What a longer one has more makes lines of its own.
 pub const LONGEST_LINE: usize = 4096;
 
+/// How long the end of the output may lag behind the end of the process: only a process that left the group can hold it
+/// open that long.
+pub const OUTPUT_GRACE: Duration = Duration::from_millis(200);
+
 /// Bytes that are read in one go.
 const CHUNK: usize = 8 * 1024;
 

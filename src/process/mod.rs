@@ -19,7 +19,7 @@ pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, spawn};
 pub use evict::{Bar, Evictee, Signalled, Spared, Suspect, bar, evictees, signal};
 pub(crate) use exec::resolve;
-pub use lines::{LONGEST_LINE, Pace, Pipe, read_lines};
+pub use lines::{LONGEST_LINE, OUTPUT_GRACE, Pace, Pipe, read_lines};
 pub use reaper::look_after_children;
 pub use registry::{MARK, Main, become_subreaper, is_of_a_tree};
 pub use spawn_error::SpawnError;

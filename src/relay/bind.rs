@@ -3,9 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Socket, Type};
-
-use crate::port::Endpoint;
+use crate::port::{self, Endpoint};
 
 /// Clients that the kernel queues before portward accepts them; it takes no more than `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
@@ -35,8 +33,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Listens on all of `endpoints`, or on none. As ssh does, with SO_REUSEADDR, so that connections of an earlier listener
-    /// are not in the way.
+    /// Listens on all of `endpoints`, or on none.
     pub fn listen(endpoints: &[Endpoint]) -> Result<Self, ListenError> {
         let listen = |endpoint: &Endpoint| {
             listener(endpoint).map_err(|source| ListenError { endpoint: *endpoint, source })
@@ -52,12 +49,8 @@ impl Sockets {
 }
 
 fn listener(endpoint: &Endpoint) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(endpoint.address), Type::STREAM, None)?;
+    let socket = port::socket(endpoint)?;
     socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    if endpoint.address.is_ipv6() {
-        socket.set_only_v6(endpoint.v6only)?;
-    }
     socket.bind(&endpoint.address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -24,10 +24,14 @@ pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// As [`connect`], on a thread that waits until the queue has room.
 pub(super) async fn connect_when_possible(path: &Path) -> io::Result<UnixStream> {
+    connect_within(path, PATIENCE).await
+}
+
+async fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let address = SockAddr::unix(path)?;
     let connected = spawn_blocking(move || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(patience))?;
         socket.connect(&address)?;
         socket.set_nonblocking(true)?;
         Ok(socket.into())
@@ -39,6 +43,8 @@ pub(super) async fn connect_when_possible(path: &Path) -> io::Result<UnixStream>
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -52,12 +58,13 @@ mod tests {
         let listener: UnixListener = socket.into();
         let first = connect(&path).unwrap();
         assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (patience, began) = (Duration::from_millis(50), Instant::now());
+        assert_eq!(connect_within(&path, patience).await.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(began.elapsed() >= patience, "it was not waited for");
         let second = tokio::spawn({
             let path = path.clone();
             async move { connect_when_possible(&path).await }
         });
-        tokio::task::yield_now().await;
-        assert!(!second.is_finished());
         drop((listener.accept().unwrap(), first));
         second.await.unwrap().unwrap();
         drop(listener);
