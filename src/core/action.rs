@@ -32,8 +32,8 @@ pub enum Action {
     Kill(ConnectionId),
     /// Find out which processes did not die of SIGKILL: `Survived`.
     FindSurvivors(ConnectionId),
-    /// The connection that was to replace the active one failed, and the active one stays: tell those who asked for it.
-    ReportReplacementFailed(Failure),
+    /// The tunnel could not move to a new connection, and stays on its old one: tell those who asked for it.
+    ReportReplacementFailed(Slot, Failure),
     /// The standby connection serves from now on.
     ReportTakeover(ConnectionId),
     /// The standby connection failed; another one is made later, or after an edit.

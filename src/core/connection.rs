@@ -401,6 +401,11 @@ impl Connection {
         matches!(self.state, State::Ready { .. })
     }
 
+    /// It is ready, and answers.
+    pub(super) const fn is_usable(&self) -> bool {
+        self.is_ready() && self.suspended.is_none()
+    }
+
     pub(super) const fn is_draining(&self) -> bool {
         matches!(self.state, State::Draining { .. })
     }

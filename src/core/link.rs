@@ -1,7 +1,8 @@
 //! A link: what belongs to one set of ssh settings, or to one command. It joins the two machines.
 //!
-//! It holds the connection that serves (`active`), the one that is to replace it (`next`), the one that stands by (`spare`), those
-//! that are drained or being ended, and the forwards that need one. What it decides on an event is in the file `turn.rs`.
+//! It holds the connection that serves (`active`), the one that is to replace it (`next`), older ones that still serve some tunnels
+//! (`former`), the one that stands by (`spare`), those that are drained or being ended, and the forwards that need one. What it
+//! decides on an event is in the files `turn.rs` and `loss.rs`.
 
 use super::connection::Connection;
 use super::forward::{self, Forward};
@@ -16,6 +17,8 @@ pub struct Link {
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) active: Option<Connection>,
     pub(super) next: Option<Connection>,
+    /// Replaced for some tunnels, and still listening for others; the newest is the last. None without an active one.
+    pub(super) former: Vec<Connection>,
     /// Takes the place of the active one when that is lost.
     pub(super) spare: Spare,
     /// Spares in a row that failed.
@@ -29,6 +32,10 @@ pub struct Link {
     pub(super) failures: u32,
     pub(super) latest: ConnectionId,
     pub(super) requests: Request,
+    /// What counts for its connections: of what its tunnels ask for, that which serves them all.
+    pub(super) policy: Policy,
+    /// Chooses the jitter of its logins.
+    pub(super) seed: u64,
 }
 
 /// What one tunnel wants, and the forward that serves it.
@@ -36,6 +43,8 @@ pub struct Link {
 pub(super) struct Tunnel {
     pub(super) wanted: Wanted,
     pub(super) forward: Forward,
+    /// The connection that it was opened on last, or is to move to. If that cannot serve it any more, the active one does.
+    pub(super) home: ConnectionId,
     /// The last failure, until the tunnel is up or stopped.
     pub(super) last_failure: Option<Failure>,
     pub(super) name: StateName,
@@ -72,6 +81,8 @@ pub(super) enum Target {
     Ready(ConnectionId),
     /// One is on its way.
     Wait,
+    /// Its own one refuses it, and there is a newer one.
+    Move(ConnectionId),
     /// The active one refuses it.
     Renew,
     /// There is none.
@@ -85,6 +96,7 @@ impl Link {
             tunnels: Vec::with_capacity(1),
             active: None,
             next: None,
+            former: Vec::new(),
             spare: Spare::Absent,
             spare_failures: 0,
             ending: Vec::new(),
@@ -93,6 +105,8 @@ impl Link {
             failures: 0,
             latest: ConnectionId::default(),
             requests: Request::default(),
+            policy,
+            seed: slot.0,
         };
         link.add(slot, policy, interactive, now);
         link
@@ -105,8 +119,27 @@ impl Link {
         } else {
             (Wanted::Down, StateName::Stopped)
         };
-        let forward = Forward::new(slot, policy);
-        self.tunnels.push(Tunnel { wanted, forward, last_failure: None, name, entered: now });
+        let (forward, home) = (Forward::new(slot, policy), ConnectionId::default());
+        self.tunnels.push(Tunnel { wanted, forward, home, last_failure: None, name, entered: now });
+        self.combine_policies();
+    }
+
+    /// Forgets a tunnel, which is to be stopped before.
+    pub fn remove(&mut self, slot: Slot) {
+        self.tunnels.retain(|tunnel| tunnel.forward.slot != slot);
+        self.combine_policies();
+    }
+
+    /// The tunnels that it serves, in the order in which they were added.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
+        self.tunnels.iter().map(|tunnel| tunnel.forward.slot)
+    }
+
+    pub(super) fn combine_policies(&mut self) {
+        let policies = self.tunnels.iter().map(|tunnel| tunnel.forward.policy);
+        if let Some(policy) = policies.reduce(Policy::combined) {
+            self.policy = policy;
+        }
     }
 
     /// When it has to hear [`Event::DeadlinePassed`](super::Event::DeadlinePassed).
@@ -153,15 +186,29 @@ impl Link {
         matches!(forward.state, forward::State::AwaitingPort { .. }).then(|| forward.request())?
     }
 
-    /// The connection whose process stands for the link: the one that serves, is on its way, or is being ended.
-    pub fn process(&self) -> Option<ConnectionId> {
+    /// The connection whose process stands for the tunnel: the one that serves it, is on its way, or is being ended.
+    pub fn process(&self, slot: Slot) -> Option<ConnectionId> {
         let ending = || self.ending.iter().find(|connection| !connection.is_draining());
-        self.active.as_ref().or_else(ending).map(|connection| connection.id)
+        self.present(slot).or_else(ending).map(|connection| connection.id)
     }
 
-    /// Index of the destination of the connection that serves, or is on its way.
-    pub fn destination(&self) -> usize {
-        self.active.as_ref().map_or(self.destination, |active| active.destination)
+    /// Index of the destination of the connection that serves the tunnel, or is on its way.
+    pub fn destination(&self, slot: Slot) -> usize {
+        self.present(slot).map_or(self.destination, |connection| connection.destination)
+    }
+
+    /// The connection that the tunnel uses now, or else the active one.
+    fn present(&self, slot: Slot) -> Option<&Connection> {
+        let used = |connection: &&Connection| {
+            self.tunnel(slot).is_some_and(|tunnel| tunnel.forward.uses(connection.id))
+        };
+        self.serving().find(used).or(self.active.as_ref())
+    }
+
+    /// Whether the connection serves the tunnel, or is on its way for it.
+    pub fn is_for(&self, id: ConnectionId, slot: Slot) -> bool {
+        let connection = self.tunnel(slot).and_then(|tunnel| self.connection_of(tunnel));
+        connection.is_some_and(|connection| connection.id == id)
     }
 
     /// Index of the destination of this connection.
@@ -172,7 +219,7 @@ impl Link {
 
     /// What is known of the standby connection; `None`: none is asked for.
     pub fn standby(&self) -> Option<Standby> {
-        self.policy().standby.then(|| self.spare.standby())
+        self.policy.standby.then(|| self.spare.standby())
     }
 
     /// Whether the connection stands by.
@@ -197,12 +244,29 @@ impl Link {
         self.tunnels.iter().find(|tunnel| tunnel.forward.slot == slot)
     }
 
-    pub(super) fn policy(&self) -> Policy {
-        self.tunnels[0].forward.policy
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.serving().chain(self.spare.connection()).chain(&self.ending)
     }
 
-    pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.active.iter().chain(&self.next).chain(self.spare.connection()).chain(&self.ending)
+    /// The connections that tunnels belong to.
+    pub(super) fn serving(&self) -> impl Iterator<Item = &Connection> {
+        self.active.iter().chain(&self.next).chain(&self.former)
+    }
+
+    /// The connection that the tunnel belongs to.
+    pub(super) fn connection_of(&self, tunnel: &Tunnel) -> Option<&Connection> {
+        self.serving().find(|connection| connection.id == tunnel.home).or(self.active.as_ref())
+    }
+
+    /// The indices of the tunnels that belong to the connection.
+    pub(super) fn tunnels_of(&self, id: ConnectionId) -> Vec<usize> {
+        let belongs = |tunnel: &Tunnel| self.connection_of(tunnel).is_some_and(|one| one.id == id);
+        (0..self.tunnels.len()).filter(|index| belongs(&self.tunnels[*index])).collect()
+    }
+
+    /// Whether a forward is asked of the connection, or listens on it.
+    pub(super) fn is_used(&self, id: ConnectionId) -> bool {
+        self.tunnels.iter().any(|tunnel| tunnel.forward.uses(id))
     }
 
     pub(super) fn is_active(&self, id: ConnectionId) -> bool {
@@ -213,26 +277,27 @@ impl Link {
         self.next.as_ref().is_some_and(|connection| connection.id == id)
     }
 
-    /// The connection that is ready and is to listen from now on.
-    pub(super) fn ready(&self) -> Option<ConnectionId> {
-        let ready = |connection: &&Connection| connection.is_ready();
-        let connection = self.next.as_ref().filter(ready).or(self.active.as_ref().filter(ready))?;
+    /// The connection that the tunnel belongs to, if that can be asked to listen.
+    pub(super) fn usable(&self, tunnel: &Tunnel) -> Option<ConnectionId> {
+        let connection = self.connection_of(tunnel).filter(|connection| connection.is_usable())?;
         Some(connection.id)
     }
 
-    pub(super) fn target(&self, forward: &Forward) -> Target {
-        if let Some(next) = &self.next
-            && next.is_ready()
-        {
-            return Target::Ready(next.id);
+    pub(super) fn target(&self, tunnel: &Tunnel) -> Target {
+        match (self.connection_of(tunnel), &self.active) {
+            (None, _) => Target::Start,
+            (Some(connection), _) if !connection.is_usable() => Target::Wait,
+            (Some(connection), _) if !tunnel.forward.needs_another_than(connection.id) => {
+                Target::Ready(connection.id)
+            }
+            (Some(connection), Some(active)) if active.id != connection.id => Target::Move(active.id),
+            (Some(_), _) => Target::Renew,
         }
-        match &self.active {
-            Some(active) if !active.is_ready() || active.suspended.is_some() => Target::Wait,
-            Some(active) if !forward.needs_another_than(active.id) => Target::Ready(active.id),
-            Some(_) if self.next.is_some() => Target::Wait,
-            Some(_) => Target::Renew,
-            None => Target::Start,
-        }
+    }
+
+    /// Whether the tunnel moves from one connection to another.
+    fn is_moving(&self, tunnel: &Tunnel) -> bool {
+        self.active.is_some() && self.is_next(tunnel.home)
     }
 
     pub(super) fn needs_connection(&self) -> bool {
@@ -253,12 +318,12 @@ impl Link {
     }
 
     pub(super) fn wants_spare(&self) -> bool {
-        self.policy().standby && self.policy().kind == Kind::Ssh && self.needs_connection()
+        self.policy.standby && self.policy.kind == Kind::Ssh && self.needs_connection()
     }
 
-    /// Whether everything has moved from the active connection to the next, as far as it can.
+    /// Whether everything that is to has moved to the next connection, as far as it can.
     pub(super) fn has_moved(&self) -> bool {
-        let (Some(active), Some(next)) = (&self.active, &self.next) else { return false };
+        let (Some(_), Some(next)) = (&self.active, &self.next) else { return false };
         let has_moved = |tunnel: &Tunnel| match &tunnel.forward.state {
             forward::State::Listening { on, .. } => *on == next.id,
             // The old connection could not have the port back either.
@@ -267,13 +332,14 @@ impl Link {
             forward::State::Idle | forward::State::Confirmed => tunnel.wanted != Wanted::Up,
             forward::State::Opening { .. } | forward::State::Closing { .. } => false,
         };
-        next.is_ready()
-            && self.tunnels.iter().all(|tunnel| has_moved(tunnel) && !tunnel.forward.uses(active.id))
+        let mut moving = self.tunnels.iter().filter(|tunnel| tunnel.home == next.id);
+        next.is_ready() && moving.all(has_moved)
     }
 
     pub(super) fn state_name(&self, index: usize) -> StateName {
-        let Tunnel { wanted, forward, .. } = &self.tunnels[index];
-        let is_replacing = self.active.is_some() && self.next.is_some();
+        let tunnel = &self.tunnels[index];
+        let Tunnel { wanted, forward, .. } = tunnel;
+        let is_replacing = self.is_moving(tunnel);
         match wanted {
             Wanted::ByHand => return StateName::NeedsAuth,
             Wanted::Down => {
@@ -294,7 +360,7 @@ impl Link {
                 Login::AfterEnd | Login::Open => StateName::Stopping,
             },
             forward::State::AwaitingPort { holders, .. } if holders.is_empty() => {
-                match (self.ready().is_some(), self.login) {
+                match (self.usable(tunnel).is_some(), self.login) {
                     (true, _) if is_replacing => StateName::Replacing,
                     (true, _) => StateName::Forwarding,
                     (false, Login::Backoff { .. }) => StateName::Backoff,

@@ -16,6 +16,7 @@ mod forward;
 mod health;
 mod ids;
 mod link;
+mod loss;
 mod network;
 mod policy;
 #[cfg(test)]

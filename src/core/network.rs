@@ -10,7 +10,7 @@ impl Link {
     pub(super) fn end_backoff_of_network(&mut self) {
         let wanted = self.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up);
         let mut failures = wanted.filter_map(|tunnel| tunnel.last_failure.as_ref());
-        match (self.policy().kind, self.login) {
+        match (self.policy.kind, self.login) {
             (Kind::Ssh, Login::Backoff { .. }) if failures.any(|failure| failure.kind.is_unreachable()) => {
                 self.login = Login::Open;
             }

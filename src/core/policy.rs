@@ -27,6 +27,22 @@ pub struct Policy {
     pub destinations: usize,
 }
 
+impl Policy {
+    /// What connections that serve both tunnels go by. `on_conflict` is each tunnel's own.
+    pub(super) fn combined(self, other: Self) -> Self {
+        Self {
+            min_delay: self.min_delay.min(other.min_delay),
+            max_delay: self.max_delay.min(other.max_delay),
+            reset_after: self.reset_after.max(other.reset_after),
+            ready_timeout: self.ready_timeout.max(other.ready_timeout),
+            stop_grace: self.stop_grace.max(other.stop_grace),
+            standby: self.standby || other.standby,
+            drain: self.drain.max(other.drain),
+            ..self
+        }
+    }
+}
+
 /// What kind of process holds the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -1,6 +1,7 @@
 //! Properties of a [`Link`], checked against a small world.
 
 mod network;
+mod shared;
 mod world;
 
 use std::time::Duration;
@@ -228,6 +229,7 @@ fn a_replacement_that_stays_stopped_is_given_up_before_the_old_connection_needs_
     let mut world = World::up(ssh(), 2);
     let old = world.owner(ONE).unwrap();
     world.hear(Event::RestartRequested(ONE));
+    world.hear(Event::RestartRequested(Slot(2)));
     let next = world.link.awaited();
     world.settle(|world| {
         world.link.awaiting_port(ONE).is_some() && world.link.awaiting_port(Slot(2)).is_some()
@@ -259,12 +261,12 @@ fn a_failed_restart_leaves_the_old_connection_up() {
     let mut world = World::up(ssh(), 2);
     let old = world.owner(ONE);
     world.hear(Event::RestartRequested(ONE));
-    assert!(world.all(StateName::Replacing));
+    assert_eq!((world.name(ONE), world.name(Slot(2))), (StateName::Replacing, StateName::Up));
     let refused = Failure::new(FailureKind::Refused, "refused");
     world.hear(Event::Connection(world.link.awaited(), ConnectionEvent::Ended(refused.clone())));
     assert!(world.all(StateName::Up));
     assert_eq!(world.link.listening(ONE).map(|(on, _)| on), old);
-    assert_eq!(world.actions, [Action::ReportReplacementFailed(refused)]);
+    assert_eq!(world.actions, [Action::ReportReplacementFailed(ONE, refused)]);
 }
 
 #[test]

@@ -14,16 +14,17 @@
 //!
 //! With `restart.drain` the old connection is not terminated then: it carries on what its clients have begun.
 //! With `standby` a spare is made once the active connection is ready, and is the active one as soon as that is lost.
-
-use std::time::Duration;
+//! Where tunnels share a connection, those move that are to be restarted; the others stay on the old one, which is kept as `former`
+//! until it serves nobody.
+//!
+//! What follows from the end of a connection is in the file `loss.rs`.
 
 use super::connection::{self, Connection};
 use super::forward::{self, Context};
 use super::link::{Link, Login, Target, Tunnel, Wanted};
 use super::spare::Spare;
 use super::{
-    Action, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Kind, Policy, Request, Slot, StateName,
-    backoff,
+    Action, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Kind, Request, Slot, StateName,
 };
 use crate::clock::Moment;
 
@@ -49,10 +50,10 @@ impl Link {
 }
 
 /// The work on one event.
-struct Turn<'link> {
-    link: &'link mut Link,
-    now: Moment,
-    actions: Vec<Action>,
+pub(super) struct Turn<'link> {
+    pub(super) link: &'link mut Link,
+    pub(super) now: Moment,
+    pub(super) actions: Vec<Action>,
 }
 
 impl Turn<'_> {
@@ -63,6 +64,7 @@ impl Turn<'_> {
             Event::RestartRequested(slot) => self.with_tunnel(slot, Self::restart),
             Event::PolicyChanged(slot, policy) => self.with_tunnel(slot, |turn, index| {
                 turn.link.tunnels[index].forward.policy = policy;
+                turn.link.combine_policies();
                 turn.retry_spare();
                 turn.step_forward(index, forward::Input::PolicyChanged);
             }),
@@ -130,8 +132,8 @@ impl Turn<'_> {
     /// Requests coalesce: while a connection is on its way, it is the new one.
     fn restart(&mut self, index: usize) {
         self.start(index);
-        match (self.link.policy().kind, &self.link.active) {
-            (Kind::Ssh, Some(_)) => self.renew(),
+        match (self.link.policy.kind, &self.link.active) {
+            (Kind::Ssh, Some(_)) => self.renew(index),
             (Kind::Ssh, None) => {
                 self.link.destination = 0;
                 // It is older than the request.
@@ -153,21 +155,27 @@ impl Turn<'_> {
         }
     }
 
-    /// Makes a new connection: beside the active one, if that serves anybody.
-    fn renew(&mut self) {
+    /// Has the tunnel move to a new connection: beside the active one, if that serves anybody.
+    pub(super) fn renew(&mut self, index: usize) {
         let Some(active) = &self.link.active else { return };
-        if !active.is_ready() || self.link.next.is_some() {
-            return;
-        }
         let id = active.id;
-        self.link.destination = 0;
-        if self.link.tunnels.iter().any(|tunnel| tunnel.forward.listening() == Some(id)) {
-            self.link.next = Some(self.start_connection(self.link.destination));
-        } else {
-            self.end_active();
-            // It is older than what asks for a new one.
-            self.end_spare();
-        }
+        let home = match &self.link.next {
+            Some(next) => next.id,
+            None if !active.is_ready() => id,
+            None => {
+                self.link.destination = 0;
+                let listens = |tunnel: &Tunnel| tunnel.forward.listening() == Some(id);
+                if self.link.former.is_empty() && !self.link.tunnels.iter().any(listens) {
+                    self.end_active();
+                    // It is older than what asks for a new one.
+                    self.end_spare();
+                    return;
+                }
+                let next = self.start_connection(self.link.destination);
+                self.link.next.insert(next).id
+            }
+        };
+        self.link.tunnels[index].home = home;
     }
 
     /// Takes one step of what follows; says whether there was one.
@@ -181,7 +189,16 @@ impl Turn<'_> {
         {
             self.end_active();
             self.end_next();
+            while let Some(connection) = self.link.former.pop() {
+                self.end(connection, connection::Input::Terminate);
+            }
             self.end_draining();
+            return true;
+        }
+        let unused = self.link.former.iter().position(|connection| !self.link.is_used(connection.id));
+        if let Some(index) = unused {
+            let connection = self.link.former.remove(index);
+            self.end(connection, connection::Input::Drain);
             return true;
         }
         if !self.link.wants_spare() && self.link.spare != Spare::Absent {
@@ -189,7 +206,9 @@ impl Turn<'_> {
             return true;
         }
         if self.link.needs_spare() {
-            let destination = (self.link.destination() + 1) % self.link.policy().destinations;
+            let present =
+                self.link.active.as_ref().map_or(self.link.destination, |active| active.destination);
+            let destination = (present + 1) % self.link.policy.destinations;
             self.link.spare = Spare::Alive(self.start_connection(destination));
             return true;
         }
@@ -197,8 +216,10 @@ impl Turn<'_> {
             return true;
         }
         if self.link.has_moved() {
-            self.drop_active(connection::Input::Drain);
-            self.link.active = self.link.next.take();
+            if let Some(old) = std::mem::replace(&mut self.link.active, self.link.next.take()) {
+                // It is ended as soon as nobody uses it any more.
+                self.link.former.push(old);
+            }
             // What the server allows is decided at login: the spare is to be as new as the connection that it stands by.
             self.end_spare();
             return true;
@@ -207,22 +228,29 @@ impl Turn<'_> {
     }
 
     fn advance_tunnel(&mut self, index: usize) -> bool {
-        let Tunnel { wanted, forward, .. } = &self.link.tunnels[index];
-        let is_wanted = *wanted == Wanted::Up && self.link.login != Login::Failed;
-        let order = match &forward.state {
+        let tunnel = &self.link.tunnels[index];
+        let is_wanted = tunnel.wanted == Wanted::Up && self.link.login != Login::Failed;
+        let order = match &tunnel.forward.state {
             forward::State::Idle if is_wanted && self.may_begin() => {
-                forward::Input::Confirm(self.link.ready())
+                forward::Input::Confirm(self.link.usable(tunnel))
             }
-            forward::State::Confirmed if is_wanted => match (self.link.login, self.link.target(forward)) {
+            forward::State::Confirmed if is_wanted => match (self.link.login, self.link.target(tunnel)) {
                 // By the time that it may be used, it may be held.
                 (Login::AfterEnd | Login::Backoff { .. } | Login::Failed, _) => forward::Input::Release,
-                (Login::Open, Target::Ready(id)) => match self.link.policy().kind {
-                    Kind::Ssh => forward::Input::Open(id),
-                    Kind::Command => forward::Input::Serve(id),
-                },
+                (Login::Open, Target::Ready(id)) => {
+                    self.link.tunnels[index].home = id;
+                    match self.link.policy.kind {
+                        Kind::Ssh => forward::Input::Open(id),
+                        Kind::Command => forward::Input::Serve(id),
+                    }
+                }
                 (Login::Open, Target::Wait) => return false,
+                (Login::Open, Target::Move(id)) => {
+                    self.link.tunnels[index].home = id;
+                    return true;
+                }
                 (Login::Open, Target::Renew) => {
-                    self.renew();
+                    self.renew(index);
                     return true;
                 }
                 (Login::Open, Target::Start) => {
@@ -235,12 +263,12 @@ impl Turn<'_> {
             forward::State::Opening { on, .. }
             | forward::State::Listening { on, .. }
             | forward::State::Closing { on, .. }
-                if !self.link.is_active(*on) && !self.link.is_next(*on) =>
+                if !self.link.serving().any(|connection| connection.id == *on) =>
             {
                 forward::Input::Release
             }
             forward::State::Listening { on, .. } => {
-                let has_successor = self.link.is_active(*on) && self.link.ready() != Some(*on);
+                let has_successor = self.link.usable(tunnel).is_some_and(|successor| successor != *on);
                 if is_wanted && !has_successor {
                     return false;
                 }
@@ -253,7 +281,7 @@ impl Turn<'_> {
             {
                 forward::Input::Release
             }
-            forward::State::Failed if *wanted != Wanted::Up => forward::Input::Release,
+            forward::State::Failed if tunnel.wanted != Wanted::Up => forward::Input::Release,
             forward::State::Idle
             | forward::State::Confirmed
             | forward::State::AwaitingPort { .. }
@@ -268,18 +296,19 @@ impl Turn<'_> {
 
     /// A command that is being ended still has its port: its tree is waited for.
     fn may_begin(&self) -> bool {
-        let is_free = match self.link.policy().kind {
+        let is_free = match self.link.policy.kind {
             Kind::Ssh => true,
             Kind::Command => self.link.ending.is_empty(),
         };
         is_free && self.link.login == Login::Open
     }
 
-    fn start_connection(&mut self, destination: usize) -> Connection {
+    pub(super) fn start_connection(&mut self, destination: usize) -> Connection {
         self.link.latest = self.link.latest.next();
         // There may be fewer since it was chosen.
-        let destination = if destination < self.link.policy().destinations { destination } else { 0 };
-        Connection::start(self.link.latest, destination, self.now, &self.link.policy(), &mut self.actions)
+        let destination = if destination < self.link.policy.destinations { destination } else { 0 };
+        let policy = self.link.policy;
+        Connection::start(self.link.latest, destination, self.now, &policy, &mut self.actions)
     }
 
     fn hear_of_forward(&mut self, request: Request, event: ForwardEvent) {
@@ -289,7 +318,7 @@ impl Turn<'_> {
         }
     }
 
-    fn step_forward(&mut self, index: usize, input: forward::Input) {
+    pub(super) fn step_forward(&mut self, index: usize, input: forward::Input) {
         let Self { link, now, actions } = self;
         let now = *now;
         let tunnel = &mut link.tunnels[index];
@@ -298,14 +327,7 @@ impl Turn<'_> {
             forward::Outcome::Nothing => {}
             forward::Outcome::Opened(on) => {
                 tunnel.last_failure = None;
-                if self
-                    .link
-                    .active
-                    .as_ref()
-                    .is_some_and(|active| active.id == on && active.suspended.is_some())
-                {
-                    self.note_suspension();
-                }
+                self.note_suspension(on);
             }
             forward::Outcome::Refused(on, failure) => self.refused(index, on, failure),
             forward::Outcome::ListenerLost => {
@@ -341,9 +363,8 @@ impl Turn<'_> {
             | FailureKind::Config
             | FailureKind::Killed
             | FailureKind::Exited => {
-                if self.link.is_next(on) {
-                    self.end_next();
-                    self.replacement_failed(failure);
+                if self.link.is_next(on) && self.link.active.as_ref().is_some_and(Connection::is_usable) {
+                    self.move_back(index, failure);
                     return;
                 }
                 Some(on)
@@ -354,255 +375,23 @@ impl Turn<'_> {
         tunnel.last_failure = Some(failure);
     }
 
-    /// The connection does not answer.
-    fn give_up(&mut self, on: ConnectionId, request: &str, waited: &str) {
-        let message = format!("ssh did not answer the request to {request} within {waited}");
-        let failure = Failure::new(FailureKind::Timeout, message);
-        if self.link.is_next(on) {
-            self.end_next();
-            self.replacement_failed(failure);
-        } else if self.link.is_active(on) {
-            let before = self.link.active.as_ref().map(|active| active.state);
-            self.active_lost(before, connection::Input::Kill, &failure);
-        }
-    }
-
-    fn step_connection(&mut self, id: ConnectionId, input: connection::Input) {
-        let policy = self.link.policy();
-        let Link { active, next, spare, ending, .. } = &mut *self.link;
-        let mut connections = active.iter_mut().chain(next).chain(spare.connection_mut()).chain(ending);
-        let Some(connection) = connections.find(|one| one.id == id) else { return };
-        let before = connection.state;
-        match connection.step(input, self.now, &policy, &mut self.actions) {
-            connection::Outcome::Nothing => {}
-            connection::Outcome::BecameReady => self.became_ready(id),
-            connection::Outcome::Failed(failure) | connection::Outcome::Lost(failure) => {
-                self.connection_lost(id, before, failure);
-            }
-            // The next change of the network may be long in coming; how often it changes is bounded.
-            connection::Outcome::CutOff(failure) => {
-                self.connection_lost(id, before, failure);
-                self.link.end_backoff_of_network();
-            }
-            connection::Outcome::ListenerLost => {
-                self.note_failure(&Failure::new(
-                    FailureKind::Exited,
-                    "the process runs and does not listen on its port any more; unless it does again within 5 s, it is \
-                     started again",
-                ));
-                for index in 0..self.link.tunnels.len() {
-                    self.step_forward(index, forward::Input::Unserve);
-                }
-            }
-            connection::Outcome::Suspended => {
-                if self.link.is_active(id) {
-                    self.note_suspension();
-                }
-            }
-            connection::Outcome::Continued => {
-                for tunnel in &mut self.link.tunnels {
-                    if tunnel.forward.listening() == Some(id) {
-                        tunnel.last_failure = None;
-                    }
-                }
-            }
-            connection::Outcome::Unresponsive => match policy.kind {
-                Kind::Ssh if self.link.is_active(id) => self.renew(),
-                Kind::Ssh if self.link.is_next(id) => {
-                    self.end_next();
-                    self.replacement_failed(stopped_for_good(&policy));
-                }
-                Kind::Ssh if self.link.is_spare(id) => self.end_spare(),
-                Kind::Ssh => {}
-                Kind::Command => {
-                    let failure = stopped_for_good(&policy);
-                    self.active_lost(Some(before), connection::Input::Terminate, &failure);
-                }
-            },
-            connection::Outcome::Survived(failure) => {
-                for tunnel in &mut self.link.tunnels {
-                    tunnel.last_failure = Some(failure.clone());
-                }
-            }
-            connection::Outcome::Ended => {
-                self.link.ending.retain(|connection| connection.state != connection::State::Ended);
-            }
-        }
-    }
-
-    fn connection_lost(&mut self, id: ConnectionId, before: connection::State, failure: Failure) {
-        if self.link.is_next(id) {
-            self.end_next();
-            self.replacement_failed(failure);
-        } else if self.link.is_spare(id) {
-            self.spare_failed(before, failure);
-        } else {
-            self.active_lost(Some(before), connection::Input::Terminate, &failure);
-        }
-    }
-
-    /// What failed for want of a network is tried again, and what is up has to show that it still is.
-    fn network_changed(&mut self) {
-        self.link.end_backoff_of_network();
-        let Link { active, next, spare, .. } = &*self.link;
-        let connections = active.iter().chain(next).chain(spare.connection());
-        for id in connections.map(|connection| connection.id).collect::<Vec<_>>() {
-            self.step_connection(id, connection::Input::NetworkChanged);
-        }
-    }
-
-    /// A port that was confirmed before a login is confirmed again after it.
-    fn became_ready(&mut self, id: ConnectionId) {
-        match self.link.policy().kind {
-            Kind::Ssh if self.link.is_spare(id) => {}
-            Kind::Ssh => self.step_confirmed(&forward::Input::Confirm(Some(id))),
-            Kind::Command => {}
-        }
-    }
-
-    /// Tells this every forward whose port was confirmed.
-    fn step_confirmed(&mut self, input: &forward::Input) {
-        for index in 0..self.link.tunnels.len() {
-            if matches!(self.link.tunnels[index].forward.state, forward::State::Confirmed) {
-                self.step_forward(index, input.clone());
-            }
-        }
-    }
-
-    /// It serves, but its process is stopped by a signal.
-    fn note_suspension(&mut self) {
-        let policy = self.link.policy();
-        let Some(suspended) = self.link.active.as_ref().and_then(|active| active.suspended) else { return };
-        let listening = self.link.active.as_ref().map(|active| active.id);
-        for tunnel in &mut self.link.tunnels {
-            if tunnel.forward.listening() == listening {
-                tunnel.last_failure = Some(serves_nobody(suspended.pid, &policy));
-            }
-        }
-    }
-
-    /// The active connection is of no use any more. What was to replace it does.
-    fn active_lost(
-        &mut self,
-        before: Option<connection::State>,
-        order: connection::Input,
-        failure: &Failure,
-    ) {
-        if let Some(connection::State::Ready { since }) = before
-            && self.now.since(since) >= self.link.policy().reset_after
-        {
-            self.link.failures = 0;
-        }
-        self.drop_active(order);
-        match self.link.next.take() {
-            Some(next) => self.link.active = Some(next),
-            None if self.take_over() => {
-                // What was confirmed for the one that is lost may be held by it since.
-                self.step_confirmed(&forward::Input::Release);
-                self.note_failure(failure);
-            }
-            None => self.lost(failure, matches!(before, Some(connection::State::Ready { .. }))),
-        }
-    }
-
-    /// Makes the spare the active connection, if it can be.
-    fn take_over(&mut self) -> bool {
-        let Some(spare) = self.link.spare.take_promising() else { return false };
-        self.actions.push(Action::ReportTakeover(spare.id));
-        self.link.destination = spare.destination;
-        self.link.active = Some(spare);
-        true
-    }
-
-    fn spare_failed(&mut self, before: connection::State, failure: Failure) {
-        if let connection::State::Ready { since } = before
-            && self.now.since(since) >= self.link.policy().reset_after
-        {
-            self.link.spare_failures = 0;
-        }
-        self.end_spare();
-        self.link.spare_failures = self.link.spare_failures.saturating_add(1);
-        let (policy, seed) = (self.link.policy(), self.link.tunnels[0].forward.seed);
-        self.link.spare = Spare::failed(&failure, self.link.spare_failures, &policy, seed, self.now);
-        self.actions.push(Action::ReportStandbyFailed(failure));
-    }
-
-    /// What was wrong with the last one may be mended.
-    fn retry_spare(&mut self) {
-        match self.link.spare {
-            Spare::Backoff { .. } | Spare::Failed => {
-                (self.link.spare, self.link.spare_failures) = (Spare::Absent, 0);
-            }
-            Spare::Absent | Spare::Alive(_) => {}
-        }
-    }
-
-    /// No connection is left.
-    fn lost(&mut self, failure: &Failure, was_ready: bool) {
-        let policy = self.link.policy();
-        // It is the port that is waited for: the connection is made anew when that is free.
-        let mut wanted = self.link.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up);
-        let only_waits = wanted.all(|tunnel| !tunnel.forward.holders().is_empty());
-        self.step_confirmed(&forward::Input::Release);
-        self.note_failure(failure);
-        if only_waits || (!was_ready && self.turns_to_next_destination(failure)) {
-            return;
-        }
-        self.link.failures = self.link.failures.saturating_add(1);
-        let seed = self.link.tunnels[0].forward.seed;
-        self.link.login = match backoff::delay(failure.retry, self.link.failures, &policy, seed) {
-            None => Login::Failed,
-            Some(Duration::ZERO) => Login::Open,
-            Some(wait) => Login::Backoff { until: self.now.after(wait) },
-        };
-    }
-
-    /// Whether another destination may be reached where this one was not: they are tried in order, and then waited for together.
-    fn turns_to_next_destination(&mut self, failure: &Failure) -> bool {
-        if !failure.kind.is_unreachable() {
-            return false;
-        }
-        self.link.destination = (self.link.destination + 1) % self.link.policy().destinations;
-        self.link.destination != 0
-    }
-
-    /// What was to replace the active connection is gone: everything stays on that one, or goes back to it.
-    fn replacement_failed(&mut self, failure: Failure) {
-        if self.link.active.as_ref().is_some_and(|active| active.suspended.is_some()) {
-            self.end_active();
-            self.lost(&failure, true);
-            return;
-        }
-        self.step_confirmed(&forward::Input::Release);
-        self.note_failure(&failure);
-        self.actions.push(Action::ReportReplacementFailed(failure));
-    }
-
-    fn note_failure(&mut self, failure: &Failure) {
-        for tunnel in &mut self.link.tunnels {
-            if tunnel.wanted == Wanted::Up {
-                tunnel.last_failure = Some(failure.clone());
-            }
-        }
-    }
-
-    fn end_active(&mut self) {
+    pub(super) fn end_active(&mut self) {
         self.drop_active(connection::Input::Terminate);
     }
 
-    fn drop_active(&mut self, order: connection::Input) {
+    pub(super) fn drop_active(&mut self, order: connection::Input) {
         if let Some(connection) = self.link.active.take() {
             self.end(connection, order);
         }
     }
 
-    fn end_next(&mut self) {
+    pub(super) fn end_next(&mut self) {
         if let Some(connection) = self.link.next.take() {
             self.end(connection, connection::Input::Terminate);
         }
     }
 
-    fn end_spare(&mut self) {
+    pub(super) fn end_spare(&mut self) {
         self.retry_spare();
         if let Some(connection) = self.link.spare.take() {
             self.end(connection, connection::Input::Terminate);
@@ -610,16 +399,25 @@ impl Turn<'_> {
     }
 
     fn end_draining(&mut self) {
-        let policy = self.link.policy();
+        let policy = self.link.policy;
         for connection in self.link.ending.iter_mut().filter(|connection| connection.is_draining()) {
             connection.step(connection::Input::Terminate, self.now, &policy, &mut self.actions);
         }
     }
 
-    fn end(&mut self, mut connection: Connection, order: connection::Input) {
-        connection.step(order, self.now, &self.link.policy(), &mut self.actions);
+    pub(super) fn end(&mut self, mut connection: Connection, order: connection::Input) {
+        connection.step(order, self.now, &self.link.policy, &mut self.actions);
         if connection.state != connection::State::Ended {
             self.link.ending.push(connection);
+        }
+    }
+
+    /// What failed for want of a network is tried again, and what is up has to show that it still is.
+    fn network_changed(&mut self) {
+        self.link.end_backoff_of_network();
+        let connections = self.link.serving().chain(self.link.spare.connection());
+        for id in connections.map(|connection| connection.id).collect::<Vec<_>>() {
+            self.step_connection(id, connection::Input::NetworkChanged);
         }
     }
 
@@ -644,29 +442,4 @@ impl Turn<'_> {
             self.link.spare = Spare::Absent;
         }
     }
-}
-
-fn serves_nobody(pid: u32, policy: &Policy) -> Failure {
-    let what = match policy.kind {
-        Kind::Ssh => "replaced by a new connection",
-        Kind::Command => "started again",
-    };
-    Failure::new(
-        FailureKind::Timeout,
-        format!(
-            "pid {pid} is stopped by a signal (SIGSTOP, or a debugger) and serves nobody; unless it goes on within {} s \
-             (`kill -CONT {pid}`), it is {what}",
-            policy.stop_grace.as_secs_f64()
-        ),
-    )
-}
-
-fn stopped_for_good(policy: &Policy) -> Failure {
-    Failure::new(
-        FailureKind::Timeout,
-        format!(
-            "the process was stopped by a signal for {} s; it is started again",
-            policy.stop_grace.as_secs_f64()
-        ),
-    )
 }

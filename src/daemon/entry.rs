@@ -55,13 +55,13 @@ impl Entry {
 
     /// The fallback host that it is connected to, or on its way to.
     fn fallback_host(&self) -> Option<&str> {
-        let index = self.link.destination().checked_sub(1)?;
+        let index = self.link.destination(self.slot()).checked_sub(1)?;
         self.desired.fallback_hosts.get(index).map(String::as_str)
     }
 
     /// What it runs, with the destination that it is connected to, or on its way to.
     pub(super) fn work(&self) -> Cow<'_, Work> {
-        self.desired.work_at(self.link.destination())
+        self.desired.work_at(self.link.destination(self.slot()))
     }
 
     /// Whether nothing of it runs, no health check either.
@@ -85,7 +85,7 @@ impl Entry {
             state,
             direction: written.direction,
             interactive: self.desired.interactive,
-            pid: self.link.process().and_then(|connection| self.resources.pid(connection)),
+            pid: self.link.process(slot).and_then(|connection| self.resources.pid(connection)),
             since: clock.timestamp(since),
             restarts: self.starts.saturating_sub(1),
             last_error: self.link.last_failure(slot).cloned(),
@@ -178,7 +178,7 @@ impl Phases {
             | Action::FindSurvivors(_)
             | Action::TerminateHolders(..)
             | Action::KillHolders(..)
-            | Action::ReportReplacementFailed(_)
+            | Action::ReportReplacementFailed(..)
             | Action::ReportTakeover(_)
             | Action::ReportStandbyFailed(_) => {}
         }

@@ -199,7 +199,7 @@ impl EventLoop {
         }
         match action {
             Action::ConfirmPort(_, request, connection) => {
-                let destination = entry.link.destination();
+                let destination = entry.link.destination(slot);
                 let work = entry.desired.work_at(destination);
                 self.effects.confirm_port(&mut entry.resources, request, connection, destination, &work);
             }
@@ -234,7 +234,7 @@ impl EventLoop {
                 narrate::takeover(entry);
             }
             Action::ReportStandbyFailed(failure) => narrate::standby_failed(entry, &failure),
-            Action::ReportReplacementFailed(failure) => {
+            Action::ReportReplacementFailed(_, failure) => {
                 narrate::restart_failed(entry, &failure);
                 let status = entry.status(&self.clock);
                 let restarts = self.state.waiters_of(slot, |waiter| waiter.verb == Verb::Restart);

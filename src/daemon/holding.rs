@@ -25,7 +25,7 @@ impl EventLoop {
             Ok(()) => true,
             Err(NotHeld::Taken) => {
                 resources.abandon_port(request);
-                self.effects.confirm_port(resources, request, None, link.destination(), &desired.work);
+                self.effects.confirm_port(resources, request, None, link.destination(slot), &desired.work);
                 false
             }
             Err(NotHeld::Failed(failure)) => {

@@ -223,8 +223,9 @@ impl World {
     }
 
     pub(super) fn all_up(&self) -> bool {
+        let owners: BTreeSet<_> = self.slots.iter().filter_map(|slot| self.owner(*slot)).collect();
         let spares = usize::from(self.policy.standby);
-        self.all(StateName::Up) && self.processes.len() == 1 + spares && self.has_spare()
+        self.all(StateName::Up) && self.processes.len() == owners.len() + spares && self.has_spare()
     }
 
     /// The spare is ready, where one is asked for.
@@ -297,7 +298,7 @@ impl World {
             | Action::Terminate(id)
             | Action::Kill(id)
             | Action::FindSurvivors(id) => self.order(id, action),
-            Action::ReportReplacementFailed(_) => {
+            Action::ReportReplacementFailed(..) => {
                 assert!(!self.processes.is_empty(), "nothing stays: {self:#?}");
             }
             Action::ReportTakeover(_) | Action::ReportStandbyFailed(_) => assert!(self.policy.standby),
