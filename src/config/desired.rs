@@ -55,6 +55,8 @@ pub struct Tunnel {
     pub work: Work,
     /// Other destinations with the same services, tried in order where that of `work` is not reached; none for a command.
     pub fallback_hosts: Vec<String>,
+    /// It uses one connection with others that are the same in [`Ssh`] and in `fallback_hosts`; not for a command.
+    pub share: bool,
     /// How long ssh may take to connect (`ssh.connect_timeout`; the whole handshake may take twice as long), or the program until
     /// it listens (`start_timeout`).
     pub timeout: Duration,
@@ -94,7 +96,8 @@ impl Tunnel {
         let host = destination.checked_sub(1).and_then(|index| self.fallback_hosts.get(index));
         match (&self.work, host) {
             (Work::Ssh(tunnel), Some(host)) => {
-                Cow::Owned(Work::Ssh(SshTunnel { destination: host.clone(), ..tunnel.clone() }))
+                let ssh = Ssh { destination: host.clone(), ..tunnel.ssh.clone() };
+                Cow::Owned(Work::Ssh(SshTunnel { ssh, forward: tunnel.forward.clone() }))
             }
             (work, _) => Cow::Borrowed(work),
         }
@@ -145,11 +148,10 @@ impl Work {
     /// The local endpoints that must be unbound before the tunnel can listen; none for a remote forward.
     pub fn endpoints(&self) -> &[Endpoint] {
         match self {
-            Self::Ssh(SshTunnel {
-                forward: Forward::Local { listen, .. } | Forward::Dynamic { listen },
-                ..
-            }) => listen,
-            Self::Ssh(SshTunnel { forward: Forward::Remote { .. }, .. }) => &[],
+            Self::Ssh(tunnel) => match &tunnel.forward {
+                Forward::Local { listen, .. } | Forward::Dynamic { listen } => listen,
+                Forward::Remote { .. } => &[],
+            },
             Self::Command(command) => &command.listen,
         }
     }
@@ -157,7 +159,7 @@ impl Work {
     /// Whether portward itself listens on [`Self::endpoints`].
     pub fn is_held(&self) -> bool {
         match self {
-            Self::Ssh(tunnel) => tunnel.is_held(),
+            Self::Ssh(tunnel) => tunnel.forward.is_held(),
             Self::Command(_) => false,
         }
     }
@@ -166,10 +168,17 @@ impl Work {
 /// A forward over an ssh connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SshTunnel {
-    /// `user@host` or a `Host` alias; never begins with `-`, holds no white space or control character.
-    pub destination: String,
+    /// How to connect.
+    pub ssh: Ssh,
     /// What to forward.
     pub forward: Forward,
+}
+
+/// How to connect by ssh. Tunnels with `share` that are the same in this, and in their fallback hosts, use one connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Ssh {
+    /// `user@host` or a `Host` alias; never begins with `-`, holds no white space or control character.
+    pub destination: String,
     /// The ssh program; `ssh` is looked up in PATH.
     pub program: PathBuf,
     /// `-F`.
@@ -180,21 +189,6 @@ pub struct SshTunnel {
     pub options: BTreeMap<String, String>,
     /// Variables that ssh has beyond portward's own.
     pub env: Environment,
-}
-
-impl SshTunnel {
-    /// Whether portward listens in place of ssh, which then listens on a unix socket.
-    pub fn is_held(&self) -> bool {
-        matches!(self.forward, Forward::Local { by: ListenedBy::Portward, .. })
-    }
-
-    /// The local endpoints that ssh itself listens on.
-    pub fn listens(&self) -> &[Endpoint] {
-        match &self.forward {
-            Forward::Local { listen, by: ListenedBy::Ssh, .. } | Forward::Dynamic { listen } => listen,
-            Forward::Local { by: ListenedBy::Portward, .. } | Forward::Remote { .. } => &[],
-        }
-    }
 }
 
 /// Who listens on the local port of a `-L`.
@@ -232,6 +226,21 @@ pub enum Forward {
         /// Where ssh listens here (never empty).
         listen: Vec<Endpoint>,
     },
+}
+
+impl Forward {
+    /// Whether portward listens in place of ssh, which then listens on a unix socket.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Local { by: ListenedBy::Portward, .. })
+    }
+
+    /// The local endpoints that ssh itself listens on.
+    pub fn listens(&self) -> &[Endpoint] {
+        match self {
+            Self::Local { listen, by: ListenedBy::Ssh, .. } | Self::Dynamic { listen } => listen,
+            Self::Local { by: ListenedBy::Portward, .. } | Self::Remote { .. } => &[],
+        }
+    }
 }
 
 /// A host name or address with a port.

@@ -78,6 +78,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         interactive,
         work,
         fallback_hosts,
+        share: raw.share.value().copied().unwrap_or(false),
         timeout,
         policy,
         health,
@@ -93,7 +94,7 @@ pub(super) fn direction(raw: &raw::Tunnel) -> Direction {
 /// What a derived name begins with.
 fn runner(work: &Work) -> String {
     match work {
-        Work::Ssh(ssh) => ssh.destination.clone(),
+        Work::Ssh(tunnel) => tunnel.ssh.destination.clone(),
         Work::Command(command) => {
             let program = command.argv.first().map(Path::new).and_then(Path::file_name);
             program

@@ -22,6 +22,7 @@ impl Tunnel {
             merged.direction = self.direction.or(&defaults.direction);
             merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
             merged.standby = self.standby.or(&defaults.standby);
+            merged.share = self.share.or(&defaults.share);
             if work::is_local(&merged, mode) {
                 merged.listener = self.listener.or(&defaults.listener);
             }

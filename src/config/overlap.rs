@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::desired::{ApiTcp, Forward, SshTunnel, Tunnel, Work};
+use super::desired::{ApiTcp, Forward, Ssh, SshTunnel, Tunnel, Work};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use crate::port::Endpoint;
 
@@ -23,13 +23,11 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
     let mut remote: HashMap<(Server<'_>, u16), Vec<(&str, Owner<'_>)>> = HashMap::new();
     for (place, tunnel) in tunnels {
         let owner = Owner { name: &tunnel.name, line: Some(place.line) };
-        if let Work::Ssh(ssh @ SshTunnel { destination, forward: Forward::Remote { bind, port, .. }, .. }) =
-            &tunnel.work
-        {
+        if let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind, port, .. } }) = &tunnel.work {
             let bind = bind.as_deref().unwrap_or("localhost");
             let listeners = remote.entry((Server::of(ssh), *port)).or_default();
             if let Some((other, first)) = listeners.iter().find(|(other, _)| remote_overlap(bind, other)) {
-                let listens = format!("port {port} of {destination}, bound to {other}");
+                let listens = format!("port {port} of {}, bound to {other}", ssh.destination);
                 report(problems, *place, owner, *first, &listens);
             } else {
                 listeners.push((bind, owner));
@@ -103,14 +101,14 @@ struct Server<'t> {
 const ROUTE: [&str; 4] = ["HostName", "Port", "ProxyCommand", "ProxyJump"];
 
 impl<'t> Server<'t> {
-    fn of(tunnel: &'t SshTunnel) -> Self {
+    fn of(ssh: &'t Ssh) -> Self {
         let option = |wanted: &str| {
-            let found = tunnel.options.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            let found = ssh.options.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
             found.map(|(_, value)| value.as_str())
         };
         Self {
-            destination: &tunnel.destination,
-            config_file: tunnel.config_file.as_deref(),
+            destination: &ssh.destination,
+            config_file: ssh.config_file.as_deref(),
             route: ROUTE.map(option),
         }
     }

@@ -74,6 +74,9 @@ pub(super) struct Tunnel {
     pub(super) fallback_hosts: Field<Vec<Field<String>>>,
     /// Keep a second connection logged in, which takes over as soon as the first one is lost. Not with `command`. Default: false.
     pub(super) standby: Field<bool>,
+    /// Use one connection with the other tunnels that have this key, the same destinations and the same `ssh` and `env`. Not with
+    /// `command`. Default: false.
+    pub(super) share: Field<bool>,
     /// A check that is repeated while the tunnel is up. `connect` is short for `{connect: true}`. Default: none.
     #[schemars(schema_with = "health_or_word")]
     pub(super) health: Field<Health>,
@@ -113,6 +116,8 @@ pub(super) struct Defaults {
     pub(super) on_conflict: Field<OnConflict>,
     /// See the tunnel's key; for tunnels without `command`.
     pub(super) standby: Field<bool>,
+    /// See the tunnel's key; for tunnels without `command`.
+    pub(super) share: Field<bool>,
 }
 
 /// How ssh is started.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, Listener};
-use super::desired::{CommandTunnel, Forward, ListenedBy, SshTunnel, Work};
+use super::desired::{CommandTunnel, Forward, ListenedBy, Ssh, SshTunnel, Work};
 use super::diagnose::{Place, Refusal};
 use super::entry::{Context, direction};
 use super::environment::{Environment, check_string};
@@ -102,16 +102,15 @@ impl Context<'_> {
         no_protocol?;
         no_working_directory?;
         let (forward, port) = forward?;
-        let tunnel = SshTunnel {
+        let ssh = Ssh {
             destination: destination?,
-            forward,
             program: program?.unwrap_or_else(|| PathBuf::from("ssh")),
             config_file: config_file?,
             identity_file: identity_file?,
             options,
             env: environment(raw)?,
         };
-        Some((Work::Ssh(tunnel), connect_timeout?.unwrap_or(CONNECT_TIMEOUT), port))
+        Some((Work::Ssh(SshTunnel { ssh, forward }), connect_timeout?.unwrap_or(CONNECT_TIMEOUT), port))
     }
 
     /// The other destinations; `None`: one is wrong, which is reported.
@@ -216,6 +215,7 @@ impl Context<'_> {
                 "remove it: a command connects as it likes",
             ),
             self.forbid(&raw.standby, "standby", why, "remove it: a second program could not bind the port"),
+            self.forbid(&raw.share, "share", why, "remove it: each command is a program of its own"),
             self.forbid(&drain, "drain", why, "remove it: a command is ended before it is started again"),
             self.forbid(&raw.listener, "listener", why, "a command listens itself"),
             self.forbid(&raw.connect_wait, "connect_wait", why, "a command listens itself"),

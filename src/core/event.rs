@@ -16,6 +16,8 @@ pub enum Event {
     RestartRequested(Slot),
     /// The tunnel is to be supervised by another policy from now on. This restarts nothing.
     PolicyChanged(Slot, Policy),
+    /// The tunnel, which is stopped, is not served any more.
+    Removed(Slot),
     /// A forward's request was answered.
     Forward(Request, ForwardEvent),
     /// Something became of a connection.

@@ -52,6 +52,23 @@ pub(super) struct Tunnel {
     pub(super) entered: Moment,
 }
 
+/// How a tunnel is, for whoever looks for changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelState<'l> {
+    /// The tunnel.
+    pub slot: Slot,
+    /// The word for its state, and when that was entered.
+    pub state: (StateName, Moment),
+    /// Its last failure, until it is up or stopped.
+    pub last_failure: Option<&'l Failure>,
+    /// Who holds the port that it waits for.
+    pub holders: &'l [Occupant],
+    /// Whether it is to be up.
+    pub is_wanted: bool,
+    /// The connection that listens for it, and the request that made it listen.
+    pub listening: Option<(ConnectionId, Request)>,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
@@ -89,6 +106,12 @@ pub(super) enum Target {
     Start,
 }
 
+impl Tunnel {
+    fn listening(&self) -> Option<(ConnectionId, Request)> {
+        Some((self.forward.listening()?, self.forward.request()?))
+    }
+}
+
 impl Link {
     /// A link that serves one tunnel, which is not wanted yet; an `interactive` one waits for a person.
     pub fn new(slot: Slot, policy: Policy, interactive: bool, now: Moment) -> Self {
@@ -124,15 +147,21 @@ impl Link {
         self.combine_policies();
     }
 
-    /// Forgets a tunnel, which is to be stopped before.
-    pub fn remove(&mut self, slot: Slot) {
-        self.tunnels.retain(|tunnel| tunnel.forward.slot != slot);
-        self.combine_policies();
-    }
-
     /// The tunnels that it serves, in the order in which they were added.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
         self.tunnels.iter().map(|tunnel| tunnel.forward.slot)
+    }
+
+    /// How its tunnels are, in the order in which they were added.
+    pub fn tunnels(&self) -> impl Iterator<Item = TunnelState<'_>> {
+        self.tunnels.iter().map(|tunnel| TunnelState {
+            slot: tunnel.forward.slot,
+            state: (tunnel.name, tunnel.entered),
+            last_failure: tunnel.last_failure.as_ref(),
+            holders: tunnel.forward.holders(),
+            is_wanted: tunnel.wanted == Wanted::Up,
+            listening: tunnel.listening(),
+        })
     }
 
     pub(super) fn combine_policies(&mut self) {
@@ -176,8 +205,7 @@ impl Link {
 
     /// The connection that listens for the tunnel, and the request that made it listen.
     pub fn listening(&self, slot: Slot) -> Option<(ConnectionId, Request)> {
-        let forward = &self.tunnel(slot)?.forward;
-        Some((forward.listening()?, forward.request()?))
+        self.tunnel(slot)?.listening()
     }
 
     /// The request by which the tunnel waits for its port.

@@ -68,6 +68,10 @@ impl Turn<'_> {
                 turn.retry_spare();
                 turn.step_forward(index, forward::Input::PolicyChanged);
             }),
+            Event::Removed(slot) => {
+                self.link.tunnels.retain(|tunnel| tunnel.forward.slot != slot);
+                self.link.combine_policies();
+            }
             Event::Forward(request, event) => self.hear_of_forward(request, event),
             Event::Connection(id, event) => self.step_connection(id, connection::Input::Event(event)),
             Event::NetworkChanged => self.network_changed(),

@@ -1,26 +1,26 @@
-//! One process of a tunnel, from its start to its end: it carries out orders and reports events.
+//! One process of a link, from its start to its end: it carries out orders and reports events.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::config::desired::{Forward, SshTunnel};
-use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
-use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
+use crate::config::desired::{Forward, Ssh};
+use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, LinkId, Request, Slot};
+use crate::port::{PortError, Ports, holder};
 use crate::process::{
     Child, LONGEST_LINE, Main, OUTPUT_GRACE, Pace, Pipe, Remains, Tree, limits, read_lines,
 };
-use crate::ssh::{self, ConnectionError, ControlSocket, End, Listens, Master, MasterError, SocketMade};
+use crate::ssh::{self, AddressFamily, ConnectionError, ControlSocket, End, Master, MasterError, SocketMade};
 use crate::text;
 
-use super::reporter::{Report, Reporter};
+use super::forwards::Forwards;
+use super::reporter::{LinkReport, Reporter};
 use super::tally::Tally;
 
 /// Lines of stderr that are kept to tell why a process ended,
@@ -32,60 +32,64 @@ const BYTES_KEPT: usize = 16 * 1024;
 /// handed to a stranger.
 const FLOOD_GRACE: Duration = Duration::from_secs(5);
 
-/// How long to wait before subscribing to the kernel's events again when it refuses.
-const NO_DESCRIPTOR_WAIT: Duration = Duration::from_secs(1);
-
-/// How long a master may take to answer before it counts as one that lives and is stopped: 0.2 ms measured.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// What a connected ssh can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Order {
-    /// Listen.
-    Open(Request),
-    /// Stop listening.
-    Close(Request),
+    /// Listen for a tunnel.
+    Open(Request, Box<Asked>),
+    /// Stop listening for it.
+    Close(Request, Slot),
     /// Report when no client's connection is carried any more.
     AwaitClients,
-    /// Nobody answers on the unix socket that was opened for a held listener: report that, unless ssh has ended.
+    /// Nobody answers on the unix socket that was opened for a held listener by this request: report that, unless ssh has ended.
     Check(Request),
+}
+
+/// What a tunnel asks an ssh for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) reporter: Reporter<Slot>,
+    pub(super) forward: Forward,
 }
 
 /// What every attempt needs.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) connection: ConnectionId,
-    pub(super) reporter: Reporter,
+    pub(super) reporter: Reporter<LinkId>,
     pub(super) ports: Ports,
     pub(super) pace: Pace,
-    /// The endpoints to listen on: those asked for that this machine has.
-    pub(super) endpoints: Vec<Endpoint>,
-    /// What the process listens on, as the kernel showed it last.
-    pub(super) listening: Mutex<Vec<Listener>>,
     /// The last lines of the process.
     pub(super) tail: OutputTail,
-    /// Set once an ssh is ready.
-    pub(super) at_login: SocketsAtLogin,
 }
 
 /// The inodes of the sockets that an ssh had when it was ready. If it is connected to the server itself, that connection is the only
 /// one over TCP among them; later there are others, of its clients and to their targets.
 pub(super) type SocketsAtLogin = Arc<OnceLock<BTreeSet<u32>>>;
 
+/// An ssh, beyond what every attempt has.
+#[derive(Debug)]
+pub(super) struct SshAttempt {
+    pub(super) ssh: Ssh,
+    pub(super) family: AddressFamily,
+    pub(super) control: ControlSocket,
+    /// Set once it is ready.
+    pub(super) at_login: SocketsAtLogin,
+}
+
 impl Attempt {
     /// Looks after an ssh until it has ended.
     pub(super) async fn run_ssh(
         self,
-        tunnel: SshTunnel,
+        of_ssh: SshAttempt,
         process: (Child, Pipe, Pipe),
-        control: (ControlSocket, SocketMade),
+        made: SocketMade,
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let (mut child, _stdout, stderr) = process;
-        let (control, made) = control;
         let was_ready = Arc::new(AtomicBool::new(false));
         let mut output = tokio::spawn({
-            let (tail, reporter, tunnel) = (self.tail.clone(), self.reporter.clone(), tunnel.clone());
+            let (tail, reporter) = (self.tail.clone(), self.reporter.clone());
             let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
             async move {
                 let tally = Tally::default();
@@ -106,15 +110,15 @@ impl Attempt {
                 });
                 tokio::select! {
                     () = reading => {}
-                    never = tally.run(&tunnel, &reporter) => match never {},
+                    never = tally.run(&reporter) => match never {},
                 }
-                tally.report(&tunnel, &reporter);
+                tally.report(&reporter);
             }
         });
         let (pid, tree) = (child.pid(), child.tree());
         let (ended, not_the_master) = tokio::select! {
             ended = child.ended() => (ended, None),
-            error = self.serve(&tunnel, &control, made, pid, orders, &was_ready) => {
+            error = self.serve(&of_ssh, made, pid, orders, &was_ready) => {
                 // What answers in its place is of its tree, and useless.
                 tree.kill();
                 (child.ended().await, Some(error))
@@ -123,13 +127,14 @@ impl Attempt {
         };
         let _ = timeout(OUTPUT_GRACE, &mut output).await;
         self.reporter.output_ended();
+        let SshAttempt { ssh, control, .. } = of_ssh;
         drop(control);
         let tail = self.tail.lines();
         let failure = match (not_the_master, ended) {
-            (Some(error), _) => ssh::not_the_master(&error, &tunnel),
+            (Some(error), _) => ssh::not_the_master(&error, &ssh),
             (None, Ok(status)) => {
                 let was_ready = was_ready.load(Ordering::Relaxed);
-                ssh::classify(&End { status, said: &tail, was_ready }, &tunnel)
+                ssh::classify(&End { status, said: &tail, was_ready }, &ssh)
             }
             (None, Err(error)) => {
                 Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
@@ -152,7 +157,7 @@ impl Attempt {
         }
         // It may have ended since that was told last, and said more before.
         self.reporter.output_ended();
-        self.reporter.send(Report::Remains(remains));
+        self.reporter.send(LinkReport::Remains(remains));
         self.report(ConnectionEvent::Ended(failure));
     }
 
@@ -165,7 +170,7 @@ impl Attempt {
             let Main { pid, is_stopped, .. } = *main.borrow_and_update();
             // An end is told with its reason.
             if pid.is_some() && pid != last {
-                self.reporter.send(Report::ProcessChanged);
+                self.reporter.send(LinkReport::ProcessChanged);
             }
             last = pid;
             match pid {
@@ -185,43 +190,25 @@ impl Attempt {
     /// Serves the orders once the master is ready; returns only if another process is in the master's place.
     async fn serve(
         &self,
-        tunnel: &SshTunnel,
-        control: &ControlSocket,
+        of_ssh: &SshAttempt,
         made: SocketMade,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
         was_ready: &AtomicBool,
     ) -> MasterError {
         made.wait().await;
-        match Master::connect(control.path(), pid).await {
-            Ok(mut master) => {
+        match Master::connect(of_ssh.control.path(), pid).await {
+            Ok(master) => {
                 // A banner, say, tells nothing about the end of a connection that stood.
                 self.tail.clear();
                 was_ready.store(true, Ordering::Relaxed);
                 if let Some(sockets) = holder::sockets(pid) {
-                    let _ = self.at_login.set(sockets);
+                    let _ = of_ssh.at_login.set(sockets);
                 }
                 self.report(ConnectionEvent::Ready);
-                let (mut listening, mut watch) = (None, None);
-                loop {
-                    tokio::select! {
-                        biased;
-                        order = orders.recv() => {
-                            let Some(order) = order else { break };
-                            if matches!(order, Order::Close(_)) {
-                                // Its news would delay the listener that is to follow.
-                                watch = None;
-                            }
-                            listening = self.carry_out(order, &mut master, tunnel, (pid, control)).await;
-                        }
-                        () = self.listener_lost(&mut watch), if listening.is_some() => {
-                            // ssh closes its listeners when it ends, too, and its end is reported with its reason.
-                            let request = listening.take();
-                            if let Some(request) = request && lives(control, pid).await {
-                                self.answer(request, ForwardEvent::ListenerLost);
-                            }
-                        }
-                    }
+                let mut forwards = Forwards::new(self, of_ssh, pid, master);
+                while let Some(order) = orders.recv().await {
+                    forwards.carry_out(order).await;
                 }
             }
             Err(error @ MasterError::Stranger { .. }) => return error,
@@ -231,209 +218,9 @@ impl Attempt {
         std::future::pending().await
     }
 
-    /// Carries out an order; returns the request that made it listen, if its listeners can be watched.
-    async fn carry_out(
-        &self,
-        order: Order,
-        master: &mut Master,
-        tunnel: &SshTunnel,
-        (pid, control): (u32, &ControlSocket),
-    ) -> Option<Request> {
-        let listens = Listens { endpoints: &self.endpoints, socket: &control.forward_path() };
-        match order {
-            Order::Open(request) => match self.open_forward(master, tunnel, pid, listens).await {
-                Ok(()) => {
-                    self.answer(request, ForwardEvent::Opened);
-                    (!self.endpoints.is_empty()).then_some(request)
-                }
-                Err(failure) => {
-                    self.answer(request, ForwardEvent::Refused(failure));
-                    None
-                }
-            },
-            Order::Close(request) => {
-                match master.close(&tunnel.forward, listens).await {
-                    Ok(()) => self.answer(request, ForwardEvent::Closed),
-                    // No answer means that it hangs: the deadline kills it.
-                    Err(error) => self.reporter.warn(&error.to_string()),
-                }
-                None
-            }
-            Order::AwaitClients => {
-                // The clients of a remote forward are at the server, and those of a held listener reach ssh over its unix socket:
-                // nobody looks there, and the time passes.
-                if !self.endpoints.is_empty() {
-                    match self.ports.drained(pid, &self.endpoints).await {
-                        Ok(()) => self.report(ConnectionEvent::Drained),
-                        Err(error) => self.reporter.warn(&error.to_string()),
-                    }
-                }
-                None
-            }
-            Order::Check(request) => {
-                // The end of ssh is reported with its reason.
-                if lives(control, pid).await {
-                    self.answer(request, ForwardEvent::ListenerLost);
-                }
-                None
-            }
-        }
-    }
-
-    /// Resolves once one of the listeners is gone.
-    async fn listener_lost(&self, watch: &mut Option<Subscription>) {
-        let subscription = match watch {
-            Some(subscription) => subscription,
-            None => watch.insert(self.watch_listeners().await),
-        };
-        while self.still_listens() {
-            subscription.changed().await;
-        }
-    }
-
-    fn still_listens(&self) -> bool {
-        let has_all =
-            |present: &[Listener]| self.listening().iter().all(|listener| present.contains(listener));
-        match self.listeners(has_all) {
-            Ok(present) => has_all(&present),
-            // What cannot be asked about is not lost.
-            Err(error) => {
-                self.reporter.warn(&error.to_string());
-                true
-            }
-        }
-    }
-
-    /// Subscribes to the ends of listeners on the port.
-    pub(super) async fn watch_listeners(&self) -> Subscription {
-        let mut told = String::new();
-        loop {
-            let error = match self.ports.watch_listeners(&self.endpoints) {
-                Ok(subscription) => return subscription,
-                Err(error) => port_failure(&error).message,
-            };
-            // It is a limit that is reached, and that is not reached for ever.
-            if error != told {
-                self.reporter.warn(&error);
-                told = error;
-            }
-            Box::pin(sleep(NO_DESCRIPTOR_WAIT)).await;
-        }
-    }
-
-    async fn open_forward(
-        &self,
-        master: &mut Master,
-        tunnel: &SshTunnel,
-        pid: u32,
-        listens: Listens<'_>,
-    ) -> Result<(), Failure> {
-        if tunnel.is_held() {
-            // ssh does not listen where a file is. That of an earlier request leads nowhere any more.
-            let _ = fs::remove_file(listens.socket);
-        }
-        if let Err(error) = master.open(&tunnel.forward, listens).await {
-            return Err(self.why_refused(&error, tunnel));
-        }
-        if self.endpoints.is_empty() {
-            return Ok(());
-        }
-        let is_ours = |listener: &Listener| {
-            let is_wanted = self.endpoints.iter().any(|endpoint| endpoint.address == listener.address);
-            is_wanted && holder::pid_owns(pid, listener.inode)
-        };
-        let has_all = |found: &[Listener]| {
-            let ours = found.iter().filter(|listener| is_ours(listener));
-            ours.count() == self.endpoints.len()
-        };
-        let mut listeners = self.listeners(has_all).map_err(|error| port_failure(&error))?;
-        listeners.retain(is_ours);
-        for endpoint in &self.endpoints {
-            if !listeners.iter().any(|listener| listener.address == endpoint.address) {
-                // It would say the same when asked again.
-                let _ = master.close(&tunnel.forward, listens).await;
-                return Err(Failure::new(
-                    FailureKind::Exited,
-                    format!(
-                        "ssh says that it listens on {endpoint}, and the kernel shows no such listener of it"
-                    ),
-                ));
-            }
-        }
-        self.listens_on(listeners);
-        Ok(())
-    }
-
-    fn why_refused(&self, error: &MasterError, tunnel: &SshTunnel) -> Failure {
-        let destination = &tunnel.destination;
-        if !matches!(error, MasterError::Refused(_)) {
-            return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
-        }
-        if let Forward::Remote { port, .. } = &tunnel.forward {
-            let below_1024 =
-                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
-            return Failure::new(
-                FailureKind::RemotePortHeld,
-                format!(
-                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
-                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
-                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
-                ),
-            );
-        }
-        match self.ports.verdict(&self.endpoints) {
-            Err(error) => port_failure(&error),
-            Ok(Verdict::Held(held)) => Failure::new(
-                FailureKind::LocalPortHeld,
-                format!(
-                    "{} was taken before ssh could listen on it; portward waits for it",
-                    held[0].endpoint
-                ),
-            ),
-            Ok(Verdict::Unbound) => {
-                let last =
-                    self.tail.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
-                let last = last.unwrap_or_default();
-                Failure::new(
-                    FailureKind::Exited,
-                    format!("ssh to {destination} does not listen: {error}{last}"),
-                )
-            }
-        }
-    }
-
-    /// The listeners on our endpoints: all of them, or as many as a look-up finds if those are `enough`. A dump visits every
-    /// listener of the machine; a look-up takes microseconds, and finds one of several sockets that share an address.
-    pub(super) fn listeners(&self, enough: impl Fn(&[Listener]) -> bool) -> Result<Vec<Listener>, PortError> {
-        match self.ports.look_up(&self.endpoints)? {
-            Some(found) if enough(&found) => Ok(found),
-            Some(_) | None => self.ports.listeners(&self.endpoints),
-        }
-    }
-
-    /// What the process listens on, as far as is known.
-    pub(super) fn listening(&self) -> MutexGuard<'_, Vec<Listener>> {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Remembers and reports what the process listens on.
-    pub(super) fn listens_on(&self, listeners: Vec<Listener>) {
-        self.reporter.send(Report::Listening(self.connection, listeners.clone()));
-        *self.listening() = listeners;
-    }
-
     pub(super) fn report(&self, event: ConnectionEvent) {
-        self.reporter.report(Event::Connection(self.connection, event));
+        self.reporter.report(self.connection, event);
     }
-
-    fn answer(&self, request: Request, event: ForwardEvent) {
-        self.reporter.report(Event::Forward(request, event));
-    }
-}
-
-/// Whether the master still serves its control socket. One that hangs lives.
-async fn lives(control: &ControlSocket, pid: u32) -> bool {
-    !matches!(timeout(ANSWER_TIMEOUT, Master::connect(control.path(), pid)).await, Ok(Err(_)))
 }
 
 /// The failure of a port that cannot even be asked about.

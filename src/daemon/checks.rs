@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::reporter::{Report, Reporter};
-use crate::core::{CheckError, CheckErrorKind, CheckNumber};
+use super::reporter::{Reporter, TunnelReport};
+use crate::core::{CheckError, CheckErrorKind, CheckNumber, Slot};
 use crate::health::Probe;
 use crate::process::Pace;
 
@@ -22,12 +22,12 @@ struct Running {
 
 impl Checks {
     /// Starts a check: `Checked`, unless it is abandoned, and `CheckOver` in any case.
-    pub(super) fn start(&mut self, number: CheckNumber, probe: Probe, reporter: Reporter, pace: Pace) {
+    pub(super) fn start(&mut self, number: CheckNumber, probe: Probe, reporter: Reporter<Slot>, pace: Pace) {
         if self.running.is_some() {
             let message = "a process of the check before is still there after SIGKILL: stuck in the kernel (state D in ps), \
                            most often on a network file system";
             let error = CheckError::new(CheckErrorKind::Failed, message);
-            return reporter.send(Report::Checked(number, Err(error)));
+            return reporter.send(TunnelReport::Checked(number, Err(error)));
         }
         let (cancel, cancelled) = oneshot::channel();
         self.running = Some(Running { number, cancel: Some(cancel) });
@@ -36,9 +36,9 @@ impl Checks {
                 // Nothing is ever sent: it resolves when the other end is dropped.
                 let _ = cancelled.await;
             };
-            let report = |result| reporter.send(Report::Checked(number, result));
+            let report = |result| reporter.send(TunnelReport::Checked(number, result));
             probe.run(&pace, cancelled, report).await;
-            reporter.send(Report::CheckOver(number));
+            reporter.send(TunnelReport::CheckOver(number));
         });
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, OutputTail};
+use super::listening::Listening;
 use crate::config::desired::CommandTunnel;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
@@ -32,6 +33,7 @@ impl Attempt {
     pub(super) async fn run_command(
         self,
         tunnel: CommandTunnel,
+        listening: Listening,
         (mut child, stdout, stderr): (Child, Pipe, Pipe),
     ) {
         let tail = self.tail.clone();
@@ -51,7 +53,7 @@ impl Attempt {
             }
         });
         let tree = child.tree();
-        let mut watch = pin!(self.watch_listener(&tree, &spoke));
+        let mut watch = pin!(self.watch_listener(&listening, &tree, &spoke));
         let mut stops = pin!(self.follow_main(&tree));
         let ended = tokio::select! {
             ended = child.ended() => ended,
@@ -67,7 +69,7 @@ impl Attempt {
                 while status.success() && tree.may_be_in_background().await {
                     subject = format!("{program} in the background");
                     // Finds the process that stands for the tunnel now, if it listens already.
-                    self.look(&tree).await;
+                    look(&listening, &tree).await;
                     tokio::select! {
                         biased;
                         ended = tree.main_ended() => status = ended,
@@ -94,56 +96,56 @@ impl Attempt {
         Box::pin(self.finish(&tree, failure, output)).await;
     }
 
-    async fn watch_listener(&self, tree: &Tree, spoke: &Notify) -> Infallible {
+    async fn watch_listener(&self, listening: &Listening, tree: &Tree, spoke: &Notify) -> Infallible {
         loop {
             let mut wait = FIRST_LOOK;
-            while !self.look(tree).await {
+            while !look(listening, tree).await {
                 tokio::select! {
                     () = spoke.notified() => {}
                     () = sleep(wait) => wait = (wait * 3 / 2).min(LAST_LOOK),
                 }
             }
             self.report(ConnectionEvent::Ready);
-            let mut subscription = self.watch_listeners().await;
-            while self.look(tree).await {
+            let mut subscription = listening.watch().await;
+            while look(listening, tree).await {
                 subscription.changed().await;
             }
             sleep(END_FOLLOWS).await;
-            if !self.look(tree).await {
+            if !look(listening, tree).await {
                 self.report(ConnectionEvent::ListenerLost);
             }
         }
     }
+}
 
-    /// Whether a process of the tree listens on the port; remembers on what.
-    async fn look(&self, tree: &Tree) -> bool {
-        let known = self.listening().clone();
-        let owns = |listener: &Listener| {
-            tree.pid().is_some_and(|pid| known.contains(listener) || holder::pid_owns(pid, listener.inode))
-        };
-        let listeners = match self.listeners(|found| found.iter().all(owns)) {
-            Ok(listeners) => listeners,
-            Err(error) => {
-                // What cannot be asked about is as it was.
-                self.reporter.warn(&error.to_string());
-                return !known.is_empty();
-            }
-        };
-        // After the end of the process that stood for the tree, another one is to be found.
-        let (mut ours, unknown): (Vec<_>, Vec<_>) = listeners.into_iter().partition(owns);
-        // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
-        if !unknown.is_empty() {
-            ours.extend(Box::pin(claimed(tree.clone(), unknown)).await);
+/// Whether a process of the tree listens on the port; remembers on what.
+async fn look(listening: &Listening, tree: &Tree) -> bool {
+    let known = listening.present().clone();
+    let owns = |listener: &Listener| {
+        tree.pid().is_some_and(|pid| known.contains(listener) || holder::pid_owns(pid, listener.inode))
+    };
+    let listeners = match listening.listeners(|found| found.iter().all(owns)) {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            // What cannot be asked about is as it was.
+            listening.reporter().warn(&error.to_string());
+            return !known.is_empty();
         }
-        let listens = !ours.is_empty();
-        if !listens {
-            // What follows from that is reported first.
-            self.listening().clear();
-        } else if ours != known {
-            self.listens_on(ours);
-        }
-        listens
+    };
+    // After the end of the process that stood for the tree, another one is to be found.
+    let (mut ours, unknown): (Vec<_>, Vec<_>) = listeners.into_iter().partition(owns);
+    // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
+    if !unknown.is_empty() {
+        ours.extend(Box::pin(claimed(tree.clone(), unknown)).await);
     }
+    let listens = !ours.is_empty();
+    if !listens {
+        // What follows from that is reported first.
+        listening.present().clear();
+    } else if ours != known {
+        listening.set(ours);
+    }
+    listens
 }
 
 /// Those of `listeners` that belong to a process of the tree.

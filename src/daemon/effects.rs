@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,19 +9,21 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::attempt::{Attempt, Order, OutputTail, SocketsAtLogin, port_failure};
+use super::attempt::{Attempt, OutputTail, SocketsAtLogin, port_failure};
+use super::connections::{Connections, Planned, Running, RunningSsh, SshProcess};
 use super::held::{self, HeldListener, NotHeld, Races};
 use super::launch::Launch;
+use super::listening::Listening;
 use super::probe::Probes;
 use super::reporter::{Reporter, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::{command_line, elsewhere};
 use crate::config::desired::{self, SshTunnel, Work};
-use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request, Slot};
+use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, holder, who};
 use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
-use crate::ssh::{self, ControlDirectory, ControlError, Plan};
+use crate::ssh::{self, ControlDirectory, ControlError};
 
 /// What carries out the actions of all tunnels.
 #[derive(Debug)]
@@ -34,24 +35,17 @@ pub(super) struct Effects {
     holder: held::Holder,
 }
 
-/// What one tunnel has running: its processes and its waits for ports.
+/// What one tunnel has: its waits for ports, and what listens for it.
 #[derive(Debug)]
 pub(super) struct TunnelResources {
-    slot: Slot,
-    reporter: Reporter,
-    running: HashMap<ConnectionId, Running>,
+    reporter: Reporter<Slot>,
     waits: HashMap<Request, Wait>,
-    /// The plan for the next ssh, from when its port was found unbound, and the index of the destination that it is for.
-    planned: Option<(usize, Planned)>,
-    /// What was left of the latest process that has ended.
-    left: Remains,
+    /// What a connection's process listens on for it, as the kernel showed it last.
+    listeners: Option<(ConnectionId, Vec<Listener>)>,
     /// The listener that portward itself holds for it.
     held: Option<HeldListener>,
     races: Races,
 }
-
-/// A plan that is still fresh, if there is one.
-type Planned = Arc<Mutex<Option<Plan>>>;
 
 /// A wait for the port.
 #[derive(Debug)]
@@ -70,7 +64,7 @@ type Told = Arc<Mutex<Vec<HeldBy>>>;
 /// A tunnel that waits for its port.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    reporter: Reporter,
+    reporter: Reporter<Slot>,
     request: Request,
     endpoints: Vec<Endpoint>,
     /// The sockets that were told last, and who has them.
@@ -78,67 +72,17 @@ pub(super) struct Waiting {
     occupants: Vec<Occupant>,
 }
 
-#[derive(Debug)]
-struct Running {
-    launch: Launch,
-    /// What it is to listen on, once that is known.
-    endpoints: Arc<OnceLock<Vec<Endpoint>>>,
-    /// An ssh takes orders, a command none.
-    orders: Option<mpsc::UnboundedSender<Order>>,
-    /// What it listens on, as the kernel showed it last.
-    listeners: Vec<Listener>,
-    tail: OutputTail,
-    /// The unix socket on which an ssh listens for a held listener.
-    forward: Option<PathBuf>,
-    at_login: SocketsAtLogin,
-    /// `None` for a command.
-    probes: Option<Probes>,
-}
-
-/// An ssh that runs.
-#[derive(Debug)]
-pub(super) struct SshProcess {
-    pub(super) reporter: Reporter,
-    pub(super) connection: ConnectionId,
-    pub(super) pid: u32,
-    pub(super) at_login: SocketsAtLogin,
-}
-
 impl TunnelResources {
-    pub(super) fn new(slot: Slot, reporter: Reporter) -> Self {
-        Self {
-            slot,
-            reporter,
-            running: HashMap::new(),
-            waits: HashMap::new(),
-            planned: None,
-            left: Remains::default(),
-            held: None,
-            races: Races::default(),
-        }
+    pub(super) fn new(reporter: Reporter<Slot>) -> Self {
+        Self { reporter, waits: HashMap::new(), listeners: None, held: None, races: Races::default() }
     }
 
     pub(super) fn slot(&self) -> Slot {
-        self.slot
+        self.reporter.slot()
     }
 
-    pub(super) fn reporter(&self) -> &Reporter {
+    pub(super) fn reporter(&self) -> &Reporter<Slot> {
         &self.reporter
-    }
-
-    /// The pid of the connection's process.
-    pub(super) fn pid(&self, connection: ConnectionId) -> Option<u32> {
-        self.running.get(&connection)?.launch.pid()
-    }
-
-    /// Whether `pid` is of a process tree of this tunnel. Reads /proc.
-    pub(super) fn contains(&self, pid: u32) -> bool {
-        self.trees().any(|tree| tree.contains(pid))
-    }
-
-    /// The process trees of this tunnel.
-    fn trees(&self) -> impl Iterator<Item = Tree> {
-        self.running.values().filter_map(|running| running.launch.tree())
     }
 
     /// The listener that portward itself holds for it.
@@ -152,11 +96,11 @@ impl TunnelResources {
     }
 
     /// Connects the clients of the held listener to what `listening` has opened, or lets them wait.
-    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>) {
-        let running = listening.and_then(|(connection, _)| self.running.get(&connection));
-        let path = running.and_then(|running| running.forward.as_deref());
+    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>, connections: &Connections) {
+        let slot = self.slot();
         if let Some(held) = &mut self.held {
-            held.serve(listening, path);
+            let path = |(connection, _)| Some(connections.ssh(connection)?.forward_path(slot, connection));
+            held.serve(listening, listening.and_then(path).as_deref());
         }
     }
 
@@ -172,93 +116,14 @@ impl TunnelResources {
         })
     }
 
-    /// What the connection's process listens on, as the kernel showed it last.
+    /// What the connection's process listens on for it, as the kernel showed it last.
     pub(super) fn listeners(&self, connection: ConnectionId) -> &[Listener] {
-        self.running.get(&connection).map_or(&[], |running| &running.listeners)
+        self.listeners.as_ref().filter(|(on, _)| *on == connection).map_or(&[], |(_, listeners)| listeners)
     }
 
-    /// The connection's process listens on these now.
+    /// The connection's process listens on these for it now.
     pub(super) fn set_listeners(&mut self, connection: ConnectionId, listeners: Vec<Listener>) {
-        if let Some(running) = self.running.get_mut(&connection) {
-            running.listeners = listeners;
-        }
-    }
-
-    /// The process has ended.
-    pub(super) fn forget(&mut self, connection: ConnectionId) {
-        self.running.remove(&connection);
-    }
-
-    /// This is left of the latest process that has ended.
-    pub(super) fn set_left(&mut self, left: Remains) {
-        self.left = left;
-    }
-
-    /// What was left of the latest process that has ended.
-    pub(super) fn left(&self) -> &Remains {
-        &self.left
-    }
-
-    pub(super) fn order(&self, connection: ConnectionId, order: Order) {
-        if let Some(orders) = self.running.get(&connection).and_then(|running| running.orders.as_ref()) {
-            // If the process has just ended, the news of it is on its way.
-            let _ = orders.send(order);
-        }
-    }
-
-    /// Reports `Answered` once the server of the ssh has answered.
-    pub(super) fn probe(&mut self, connection: ConnectionId) {
-        if let Some(running) = self.running.get_mut(&connection)
-            && let (Some(probes), Some(pid)) = (&mut running.probes, running.launch.pid())
-        {
-            probes.begin(connection, pid, &self.reporter);
-        }
-    }
-
-    /// The ssh of this tunnel that run, the oldest first.
-    pub(super) fn ssh_processes(&self) -> Vec<SshProcess> {
-        let process = |(connection, running): (&ConnectionId, &Running)| {
-            running.orders.as_ref()?;
-            let (pid, at_login) = (running.launch.pid()?, running.at_login.clone());
-            Some(SshProcess { reporter: self.reporter.clone(), connection: *connection, pid, at_login })
-        };
-        let mut processes: Vec<_> = self.running.iter().filter_map(process).collect();
-        processes.sort_by_key(|process| process.connection);
-        processes
-    }
-
-    pub(super) fn terminate(&self, connection: ConnectionId) {
-        if let Some(running) = self.running.get(&connection) {
-            running.launch.terminate();
-        }
-    }
-
-    pub(super) fn kill(&self, connection: ConnectionId) {
-        if let Some(running) = self.running.get(&connection) {
-            running.launch.kill();
-        }
-    }
-
-    /// Names the processes that are left, on a thread that may block.
-    pub(super) fn find_survivors(&self, connection: ConnectionId) {
-        let Some(tree) = self.running.get(&connection).and_then(|running| running.launch.tree()) else {
-            return;
-        };
-        let reporter = self.reporter.clone();
-        spawn_blocking(move || {
-            let who = match tree.survivors() {
-                // The news of its end is on its way.
-                Ok(survivors) if survivors.is_empty() => return,
-                Ok(survivors) => process::named(&survivors),
-                Err(error) => format!("what is left of the process ({error})"),
-            };
-            let message = format!(
-                "{who} did not die of SIGKILL within 5 s: stuck in the kernel (state D in ps), most often on a network file \
-                 system; portward waits for its end"
-            );
-            let failure = Failure::new(FailureKind::Killed, message);
-            reporter.report(Event::Connection(connection, ConnectionEvent::Survived(failure)));
-        });
+        self.listeners = Some((connection, listeners));
     }
 
     pub(super) fn abandon_port(&mut self, request: Request) {
@@ -291,8 +156,7 @@ impl Effects {
                 // Before it is ready it has no others.
                 let sockets = at_login.get().cloned().or_else(|| holder::sockets(pid)).unwrap_or_default();
                 if let Some(address) = sockets.iter().find_map(|inode| connected.get(inode)) {
-                    let event = ConnectionEvent::AddressRemoved(*address);
-                    reporter.report(Event::Connection(connection, event));
+                    reporter.report(connection, ConnectionEvent::AddressRemoved(*address));
                 }
             }
         });
@@ -316,41 +180,44 @@ impl Effects {
     /// Reports `PortUnbound` as soon as the kernel confirms it. Where `connection` is to listen, it is known what on.
     pub(super) fn confirm_port(
         &self,
-        resources: &mut TunnelResources,
+        (resources, connections): (&mut TunnelResources, &mut Connections),
         request: Request,
         connection: Option<ConnectionId>,
         destination: usize,
         work: &Work,
     ) {
-        // It belonged to an earlier wait, perhaps of other work.
-        resources.planned = None;
         if resources.held.is_some() {
-            return resources.reporter.report(Event::Forward(request, ForwardEvent::PortUnbound));
+            return resources.reporter.answer(request, ForwardEvent::PortUnbound);
         }
-        let running = connection.and_then(|connection| resources.running.get(&connection));
-        let known = match (work, running) {
-            (work, _) if work.is_held() => self.ports.usable(work.endpoints()),
-            (_, Some(running)) => running.endpoints.get().cloned().unwrap_or_default(),
-            // Where the next ssh would listen, it says itself.
-            (Work::Ssh(tunnel), None) if !work.endpoints().is_empty() => {
-                return self.plan_and_confirm(resources, request, destination, tunnel, work.endpoints());
+        let family = connection.and_then(|connection| connections.ssh(connection)?.family.get().copied());
+        let known = match (work, family) {
+            (Work::Ssh(tunnel), Some(family)) if !work.is_held() => {
+                // Where it listens on none of them, it refuses the forward with that reason.
+                let listens = family.endpoints(tunnel.forward.listens(), &tunnel.ssh.destination);
+                self.ports.usable(&listens.unwrap_or_default())
             }
-            (Work::Ssh(_) | Work::Command(_), None) => self.ports.usable(work.endpoints()),
+            // Where the next ssh would listen, it says itself.
+            (Work::Ssh(tunnel), None) if !tunnel.forward.listens().is_empty() => {
+                let planned = connections.plan(resources.slot(), destination);
+                let own = connections.trees().collect();
+                return self.plan_and_confirm(resources, request, planned, tunnel, own);
+            }
+            (Work::Ssh(_) | Work::Command(_), _) => self.ports.usable(work.endpoints()),
         };
         let reporter = resources.reporter.clone();
         // In most cases the port is free, and the answer takes microseconds.
         match self.ports.verdict(&known) {
             Ok(Verdict::Unbound) => {
-                return reporter.report(Event::Forward(request, ForwardEvent::PortUnbound));
+                return reporter.answer(request, ForwardEvent::PortUnbound);
             }
             // An address may yet come.
             Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {}
-            Err(error) => return reporter.report(unusable(request, port_failure(&error))),
+            Err(error) => return reporter.answer(request, unusable(port_failure(&error))),
         }
         let (ports, endpoints) = (self.ports.clone(), Arc::new(OnceLock::from(known.clone())));
         let told = Told::default();
         let last = told.clone();
-        let own: Vec<Tree> = resources.trees().collect();
+        let own: Vec<Tree> = connections.trees().collect();
         let task =
             tokio::spawn(async move { wait_for_port(&ports, &reporter, request, &known, &last, &own).await });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
@@ -373,40 +240,40 @@ impl Effects {
         Ok(())
     }
 
-    /// As [`Effects::confirm_port`], for those of `wanted` that ssh will listen on.
+    /// As [`Effects::confirm_port`], for what the next ssh will listen on.
     fn plan_and_confirm(
         &self,
         resources: &mut TunnelResources,
         request: Request,
-        destination: usize,
+        planned: Planned,
         tunnel: &SshTunnel,
-        wanted: &[Endpoint],
+        own: Vec<Tree>,
     ) {
         let (ports, reporter, tunnel) = (self.ports.clone(), resources.reporter.clone(), tunnel.clone());
-        let (wanted, planned, endpoints) =
-            (wanted.to_vec(), Planned::default(), Arc::<OnceLock<_>>::default());
-        resources.planned = Some((destination, planned.clone()));
+        let endpoints = Arc::<OnceLock<_>>::default();
         let waited_for = endpoints.clone();
         let told = Told::default();
         let last = told.clone();
-        let own: Vec<Tree> = resources.trees().collect();
         let task = tokio::spawn(async move {
-            let plan = Plan::make(&tunnel).await;
-            let usable = match plan.endpoints(&wanted, &tunnel.destination) {
+            let plan = planned.get(&tunnel.ssh).await;
+            let allowed = plan.address_family().endpoints(tunnel.forward.listens(), &tunnel.ssh.destination);
+            let usable = match allowed {
                 Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
-                Err(failure) => return reporter.report(unusable(request, failure)),
+                Err(failure) => return reporter.answer(request, unusable(failure)),
             };
             let verdict = ports.verdict(usable);
-            if matches!(verdict, Ok(Verdict::Unbound)) || plan.may_wait() {
-                *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+            if !matches!(verdict, Ok(Verdict::Unbound)) && !plan.may_wait() {
+                planned.outdate();
             }
             match verdict {
-                Ok(Verdict::Unbound) => reporter.report(Event::Forward(request, ForwardEvent::PortUnbound)),
+                Ok(Verdict::Unbound) => reporter.answer(request, ForwardEvent::PortUnbound),
                 // An address may yet come.
                 Ok(Verdict::Held(_)) | Err(PortError::AddressNotAvailable(_)) => {
+                    // It may take long, and the plan is some kilobytes.
+                    drop(planned);
                     wait_for_port(&ports, &reporter, request, usable, &last, &own).await;
                 }
-                Err(error) => reporter.report(unusable(request, port_failure(&error))),
+                Err(error) => reporter.answer(request, unusable(port_failure(&error))),
             }
         });
         let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
@@ -426,9 +293,9 @@ impl Effects {
                 // Where the kernel cannot be asked, the wait itself says so.
                 let Ok(now) = ports.waited_for(&endpoints) else { continue };
                 if now.is_empty() {
-                    reporter.report(Event::Forward(request, ForwardEvent::PortUnbound));
+                    reporter.answer(request, ForwardEvent::PortUnbound);
                 } else if !who::still_tells(&occupants, &held, &now) {
-                    reporter.report(Event::Forward(request, ForwardEvent::PortHeld(who::describe(&now))));
+                    reporter.answer(request, ForwardEvent::PortHeld(who::describe(&now)));
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = now;
                 }
             }
@@ -441,102 +308,89 @@ impl Effects {
         self.pace.clone()
     }
 
-    /// Starts the process of the tunnel.
+    /// Starts the process of a connection, for a tunnel of the link with the work `desired`.
     pub(super) fn start(
         &mut self,
-        resources: &mut TunnelResources,
+        (resources, connections): (&TunnelResources, &mut Connections),
         connection: ConnectionId,
         destination: usize,
         desired: &desired::Tunnel,
     ) {
-        resources.left = Remains::default();
-        let planned = resources.planned.take().filter(|(planned_for, _)| *planned_for == destination);
-        let endpoints = Arc::<OnceLock<_>>::default();
-        let (tail, at_login) = (OutputTail::default(), SocketsAtLogin::default());
-        let mut attempt = Attempt {
+        connections.set_left(Remains::default());
+        let plan = connections.take_plan(destination);
+        let (tail, reporter) = (OutputTail::default(), connections.reporter().clone());
+        let attempt = Attempt {
             connection,
-            reporter: resources.reporter.clone(),
+            reporter: reporter.clone(),
             ports: self.ports.clone(),
             pace: self.pace.clone(),
-            endpoints: Vec::new(),
-            listening: Mutex::default(),
             tail: tail.clone(),
-            at_login: at_login.clone(),
         };
-        let mut forward = None;
-        let started = match &*desired.work_at(destination) {
+        let running = match &*desired.work_at(destination) {
             Work::Ssh(tunnel) => {
-                let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
-                forward = Some(control.0.forward_path());
-                let (launch, probes) = (Launch::pending(), Probes::new(control.0.path()));
+                let control = self.control.socket(&format!("{}-{connection}", reporter.link().0.0));
+                let launch = Launch::pending();
                 let (orders, received) = mpsc::unbounded_channel();
+                let (family, at_login) = (Arc::default(), SocketsAtLogin::default());
+                let path = control.0.path().to_owned();
+                let probes = Probes::new(&path);
                 let start = SshStart {
+                    ssh: tunnel.ssh.clone(),
                     launch: launch.clone(),
-                    endpoints: endpoints.clone(),
+                    family: Arc::clone(&family),
+                    at_login: at_login.clone(),
                     connect_timeout: desired.timeout,
-                    plan: planned
-                        .and_then(|(_, plan)| plan.lock().unwrap_or_else(PoisonError::into_inner).take()),
+                    plan,
                 };
-                tokio::spawn(start.run(attempt, tunnel.clone(), control, received));
-                Ok((launch, Some((orders, probes))))
+                tokio::spawn(start.run(attempt, control, received));
+                let ssh = RunningSsh { orders, family, control: path, at_login, probes };
+                Running { launch, tail, ssh: Some(ssh) }
             }
             Work::Command(tunnel) => {
-                attempt.endpoints = self.ports.usable(&tunnel.listen);
-                // What is set once, and here first, is not set yet.
-                let _ = endpoints.set(attempt.endpoints.clone());
-                resources.reporter.starting(&tunnel.argv.join(" "));
-                process::spawn(command_line::command(tunnel)).map(|process| {
-                    let launch = Launch::started(process.0.tree());
-                    tokio::spawn(attempt.run_command(tunnel.clone(), process));
-                    (launch, None)
-                })
+                reporter.starting(&tunnel.argv.join(" "));
+                let process = match process::spawn(command_line::command(tunnel)) {
+                    Ok(process) => process,
+                    Err(error) => {
+                        return reporter.report(connection, ConnectionEvent::Ended(error.failure()));
+                    }
+                };
+                let launch = Launch::started(process.0.tree());
+                let endpoints = self.ports.usable(&tunnel.listen);
+                let tunnel_reporter = resources.reporter.clone();
+                let listening = Listening::new(connection, tunnel_reporter, self.ports.clone(), endpoints);
+                tokio::spawn(attempt.run_command(tunnel.clone(), listening, process));
+                Running { launch, tail, ssh: None }
             }
         };
-        match started {
-            Ok((launch, ssh)) => {
-                let (orders, probes) = ssh.unzip();
-                let running = Running {
-                    launch,
-                    endpoints,
-                    orders,
-                    listeners: Vec::new(),
-                    tail,
-                    forward,
-                    at_login,
-                    probes,
-                };
-                resources.running.insert(connection, running);
-            }
-            Err(error) => {
-                let failure = error.failure();
-                resources.reporter.report(Event::Connection(connection, ConnectionEvent::Ended(failure)));
-            }
-        }
+        connections.add(connection, running);
     }
 
     /// Reports `NotReady`, with what the process does instead.
     pub(super) fn explain_delay(
         &self,
-        resources: &TunnelResources,
+        connections: &Connections,
         connection: ConnectionId,
         work: &Work,
         waited: Duration,
     ) {
-        let reporter = resources.reporter.clone();
-        let started =
-            resources.running.get(&connection).and_then(|running| Some((running, running.launch.tree()?)));
+        let reporter = connections.reporter().clone();
+        let started = connections.get(connection).and_then(|running| Some((running, running.launch.tree()?)));
         let Some((running, tree)) = started else {
-            return reporter.report(Event::Connection(connection, ConnectionEvent::NotReady(None)));
+            return reporter.report(connection, ConnectionEvent::NotReady(None));
         };
         let (ports, tail, work) = (self.ports.clone(), running.tail.clone(), work.clone());
-        let endpoints = running.endpoints.get().cloned().unwrap_or_default();
         spawn_blocking(move || {
             let why = match &work {
-                Work::Ssh(tunnel) => tree.pid().map(|pid| ssh::not_ready(tunnel, pid, &tail.lines(), waited)),
-                Work::Command(_) => elsewhere::explain(&ports, |pid| tree.contains(pid), &endpoints)
-                    .map(|why| Failure::new(FailureKind::Timeout, why)),
+                Work::Ssh(tunnel) => {
+                    tree.pid().map(|pid| ssh::not_ready(&tunnel.ssh, pid, &tail.lines(), waited))
+                }
+                Work::Command(command) => {
+                    let endpoints = ports.usable(&command.listen);
+                    let why = elsewhere::explain(&ports, |pid| tree.contains(pid), &endpoints);
+                    why.map(|why| Failure::new(FailureKind::Timeout, why))
+                }
             };
-            reporter.report(Event::Connection(connection, ConnectionEvent::NotReady(why)));
+            reporter.report(connection, ConnectionEvent::NotReady(why));
         });
     }
 
@@ -567,7 +421,7 @@ impl Effects {
             };
             let message = format!("on_conflict: kill has ended no process, because {reason}");
             let failure = Failure::new(FailureKind::LocalPortHeld, message);
-            reporter.report(Event::Forward(request, ForwardEvent::HoldersSpared(holders, failure)));
+            reporter.answer(request, ForwardEvent::HoldersSpared(holders, failure));
         });
     }
 
@@ -585,7 +439,7 @@ impl Effects {
 /// Waits until the port is unbound. What is left of the tunnel's `own` processes is being ended, and no stranger.
 async fn wait_for_port(
     ports: &Ports,
-    reporter: &Reporter,
+    reporter: &Reporter<Slot>,
     request: Request,
     endpoints: &[Endpoint],
     told: &Told,
@@ -598,20 +452,23 @@ async fn wait_for_port(
     let on_held = |held: &[HeldBy], mut occupants: Vec<Occupant>| {
         occupants.retain(|occupant| !is_own(occupant));
         held.clone_into(&mut told.lock().unwrap_or_else(PoisonError::into_inner));
-        reporter.report(Event::Forward(request, ForwardEvent::PortHeld(occupants)));
+        reporter.answer(request, ForwardEvent::PortHeld(occupants));
     };
     let unbound = ports.unbound(endpoints, on_held).await;
-    reporter.report(match unbound {
-        Ok(()) => Event::Forward(request, ForwardEvent::PortUnbound),
-        Err(error) => unusable(request, port_failure(&error)),
-    });
+    reporter.answer(
+        request,
+        match unbound {
+            Ok(()) => ForwardEvent::PortUnbound,
+            Err(error) => unusable(port_failure(&error)),
+        },
+    );
 }
 
-fn unusable(request: Request, failure: Failure) -> Event {
-    Event::Forward(request, ForwardEvent::PortUnusable(failure))
+fn unusable(failure: Failure) -> ForwardEvent {
+    ForwardEvent::PortUnusable(failure)
 }
 
-fn log_signalled(reporter: &Reporter, sent: &str, signalled: Vec<Signalled<'_>>) {
+fn log_signalled(reporter: &Reporter<Slot>, sent: &str, signalled: Vec<Signalled<'_>>) {
     for Signalled { holder, result } in signalled {
         let done = match result {
             Ok(()) => format!("sent {sent} to {holder}, which holds the port"),

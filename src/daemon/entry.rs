@@ -8,19 +8,20 @@ use std::time::Duration;
 use super::checks::Checks;
 use super::effects::TunnelResources;
 use super::held::HeldListener;
+use super::links::LinkEntry;
+use super::narrate::Told;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
-use crate::core::{
-    Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Health, Link, Request, Slot, StateName,
-};
+use crate::core::{ConnectionId, Failure, Health, LinkId, Request, Slot, StateName};
+use crate::port::Occupant;
 use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel};
 
-/// A tunnel: what is desired, its state and its resources.
+/// A tunnel: what is desired, and its resources. Its state is with its link.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) desired: desired::Tunnel,
-    pub(super) link: Link,
+    pub(super) link: LinkId,
     pub(super) resources: TunnelResources,
     pub(super) phases: Phases,
     /// Processes started so far.
@@ -34,6 +35,8 @@ pub(super) struct Entry {
     /// What its health checks have shown; `None`: it has none. Boxed, for most tunnels have none.
     pub(super) health: Option<Box<Health>>,
     pub(super) checks: Checks,
+    /// What the log has told of its state.
+    pub(super) told: Told,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.
     pub(super) published: Option<Arc<TunnelStatus>>,
 }
@@ -48,57 +51,95 @@ impl Entry {
         self.resources.slot()
     }
 
+    pub(super) fn note_failed_connections(&mut self, failed: &Failed, message: String, clock: &Clock) {
+        let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
+        let at = clock.timestamp(clock.moment(failed.at));
+        let last = FailedConnection { at, kind: failed.error.kind, message };
+        self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
+    }
+}
+
+/// A tunnel together with its link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'s> {
+    pub(super) entry: &'s Entry,
+    pub(super) link: &'s LinkEntry,
+}
+
+impl View<'_> {
     /// The word for its state, and when that was entered.
     pub(super) fn state(&self) -> (StateName, Moment) {
-        self.link.state(self.slot())
+        self.link.link.state(self.entry.slot())
+    }
+
+    /// The last failure, until it is up or stopped.
+    pub(super) fn last_failure(&self) -> Option<&Failure> {
+        self.link.link.last_failure(self.entry.slot())
+    }
+
+    /// Who holds the port that it waits for.
+    pub(super) fn holders(&self) -> &[Occupant] {
+        self.link.link.holders(self.entry.slot())
+    }
+
+    /// The connection that listens for it, and the request that made it listen.
+    pub(super) fn listening(&self) -> Option<(ConnectionId, Request)> {
+        self.link.link.listening(self.entry.slot())
     }
 
     /// The fallback host that it is connected to, or on its way to.
     fn fallback_host(&self) -> Option<&str> {
-        let index = self.link.destination(self.slot()).checked_sub(1)?;
-        self.desired.fallback_hosts.get(index).map(String::as_str)
+        let index = self.link.link.destination(self.entry.slot()).checked_sub(1)?;
+        self.entry.desired.fallback_hosts.get(index).map(String::as_str)
     }
 
     /// What it runs, with the destination that it is connected to, or on its way to.
     pub(super) fn work(&self) -> Cow<'_, Work> {
-        self.desired.work_at(self.link.destination(self.slot()))
+        self.entry.desired.work_at(self.link.link.destination(self.entry.slot()))
     }
 
     /// Whether nothing of it runs, no health check either.
     pub(super) fn rests(&self) -> bool {
-        matches!(self.state().0, StateName::Stopped | StateName::NeedsAuth) && self.checks.is_over()
+        matches!(self.state().0, StateName::Stopped | StateName::NeedsAuth) && self.entry.checks.is_over()
+    }
+
+    /// How many tunnels use its connections; `None`: it shares none.
+    fn shared_by(&self) -> Option<usize> {
+        self.entry.desired.share.then(|| self.link.link.slots().len())
     }
 
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
-        let (slot, (state, since)) = (self.slot(), self.state());
+        let Self { entry, link: LinkEntry { link, connections } } = self;
+        let (slot, (state, since)) = (entry.slot(), self.state());
         let listens = matches!(state, StateName::Up | StateName::Replacing);
-        let written = self.desired.written.clone();
-        let held = self.resources.held();
+        let written = entry.desired.written.clone();
+        let held = entry.resources.held();
         TunnelStatus {
-            name: self.desired.name.clone(),
+            name: entry.desired.name.clone(),
             status: autossh_tunnel::Status::of(state),
             local_port: written.local_port,
             remote_host: written.remote_host,
             remote_port: written.remote_port,
-            hash: self.desired.hash.clone(),
-            log_id: self.desired.log_id.clone(),
+            hash: entry.desired.hash.clone(),
+            log_id: entry.desired.log_id.clone(),
             state,
             direction: written.direction,
-            interactive: self.desired.interactive,
-            pid: self.link.process(slot).and_then(|connection| self.resources.pid(connection)),
+            interactive: entry.desired.interactive,
+            pid: link.process(slot).and_then(|connection| connections.pid(connection)),
+            shared_by: self.shared_by(),
             since: clock.timestamp(since),
-            restarts: self.starts.saturating_sub(1),
-            last_error: self.link.last_failure(slot).cloned(),
-            holder: self.link.holders(slot).iter().find_map(|occupant| occupant.holder.clone()),
-            held_by: self.link.holders(slot).to_vec(),
+            restarts: entry.starts.saturating_sub(1),
+            last_error: self.last_failure().cloned(),
+            holder: self.holders().iter().find_map(|occupant| occupant.holder.clone()),
+            held_by: self.holders().to_vec(),
             // portward's own listener is there whatever the state.
-            listeners: if listens || held.is_some() { self.listeners.clone() } else { Vec::new() },
+            listeners: if listens || held.is_some() { entry.listeners.clone() } else { Vec::new() },
             note: listens.then(|| unseen(&self.work())).flatten(),
-            connection_errors: self.connection_errors.clone(),
-            standby: self.link.standby(),
-            draining: self.link.draining(),
+            connection_errors: entry.connection_errors.clone(),
+            standby: link.standby(),
+            draining: link.draining(),
             destination: self.fallback_host().map(str::to_owned),
-            health: self.health.as_ref().map(|health| TunnelHealth {
+            health: entry.health.as_ref().map(|health| TunnelHealth {
                 state: health.state(),
                 failures: health.failures(),
                 last_error: health.last_error().cloned(),
@@ -107,35 +148,14 @@ impl Entry {
             clients: held.map(HeldListener::clients),
         }
     }
-
-    /// Takes over what the connection that serves it listens on.
-    pub(super) fn note_listeners(&mut self) {
-        if let Some(held) = self.resources.held() {
-            self.listeners = held.addresses().to_vec();
-        } else if let Some((connection, _)) = self.link.listening(self.slot()) {
-            let listeners = self.resources.listeners(connection);
-            self.listeners = listeners.iter().map(|listener| listener.address).collect();
-        }
-    }
-
-    pub(super) fn note_failed_connections(&mut self, failed: &Failed, clock: &Clock) {
-        let before = self.connection_errors.as_ref().map_or(0, |errors| errors.count);
-        let last = FailedConnection {
-            at: clock.timestamp(clock.moment(failed.at)),
-            kind: failed.kind,
-            message: failed.message.clone(),
-        };
-        self.connection_errors = Some(ConnectionErrors { count: before + failed.count, last });
-    }
 }
 
 /// What cannot be seen from here of a tunnel that is up.
 fn unseen(work: &Work) -> Option<String> {
-    let Work::Ssh(SshTunnel { destination, forward: Forward::Remote { bind: Some(bind), port, .. }, .. }) =
-        work
-    else {
+    let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind: Some(bind), port, .. } }) = work else {
         return None;
     };
+    let destination = &ssh.destination;
     let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     (!is_loopback).then(|| {
         format!(
@@ -158,48 +178,32 @@ pub(super) struct Phases {
 }
 
 impl Phases {
-    pub(super) fn note_action(&mut self, action: &Action, now: Moment) {
-        match action {
-            Action::StartConnection(connection, _) => {
-                *self = Self { connection: *connection, started: Some(now), ..Self::default() };
-            }
-            Action::OpenForward(_, request, connection) if *connection == self.connection => {
-                (self.request, self.requested) = (*request, Some(now));
-            }
-            Action::OpenForward(..)
-            | Action::ExplainDelay(_)
-            | Action::Probe(_)
-            | Action::ConfirmPort(..)
-            | Action::AbandonPort(..)
-            | Action::CloseForward(..)
-            | Action::AwaitClients(_)
-            | Action::Terminate(_)
-            | Action::Kill(_)
-            | Action::FindSurvivors(_)
-            | Action::TerminateHolders(..)
-            | Action::KillHolders(..)
-            | Action::ReportReplacementFailed(..)
-            | Action::ReportTakeover(_)
-            | Action::ReportStandbyFailed(_) => {}
+    /// A connection is started for the tunnel.
+    pub(super) fn note_start(&mut self, connection: ConnectionId, now: Moment) {
+        *self = Self { connection, started: Some(now), ..Self::default() };
+    }
+
+    pub(super) fn note_ready(&mut self, connection: ConnectionId, now: Moment) {
+        if connection == self.connection {
+            self.ready = Some(now);
         }
     }
 
-    pub(super) fn note_event(&mut self, event: &Event, now: Moment) {
-        match event {
-            Event::Connection(connection, ConnectionEvent::Ready) if *connection == self.connection => {
-                self.ready = Some(now);
-            }
-            Event::Forward(request, ForwardEvent::Opened) if *request == self.request => {
-                self.listening = Some(now);
-            }
-            Event::Connection(..)
-            | Event::Forward(..)
-            | Event::StartRequested(_)
-            | Event::StopRequested(_)
-            | Event::RestartRequested(_)
-            | Event::PolicyChanged(..)
-            | Event::NetworkChanged
-            | Event::DeadlinePassed => {}
+    /// The connection is asked to listen; whether it is a newer one, and was started for other tunnels.
+    pub(super) fn note_open(&mut self, connection: ConnectionId, request: Request, now: Moment) -> bool {
+        let is_newer = connection > self.connection;
+        if is_newer {
+            *self = Self { connection, ..Self::default() };
+        }
+        if connection == self.connection {
+            (self.request, self.requested) = (request, Some(now));
+        }
+        is_newer
+    }
+
+    pub(super) fn note_opened(&mut self, request: Request, now: Moment) {
+        if request == self.request {
+            self.listening = Some(now);
         }
     }
 

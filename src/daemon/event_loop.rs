@@ -9,20 +9,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
 
-use super::attempt::Order;
 use super::effects::Effects;
-use super::entry::Entry;
+use super::entry::{Entry, View};
 use super::handle::{Command, Outcome};
-use super::narrate::{self, Before};
+use super::links::{LinkEntry, Links};
+use super::narrate::{self, Told};
 use super::published::Published;
-use super::reporter::Report;
+use super::reporter::{LinkReport, Report, TunnelReport};
 use super::runtime::Runtime;
 use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
 use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{ConfigWatch, Desired, desired};
-use crate::core::{Action, ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, Slot, StateName};
+use crate::core::{
+    ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, LinkId, Slot, StateName, TunnelState,
+};
 use crate::network::Network;
 use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
@@ -35,8 +37,8 @@ use crate::protocol::{Change, Verb};
 pub(super) struct EventLoop {
     pub(super) clock: Clock,
     pub(super) effects: Effects,
-    pub(super) events: mpsc::UnboundedReceiver<(Slot, Report)>,
-    pub(super) report: mpsc::UnboundedSender<(Slot, Report)>,
+    pub(super) events: mpsc::UnboundedReceiver<Report>,
+    pub(super) report: mpsc::UnboundedSender<Report>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: broadcast::Sender<Change>,
     pub(super) logs: Arc<RecentLogs>,
@@ -52,6 +54,7 @@ pub(super) struct EventLoop {
 pub(super) struct State {
     /// Boxed, for a node of the map has room for eleven.
     pub(super) entries: BTreeMap<Slot, Box<Entry>>,
+    pub(super) links: Links,
     /// Slots in the order of the file.
     pub(super) order: Vec<Slot>,
     pub(super) next_slot: u64,
@@ -88,7 +91,7 @@ impl EventLoop {
             let wake = self.state.timers.next().into_iter().chain(next_ping).min();
             let clock = self.clock;
             tokio::select! {
-                Some((slot, report)) = self.events.recv() => self.take(slot, report),
+                Some(report) = self.events.recv() => self.take(report),
                 Some(command) = self.commands.recv() => self.obey(command),
                 content = self.config.changed(), if !self.state.stopping => {
                     let result = content.map_err(|error| error.to_string()).and_then(|text: String| self.parse(&text));
@@ -109,8 +112,8 @@ impl EventLoop {
                 }
             }
             // What can be decided at once is decided before anybody is told.
-            while let Ok((slot, report)) = self.events.try_recv() {
-                self.take(slot, report);
+            while let Ok(report) = self.events.try_recv() {
+                self.take(report);
             }
             self.note_config_watch();
             self.publish();
@@ -124,38 +127,57 @@ impl EventLoop {
         Ok(())
     }
 
-    fn take(&mut self, slot: Slot, report: Report) {
-        self.state.touched.insert(slot);
+    fn take(&mut self, report: Report) {
         match report {
-            Report::Event(event) => self.hear(slot, event),
-            // The status that is published next has its pid.
-            Report::ProcessChanged => {}
-            Report::Listening(connection, listeners) => {
+            Report::Tunnel(slot, report) => {
+                self.state.touched.insert(slot);
+                self.take_of_tunnel(slot, report);
+            }
+            Report::Link(id, report) => {
+                // The status of all of its tunnels may show it.
+                if let Some(entry) = self.state.links.get(id) {
+                    self.state.touched.extend(entry.link.slots());
+                }
+                self.take_of_link(id, report);
+            }
+        }
+    }
+
+    fn take_of_tunnel(&mut self, slot: Slot, report: TunnelReport) {
+        match report {
+            TunnelReport::Forward(request, event) => self.hear(slot, Event::Forward(request, event)),
+            TunnelReport::Listening(connection, listeners) => {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
                     entry.resources.set_listeners(connection, listeners);
-                    entry.note_listeners();
+                }
+                self.note_listeners(slot);
+            }
+            TunnelReport::Checked(number, result) => {
+                self.hear_health(slot, HealthEvent::Checked(number, result));
+            }
+            TunnelReport::CheckOver(number) => self.check_over(slot, number),
+            TunnelReport::Relay(number, news) => self.hear_relay(slot, number, news),
+        }
+    }
+
+    fn take_of_link(&mut self, id: LinkId, report: LinkReport) {
+        match report {
+            LinkReport::Connection(connection, event) => {
+                self.hear_of_link(id, Event::Connection(connection, event));
+            }
+            // The status that is published next has its pid.
+            LinkReport::ProcessChanged => {}
+            LinkReport::Remains(remains) => {
+                if let Some(entry) = self.state.links.get_mut(id) {
+                    entry.connections.set_left(remains);
                 }
             }
-            Report::Remains(remains) => {
-                if let Some(entry) = self.state.entries.get_mut(&slot) {
-                    entry.resources.set_left(remains);
-                }
-            }
-            Report::ConnectionsFailed(failed) => {
-                if let Some(entry) = self.state.entries.get_mut(&slot) {
-                    entry.note_failed_connections(&failed, &self.clock);
-                    narrate::connections_failed(entry, &failed);
-                }
-            }
-            Report::Checked(number, result) => self.hear_health(slot, HealthEvent::Checked(number, result)),
-            Report::CheckOver(number) => self.check_over(slot, number),
-            Report::Relay(number, news) => self.hear_relay(slot, number, news),
+            LinkReport::ConnectionsFailed(failed) => self.connections_failed(id, &failed),
         }
     }
 
     /// Lets a tunnel hear of an event, and carries out what follows.
     pub(super) fn hear(&mut self, slot: Slot, mut event: Event) {
-        let now = self.clock.now();
         if let Event::Forward(_, ForwardEvent::PortHeld(occupants)) = &mut event {
             self.name_tunnels(occupants);
         }
@@ -164,85 +186,74 @@ impl EventLoop {
         }
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         self.state.touched.insert(slot);
-        if let Event::Connection(connection, ConnectionEvent::Ended(_)) = &event {
-            entry.resources.forget(*connection);
-        }
         if let Event::Forward(request, ForwardEvent::PortUnbound | ForwardEvent::PortUnusable(_)) = &event {
             entry.resources.abandon_port(*request);
         }
-        entry.phases.note_event(&event, now);
-        let before = Before::of(entry);
-        let actions = entry.link.hear(event, now);
-        // Clients wait before their way is closed, and those that come later wait from the start.
-        entry.direct_clients();
-        for action in actions {
-            self.carry_out(slot, action);
+        if let Event::Forward(request, ForwardEvent::Opened) = &event {
+            entry.phases.note_opened(*request, self.clock.now());
         }
-        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
-        match entry.link.deadline() {
-            Some(deadline) => self.state.timers.arm(Timer::Link(slot), deadline),
-            None => self.state.timers.disarm(Timer::Link(slot)),
-        }
-        entry.note_listeners();
-        narrate::transition(entry, &before, now);
+        let link = entry.link;
+        self.hear_of_link(link, event);
         self.observe_health(slot);
         self.forget_removed(slot);
     }
 
-    fn carry_out(&mut self, slot: Slot, action: Action) {
+    /// Lets a link hear of an event, and carries out what follows for its tunnels.
+    pub(super) fn hear_of_link(&mut self, id: LinkId, event: Event) {
         let now = self.clock.now();
-        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
-        let is_of_spare =
-            matches!(&action, Action::StartConnection(connection, _) if entry.link.is_spare(*connection));
-        if !is_of_spare {
-            entry.phases.note_action(&action, now);
+        let Some(LinkEntry { link, connections }) = self.state.links.get_mut(id) else { return };
+        if let Event::Connection(connection, ConnectionEvent::Ended(_)) = &event {
+            connections.forget(*connection);
         }
-        match action {
-            Action::ConfirmPort(_, request, connection) => {
-                let destination = entry.link.destination(slot);
-                let work = entry.desired.work_at(destination);
-                self.effects.confirm_port(&mut entry.resources, request, connection, destination, &work);
-            }
-            Action::AbandonPort(_, request) => entry.resources.abandon_port(request),
-            Action::TerminateHolders(_, request) => {
-                let holders = entry.link.holders(slot).to_vec();
-                self.effects.terminate_holders(&entry.resources, request, holders);
-            }
-            Action::KillHolders(_, request) => Effects::kill_holders(&entry.resources, request),
-            Action::OpenForward(_, request, connection) => {
-                entry.resources.order(connection, Order::Open(request));
-            }
-            Action::CloseForward(_, request, connection) => {
-                entry.resources.order(connection, Order::Close(request));
-            }
-            Action::StartConnection(connection, destination) => {
-                entry.starts += u64::from(!is_of_spare);
-                self.effects.start(&mut entry.resources, connection, destination, &entry.desired);
-            }
-            Action::ExplainDelay(connection) => {
-                let waited = entry.desired.policy.ready_timeout;
-                let work = entry.desired.work_at(entry.link.destination_of(connection));
-                self.effects.explain_delay(&entry.resources, connection, &work, waited);
-            }
-            Action::AwaitClients(connection) => entry.resources.order(connection, Order::AwaitClients),
-            Action::Probe(connection) => entry.resources.probe(connection),
-            Action::Terminate(connection) => entry.resources.terminate(connection),
-            Action::Kill(connection) => entry.resources.kill(connection),
-            Action::FindSurvivors(connection) => entry.resources.find_survivors(connection),
-            Action::ReportTakeover(_) => {
-                entry.starts += 1;
-                narrate::takeover(entry);
-            }
-            Action::ReportStandbyFailed(failure) => narrate::standby_failed(entry, &failure),
-            Action::ReportReplacementFailed(_, failure) => {
-                narrate::restart_failed(entry, &failure);
-                let status = entry.status(&self.clock);
-                let restarts = self.state.waiters_of(slot, |waiter| waiter.verb == Verb::Restart);
-                for request in restarts {
-                    let outcome = Outcome::NotDone { status: status.clone(), failure: failure.clone() };
-                    self.state.answer(slot, request, Some(outcome));
+        if let Event::Connection(connection, ConnectionEvent::Ready) = &event {
+            for slot in link.slots() {
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.phases.note_ready(*connection, now);
                 }
             }
+        }
+        let actions = link.hear(event, now);
+        // Clients wait before their way is closed, and those that come later wait from the start.
+        for tunnel in link.tunnels() {
+            if let Some(entry) = self.state.entries.get_mut(&tunnel.slot) {
+                entry.direct_clients(&tunnel, connections);
+            }
+        }
+        let deadline = link.deadline();
+        for action in actions {
+            self.carry_out(id, action);
+        }
+        match deadline {
+            Some(deadline) => self.state.timers.arm(Timer::Link(id), deadline),
+            None => self.state.timers.disarm(Timer::Link(id)),
+        }
+        for slot in self.state.changed_of(id) {
+            self.state.touched.insert(slot);
+            self.note_listeners(slot);
+            if let Some(tunnel) = self.state.view(slot) {
+                narrate::transition(tunnel, &tunnel.entry.told, now);
+                let told = Told::of(tunnel);
+                if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    entry.told = told;
+                }
+            }
+            self.observe_health(slot);
+            self.forget_removed(slot);
+        }
+    }
+
+    /// Takes over what the connection that serves the tunnel listens on.
+    fn note_listeners(&mut self, slot: Slot) {
+        let Some(View { entry, link }) = self.state.view(slot) else { return };
+        let listeners = match (entry.resources.held(), link.link.listening(slot)) {
+            (Some(held), _) => held.addresses().to_vec(),
+            (None, Some((connection, _))) => {
+                entry.resources.listeners(connection).iter().map(|listener| listener.address).collect()
+            }
+            (None, None) => return,
+        };
+        if let Some(entry) = self.state.entries.get_mut(&slot) {
+            entry.listeners = listeners;
         }
     }
 
@@ -259,8 +270,8 @@ impl EventLoop {
             Command::Snapshot { refresh, reply } => {
                 if refresh {
                     self.refresh();
-                    while let Ok((slot, report)) = self.events.try_recv() {
-                        self.take(slot, report);
+                    while let Ok(report) = self.events.try_recv() {
+                        self.take(report);
                     }
                 }
                 self.publish();
@@ -290,8 +301,8 @@ impl EventLoop {
                 Verb::Restart => Event::RestartRequested(slot),
             },
         );
-        let Some(entry) = self.state.entries.get(&slot) else { return };
-        let awaited = entry.link.awaited();
+        let Some(View { link, .. }) = self.state.view(slot) else { return };
+        let awaited = link.link.awaited();
         let deadline = asked.after(timeout);
         self.state.last_request += 1;
         let request = self.state.last_request;
@@ -303,7 +314,7 @@ impl EventLoop {
         let now = self.clock.now();
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
-                Timer::Link(slot) => self.hear(slot, Event::DeadlinePassed),
+                Timer::Link(id) => self.hear_of_link(id, Event::DeadlinePassed),
                 Timer::Health(slot) => self.hear_health(slot, HealthEvent::DeadlinePassed),
                 Timer::Request(slot, _) => drop(self.state.touched.insert(slot)),
             }
@@ -312,11 +323,12 @@ impl EventLoop {
 
     /// Asks about the ports that are waited for: not every change of a holder is told.
     fn ask_again(&self, reply: oneshot::Sender<()>) {
-        let waiting = |entry: &Entry| {
-            let slot = entry.slot();
-            entry.resources.waiting(entry.link.awaiting_port(slot)?, entry.link.holders(slot))
+        let waiting = |slot: &Slot| {
+            let tunnel = self.state.view(*slot)?;
+            let request = tunnel.link.link.awaiting_port(*slot)?;
+            tunnel.entry.resources.waiting(request, tunnel.holders())
         };
-        let waiting: Vec<_> = self.state.entries.values().map(Box::as_ref).filter_map(waiting).collect();
+        let waiting: Vec<_> = self.state.entries.keys().filter_map(waiting).collect();
         // Whoever asked may have gone.
         let done = move || {
             let _ = reply.send(());
@@ -333,19 +345,27 @@ impl EventLoop {
                 continue;
             }
             let Some(pid) = holder.pid.filter(|pid| process::is_of_a_tree(*pid)) else { continue };
-            let entry = self.state.entries.values().find(|entry| entry.resources.contains(pid));
+            let link = self.state.links.iter().find(|(_, link)| link.connections.contains(pid));
+            let slots = || link.iter().flat_map(|(_, link)| link.link.slots());
+            let listens = |slot: &Slot| {
+                let entry = self.state.entries.get(slot);
+                entry.is_some_and(|entry| entry.listeners.contains(&occupant.address))
+            };
+            let slot = slots().find(listens).or_else(|| slots().next());
+            let entry = slot.and_then(|slot| self.state.entries.get(&slot));
             holder.tunnel = entry.map(|entry| entry.desired.name.clone());
         }
     }
 
     /// Looks at the kernel's listeners: what is up must be there.
     fn refresh(&mut self) {
-        let up = |slot: Slot, entry: &Entry| {
-            let (connection, request) = entry.link.listening(slot)?;
-            Some((slot, connection, request, entry.resources.listeners(connection).to_vec()))
+        let up = |slot: &Slot| {
+            let tunnel = self.state.view(*slot)?;
+            let (connection, request) = tunnel.listening()?;
+            let listeners = tunnel.entry.resources.listeners(connection).to_vec();
+            Some((*slot, connection, request, listeners))
         };
-        let expected: Vec<_> =
-            self.state.entries.iter().filter_map(|(slot, entry)| up(*slot, entry)).collect();
+        let expected: Vec<_> = self.state.entries.keys().filter_map(up).collect();
         let listeners = expected.iter().flat_map(|(.., listeners)| listeners);
         let endpoints: Vec<_> = listeners.map(Listener::endpoint).collect();
         let present = match self.effects.listeners(&endpoints) {
@@ -368,16 +388,18 @@ impl EventLoop {
                         .iter()
                         .any(|one| listeners.iter().any(|listener| one.overlaps(&listener.endpoint()))) => {}
                 Kind::Command => {
-                    self.hear(slot, Event::Connection(connection, ConnectionEvent::ListenerLost));
+                    let (link, event) = (entry.link, ConnectionEvent::ListenerLost);
+                    self.hear_of_link(link, Event::Connection(connection, event));
                 }
             }
         }
     }
 
     pub(super) fn remove(&mut self, slot: Slot) {
+        let Some(state) = self.state.view(slot).map(|tunnel| tunnel.state().0) else { return };
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
         entry.removed = true;
-        let (hash, state) = (entry.desired.hash.clone(), entry.state().0);
+        let hash = entry.desired.hash.clone();
         self.state.release(&hash, slot);
         // At the end of the daemon the tunnels are stopped, but still wanted: they stay in the status.
         if !self.state.stopping {
@@ -392,13 +414,14 @@ impl EventLoop {
 
     /// Forgets a tunnel that is gone from the configuration, once nothing of it is left.
     pub(super) fn forget_removed(&mut self, slot: Slot) {
-        if self.state.entries.get(&slot).is_some_and(|entry| entry.removed && entry.rests()) {
+        if self.state.view(slot).is_some_and(|tunnel| tunnel.entry.removed && tunnel.rests()) {
             self.forget(slot);
         }
     }
 
     fn forget(&mut self, slot: Slot) {
         let Some(entry) = self.state.entries.remove(&slot) else { return };
+        self.leave(slot, entry.link);
         if self.state.stopping {
             // The dropped replies say that the daemon has ended.
             self.state.waiters.retain(|(waiting, _), _| *waiting != slot);
@@ -427,6 +450,26 @@ impl EventLoop {
 }
 
 impl State {
+    /// A tunnel together with its link.
+    pub(super) fn view(&self, slot: Slot) -> Option<View<'_>> {
+        let entry = self.entries.get(&slot)?;
+        Some(View { entry, link: self.links.get(entry.link)? })
+    }
+
+    /// The tunnels of a link.
+    pub(super) fn slots_of(&self, id: LinkId) -> Vec<Slot> {
+        self.links.get(id).map(|entry| entry.link.slots().collect()).unwrap_or_default()
+    }
+
+    /// Those of a link whose state is not what the log has told.
+    fn changed_of(&self, id: LinkId) -> Vec<Slot> {
+        let Some(LinkEntry { link, .. }) = self.links.get(id) else { return Vec::new() };
+        let has_changed = |tunnel: &TunnelState<'_>| {
+            self.entries.get(&tunnel.slot).is_some_and(|entry| !entry.told.is_of(tunnel))
+        };
+        link.tunnels().filter(has_changed).map(|tunnel| tunnel.slot).collect()
+    }
+
     /// Takes `hash` from the tunnel `slot`, unless another one has it by now.
     pub(super) fn release(&mut self, hash: &str, slot: Slot) {
         if self.slots.get(hash) == Some(&slot) {

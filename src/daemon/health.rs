@@ -10,11 +10,11 @@ use crate::health::Probe;
 impl EventLoop {
     /// Tells the machine what has become of the tunnel. Without health checks there is none to tell.
     pub(super) fn observe_health(&mut self, slot: Slot) {
-        let Some(entry) = self.state.entries.get(&slot).filter(|entry| entry.health.is_some()) else {
+        let Some(tunnel) = self.state.view(slot).filter(|tunnel| tunnel.entry.health.is_some()) else {
             return;
         };
-        let connection = entry.link.listening(slot).map(|(connection, _)| connection);
-        self.hear_health(slot, HealthEvent::Observed(entry.state().0, connection));
+        let connection = tunnel.listening().map(|(connection, _)| connection);
+        self.hear_health(slot, HealthEvent::Observed(tunnel.state().0, connection));
     }
 
     /// Lets the machine hear of an event, and carries out what follows.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::attempt::port_failure;
-use super::reporter::{Report, Reporter};
+use super::reporter::{Reporter, TunnelReport};
 use crate::config::desired;
-use crate::core::{ConnectionId, Failure, FailureKind, Request};
+use crate::core::{ConnectionId, Failure, FailureKind, Request, Slot};
 use crate::port::{Endpoint, PortError, Ports};
 use crate::process::limits;
 use crate::protocol::Clients;
@@ -71,7 +71,7 @@ impl Holder {
         endpoints: &[Endpoint],
         (request, races): (Request, &mut Races),
         clients: &desired::Clients,
-        reporter: &Reporter,
+        reporter: &Reporter<Slot>,
     ) -> Result<HeldListener, NotHeld> {
         let sockets = Sockets::listen(endpoints).map_err(|error| {
             if error.is_in_use() && races.lose(request) {
@@ -85,7 +85,9 @@ impl Holder {
         let held = self
             .relay()
             .and_then(|relay| {
-                relay.hold(sockets, terms(clients), move |news| reporter.send(Report::Relay(number, news)))
+                relay.hold(sockets, terms(clients), move |news| {
+                    reporter.send(TunnelReport::Relay(number, news))
+                })
             })
             .map_err(|error| NotHeld::Failed(not_started(&error)))?;
         Ok(HeldListener { number, held, serving: None, upstream: 0 })

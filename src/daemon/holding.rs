@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use super::attempt::Order;
+use super::connections::Connections;
 use super::entry::Entry;
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, State};
 use super::held::NotHeld;
+use super::links::LinkEntry;
 use super::narrate;
-use crate::core::{Event, ForwardEvent, Slot};
+use crate::core::{Event, ForwardEvent, Slot, TunnelState};
 use crate::relay::News;
 
 impl EventLoop {
@@ -15,8 +17,10 @@ impl EventLoop {
     /// one then. If the port has been taken meanwhile, it is waited for again.
     pub(super) fn hold(&mut self, slot: Slot, event: &mut Event) -> bool {
         let Event::Forward(request, ForwardEvent::PortUnbound) = *event else { return true };
-        let Some(entry) = self.state.entries.get_mut(&slot) else { return true };
-        let Entry { desired, link, resources, .. } = &mut **entry;
+        let State { entries, links, .. } = &mut self.state;
+        let Some(entry) = entries.get_mut(&slot) else { return true };
+        let Some(LinkEntry { link, connections }) = links.get_mut(entry.link) else { return true };
+        let Entry { desired, resources, .. } = &mut **entry;
         // The link ignores an answer to an earlier request.
         if !desired.work.is_held() || link.awaiting_port(slot) != Some(request) {
             return true;
@@ -25,7 +29,8 @@ impl EventLoop {
             Ok(()) => true,
             Err(NotHeld::Taken) => {
                 resources.abandon_port(request);
-                self.effects.confirm_port(resources, request, None, link.destination(slot), &desired.work);
+                let (resources, destination) = ((resources, connections), link.destination(slot));
+                self.effects.confirm_port(resources, request, None, destination, &desired.work);
                 false
             }
             Err(NotHeld::Failed(failure)) => {
@@ -37,16 +42,22 @@ impl EventLoop {
 
     /// Takes a report of the relay about the held listener with this number.
     pub(super) fn hear_relay(&mut self, slot: Slot, number: u64, news: News) {
-        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
+        let State { entries, links, .. } = &mut self.state;
+        let Some(entry) = entries.get_mut(&slot) else { return };
+        let Some(LinkEntry { link, connections }) = links.get(entry.link) else { return };
         let Some(held) = entry.resources.held().filter(|held| held.number() == number) else { return };
         match news {
             // The status that is published next has the figures.
             News::Changed { given_up: 0 } => {}
-            News::Changed { given_up } => narrate::given_up(entry, given_up),
+            News::Changed { given_up } => {
+                if let Some(tunnel) = self.state.view(slot) {
+                    narrate::given_up(tunnel, given_up);
+                }
+            }
             News::Denied(stranger, others) => narrate::denied(entry, &stranger, others),
             News::UpstreamLost(upstream) => {
                 if let Some((connection, request)) = held.serving(upstream) {
-                    entry.resources.order(connection, Order::Check(request));
+                    connections.order(connection, Order::Check(request));
                 }
             }
             News::Full(clients) => narrate::full(entry, clients),
@@ -54,13 +65,13 @@ impl EventLoop {
             News::Crowded => narrate::crowded(entry),
             News::Broken(address, error) => {
                 entry.resources.release();
-                let listening = entry.link.listening(slot).map(|(_, request)| request);
+                let listening = link.listening(slot).map(|(_, request)| request);
                 let request = listening.unwrap_or_default();
                 // As a rule the port is unbound. If it is not, it is waited for, as soon as the link confirms it again.
                 let held = self.effects.hold(&mut entry.resources, request, &entry.desired);
                 narrate::broken(entry, address, &error);
                 match (held, listening) {
-                    (Ok(()), _) => entry.direct_clients(),
+                    (Ok(()), _) => entry.resources.serve(link.listening(slot), connections),
                     (Err(_), Some(request)) => {
                         self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost));
                     }
@@ -81,10 +92,9 @@ impl EventLoop {
 impl Entry {
     /// Has the clients of the held listener connected to the connection that listens now, or lets them wait. Closes the
     /// listener of a tunnel that is not wanted any more.
-    pub(super) fn direct_clients(&mut self) {
-        let slot = self.slot();
-        if self.link.is_wanted(slot) {
-            self.resources.serve(self.link.listening(slot));
+    pub(super) fn direct_clients(&mut self, tunnel: &TunnelState<'_>, connections: &Connections) {
+        if tunnel.is_wanted {
+            self.resources.serve(tunnel.listening, connections);
         } else {
             self.resources.release();
         }

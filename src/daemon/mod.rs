@@ -1,18 +1,23 @@
 //! The daemon: one event loop owns all state, carries out the core's actions and publishes snapshots.
 
+mod actions;
 mod attempt;
 mod checks;
 mod command_attempt;
 mod command_line;
+mod connections;
 mod effects;
 mod elsewhere;
 mod entry;
 mod event_loop;
+mod forwards;
 pub mod handle;
 mod health;
 mod held;
 mod holding;
 mod launch;
+mod links;
+mod listening;
 mod narrate;
 mod network;
 mod probe;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::entry::{Entry, milliseconds};
+use super::entry::{Entry, View, milliseconds};
 use super::reporter::{Failed, log};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
-use crate::core::{Failure, StateName};
+use crate::core::{Failure, StateName, TunnelState};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::process::{self, Remains, limits};
@@ -22,14 +22,14 @@ use crate::{shell, text};
 const HOLDERS_LENGTH: usize = 2048;
 
 /// Clients were turned away; the tunnel goes on.
-pub(super) fn connections_failed(entry: &Entry, failed: &Failed) {
-    let Failed { count, kind, message, .. } = failed;
+pub(super) fn connections_failed(entry: &Entry, failed: &Failed, message: &str) {
+    let Failed { count, error, .. } = failed;
     let clients = if *count == 1 { "a connection" } else { &format!("{count} connections") };
     log!(
         warn,
         entry.identity(),
         event = "connection_error",
-        error_kind = kind.as_str(),
+        error_kind = error.kind.as_str(),
         "{clients} through the tunnel failed: {message}"
     );
 }
@@ -77,10 +77,10 @@ pub(super) fn failing(entry: &Entry, failures: u32, step: Step) {
 }
 
 /// Clients of a held listener had waited for as long as they may.
-pub(super) fn given_up(entry: &Entry, count: u64) {
-    let identity = entry.identity();
+pub(super) fn given_up(tunnel: View<'_>, count: u64) {
+    let (entry, identity) = (tunnel.entry, tunnel.entry.identity());
     let clients = if count == 1 { "a client" } else { &format!("{count} clients") };
-    let reason = match (entry.link.last_failure(entry.slot()), entry.state().0) {
+    let reason = match (tunnel.last_failure(), tunnel.state().0) {
         (Some(failure), _) => format!("the last try failed ({failure})"),
         (None, state) => format!("the tunnel is {state}"),
     };
@@ -182,11 +182,11 @@ pub(super) fn broken(entry: &Entry, address: SocketAddr, error: &io::Error) {
 }
 
 /// A login that waited is tried again.
-pub(super) fn retried_early(entry: &Entry) {
-    let (state, _) = entry.state();
+pub(super) fn retried_early(tunnel: View<'_>) {
+    let (state, _) = tunnel.state();
     log!(
         info,
-        entry.identity(),
+        tunnel.entry.identity(),
         state = state.as_str(),
         event = "network",
         "the network changed, or the machine was resumed: the login is tried again now"
@@ -223,34 +223,46 @@ pub(super) fn standby_failed(entry: &Entry, failure: &Failure) {
 }
 
 /// The state whose changes are logged.
-#[derive(Debug)]
-pub(super) struct Before {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
     state: (StateName, Moment),
     last_failure: Option<Failure>,
     holders: Vec<Occupant>,
 }
 
-impl Before {
-    pub(super) fn of(entry: &Entry) -> Self {
-        let slot = entry.slot();
+impl Told {
+    /// Nothing has happened to the tunnel before `state`.
+    pub(super) fn new(state: (StateName, Moment)) -> Self {
+        Self { state, last_failure: None, holders: Vec::new() }
+    }
+
+    pub(super) fn of(tunnel: View<'_>) -> Self {
         Self {
-            state: entry.state(),
-            last_failure: entry.link.last_failure(slot).cloned(),
-            holders: entry.link.holders(slot).to_vec(),
+            state: tunnel.state(),
+            last_failure: tunnel.last_failure().cloned(),
+            holders: tunnel.holders().to_vec(),
         }
+    }
+
+    /// Whether this is how the tunnel is.
+    pub(super) fn is_of(&self, tunnel: &TunnelState<'_>) -> bool {
+        self.state == tunnel.state
+            && self.last_failure.as_ref() == tunnel.last_failure
+            && self.holders == tunnel.holders
     }
 }
 
 /// What changed for a tunnel between `before` and now.
-pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
-    let ((old, entered), (new, _)) = (before.state, entry.state());
-    let failure = entry.link.last_failure(entry.slot());
+pub(super) fn transition(tunnel: View<'_>, before: &Told, now: Moment) {
+    let entry = tunnel.entry;
+    let ((old, entered), (new, _)) = (before.state, tunnel.state());
+    let failure = tunnel.last_failure();
     if let Some(failure) = failure
         && before.last_failure.as_ref() != Some(failure)
     {
         self::failure(entry, failure, new);
     }
-    let holders = entry.link.holders(entry.slot());
+    let holders = tunnel.holders();
     if !holders.is_empty() && holders != before.holders {
         waiting(entry, holders);
     }
@@ -258,7 +270,7 @@ pub(super) fn transition(entry: &Entry, before: &Before, now: Moment) {
         log!(info, entry.identity(), state = new.as_str(), event = "continued", "the process continues");
     }
     if old != new {
-        self::entered(entry, new, milliseconds(now.since(entered)));
+        self::entered(tunnel, new, milliseconds(now.since(entered)));
     }
 }
 
@@ -299,14 +311,14 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
 }
 
 /// `duration_ms` is the time spent in the state before.
-fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
-    let (identity, word) = (entry.identity(), state.as_str());
+fn entered(tunnel: View<'_>, state: StateName, duration_ms: f64) {
+    let (identity, word) = (tunnel.entry.identity(), state.as_str());
     match state {
         StateName::Up => {
-            log!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
+            log!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(tunnel));
         }
         StateName::Stopped => {
-            let left = left(entry.resources.left());
+            let left = left(tunnel.link.connections.left());
             if left.is_empty() {
                 let left = "nothing of it is left";
                 log!(info, identity, state = word, event = "state", duration_ms, "stopped; {left}");
@@ -344,19 +356,19 @@ fn left(remains: &Remains) -> String {
 }
 
 /// What an up tunnel does, from the listener to the target.
-fn serves(entry: &Entry) -> String {
-    let here = entry.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match &*entry.work() {
+fn serves(tunnel: View<'_>) -> String {
+    let here = tunnel.entry.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match &*tunnel.work() {
         Work::Command(tunnel) => format!("{} listens on {here}", tunnel.argv[0]),
         Work::Ssh(tunnel) => match &tunnel.forward {
             Forward::Local { target, .. } => {
-                format!("{here} -> {}:{} at {}", target.host, target.port, tunnel.destination)
+                format!("{here} -> {}:{} at {}", target.host, target.port, tunnel.ssh.destination)
             }
-            Forward::Dynamic { .. } => format!("{here} is a SOCKS proxy through {}", tunnel.destination),
+            Forward::Dynamic { .. } => format!("{here} is a SOCKS proxy through {}", tunnel.ssh.destination),
             Forward::Remote { port, target, .. } => format!(
                 "{} listens on port {port}, on the addresses that its sshd chooses (`ss -ltn 'sport = :{port}'` there shows \
                  them) -> {}:{}",
-                tunnel.destination, target.host, target.port
+                tunnel.ssh.destination, target.host, target.port
             ),
         },
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, State};
 use super::narrate;
-use crate::core::{Event, StateName};
+use crate::core::{Event, Slot, StateName};
 use crate::network::Change;
 
 impl EventLoop {
@@ -18,19 +18,20 @@ impl EventLoop {
         };
         let removed: BTreeSet<IpAddr> = changes.iter().filter_map(removed).collect();
         if !removed.is_empty() {
-            let entries = self.state.entries.values();
-            let processes: Vec<_> = entries.flat_map(|entry| entry.resources.ssh_processes()).collect();
+            let links = self.state.links.iter();
+            let processes: Vec<_> = links.flat_map(|(_, link)| link.connections.ssh_processes()).collect();
             self.effects.find_stranded(processes, removed);
         }
-        for slot in self.state.entries.keys().copied().collect::<Vec<_>>() {
-            let state = |event_loop: &Self| Some(event_loop.state.entries.get(&slot)?.state().0);
-            let waited = state(self) == Some(StateName::Backoff);
-            self.hear(slot, Event::NetworkChanged);
-            if waited
-                && state(self) != Some(StateName::Backoff)
-                && let Some(entry) = self.state.entries.get(&slot)
-            {
-                narrate::retried_early(entry);
+        for id in self.state.links.iter().map(|(id, _)| id).collect::<Vec<_>>() {
+            let waits = |state: &State, slot: Slot| {
+                state.view(slot).is_some_and(|tunnel| tunnel.state().0 == StateName::Backoff)
+            };
+            let mut waiting = self.state.slots_of(id);
+            waiting.retain(|slot| waits(&self.state, *slot));
+            self.hear_of_link(id, Event::NetworkChanged);
+            waiting.retain(|slot| !waits(&self.state, *slot));
+            for tunnel in waiting.into_iter().filter_map(|slot| self.state.view(slot)) {
+                narrate::retried_early(tunnel);
             }
         }
     }

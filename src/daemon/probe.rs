@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::task::JoinSet;
 
 use super::reporter::Reporter;
-use crate::core::{ConnectionEvent, ConnectionId, Event};
+use crate::core::{ConnectionEvent, ConnectionId, LinkId};
 use crate::ssh::Master;
 
 /// The probes of one ssh. What is under way ends when it is dropped.
@@ -25,7 +25,7 @@ impl Probes {
     }
 
     /// Reports `Answered` once the server of the ssh `pid` has answered. If it is being asked already, that answer will do.
-    pub(super) fn begin(&mut self, connection: ConnectionId, pid: u32, reporter: &Reporter) {
+    pub(super) fn begin(&mut self, connection: ConnectionId, pid: u32, reporter: &Reporter<LinkId>) {
         while self.under_way.try_join_next().is_some() {}
         if !self.under_way.is_empty() {
             return;
@@ -34,7 +34,7 @@ impl Probes {
         self.under_way.spawn(async move {
             let answer = async { Master::connect(&control, pid).await?.probe().await };
             match answer.await {
-                Ok(()) => reporter.report(Event::Connection(connection, ConnectionEvent::Answered)),
+                Ok(()) => reporter.report(connection, ConnectionEvent::Answered),
                 // Either it ends, and its end is reported; or it is ended, as if the server had not answered.
                 Err(error) => tracing::debug!(%error, pid, "the server was not asked for a sign of life"),
             }

@@ -16,9 +16,10 @@ impl EventLoop {
     pub(super) fn publish(&mut self) {
         let now = self.clock.now();
         for slot in std::mem::take(&mut self.state.touched) {
-            let Some(entry) = self.state.entries.get_mut(&slot) else { continue };
-            if !entry.removed || self.state.stopping {
-                let status = entry.status(&self.clock);
+            let Some(tunnel) = self.state.view(slot) else { continue };
+            if !tunnel.entry.removed || self.state.stopping {
+                let status = tunnel.status(&self.clock);
+                let Some(entry) = self.state.entries.get_mut(&slot) else { continue };
                 if entry.published.as_deref() != Some(&status) {
                     let status = Arc::new(status);
                     let before = entry.published.replace(Arc::clone(&status));
@@ -31,8 +32,9 @@ impl EventLoop {
                 }
             }
             for request in self.state.waiters_of(slot, |_| true) {
-                let due = self.state.entries.get(&slot).zip(self.state.waiters.get(&(slot, request)));
-                if let Some(outcome) = due.and_then(|(entry, waiter)| waiter.outcome(entry, &self.clock, now))
+                let due = self.state.view(slot).zip(self.state.waiters.get(&(slot, request)));
+                if let Some(outcome) =
+                    due.and_then(|(tunnel, waiter)| waiter.outcome(tunnel, &self.clock, now))
                 {
                     self.state.answer(slot, request, Some(outcome));
                 }

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::checks::Checks;
+use super::connections::Connections;
 use super::effects::TunnelResources;
-use super::entry::{Entry, Phases};
+use super::entry::{Entry, Phases, View};
 use super::event_loop::EventLoop;
-use super::narrate;
+use super::links::{Common, LinkEntry};
+use super::narrate::{self, Told};
 use super::reporter::{Identity, Reporter};
+use super::timers::Timer;
+use crate::clock::Moment;
 use crate::config::{self, Desired, desired};
-use crate::core::{Candidate, Event, Health, Link, Plan, Slot, reconcile};
+use crate::core::{Candidate, Event, Health, Link, LinkId, Plan, Slot, StateName, reconcile};
 use crate::protocol::{Change, ReloadReport};
 
 impl EventLoop {
@@ -98,16 +102,15 @@ impl EventLoop {
     fn add(&mut self, desired: desired::Tunnel) -> Slot {
         self.state.next_slot += 1;
         let slot = Slot(self.state.next_slot);
-        let now = self.clock.now();
         let reporter =
             Reporter::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
-        let link = Link::new(slot, desired.policy, desired.interactive, now);
         let enabled = desired.enabled;
         let health = desired.health.as_ref().map(|health| Box::new(Health::new(health.policy, slot.0)));
+        let (link, state) = self.join(slot, &desired);
         let entry = Entry {
             desired,
             link,
-            resources: TunnelResources::new(slot, reporter),
+            resources: TunnelResources::new(reporter),
             phases: Phases::default(),
             starts: 0,
             removed: false,
@@ -115,15 +118,61 @@ impl EventLoop {
             connection_errors: None,
             health,
             checks: Checks::default(),
+            told: Told::new(state),
             published: None,
         };
         self.state.slots.insert(entry.desired.hash.clone(), slot);
         self.state.entries.insert(slot, Box::new(entry));
-        self.state.touched.insert(slot);
+        // Those that share a connection with it show that.
+        self.state.touched.extend(self.state.slots_of(link));
         if enabled {
             self.hear(slot, Event::StartRequested(slot));
         }
         slot
+    }
+
+    /// Adds a tunnel to the link of those that it shares its connection with, or to a new one.
+    fn join(&mut self, slot: Slot, desired: &desired::Tunnel) -> (LinkId, (StateName, Moment)) {
+        let now = self.clock.now();
+        let common = Common::of(desired);
+        let shared = common.as_ref().and_then(|common| self.state.links.shared(common));
+        if let Some(id) = shared
+            && let Some(LinkEntry { link, .. }) = self.state.links.get_mut(id)
+        {
+            link.add(slot, desired.policy, desired.interactive, now);
+            return (id, link.state(slot));
+        }
+        let id = LinkId(slot);
+        let link = Link::new(slot, desired.policy, desired.interactive, now);
+        let state = link.state(slot);
+        let reporter = Reporter::new(id, Identity::of(desired), self.report.clone(), self.effects.shares());
+        let connections = Connections::new(reporter);
+        self.state.links.add(id, LinkEntry { link, connections }, common);
+        (id, state)
+    }
+
+    /// A tunnel is forgotten: its link serves the others, or nobody any more.
+    pub(super) fn leave(&mut self, slot: Slot, id: LinkId) {
+        self.hear_of_link(id, Event::Removed(slot));
+        match self.state.slots_of(id)[..] {
+            [] => {
+                self.state.timers.disarm(Timer::Link(id));
+                self.state.links.remove(id);
+            }
+            [first, ..] => {
+                self.name_link(id, first);
+                self.state.touched.extend(self.state.slots_of(id));
+            }
+        }
+    }
+
+    /// What the connections of a link say is logged in the name of its first tunnel.
+    fn name_link(&self, id: LinkId, first: Slot) {
+        if let (Some(LinkEntry { connections, .. }), Some(entry)) =
+            (self.state.links.get(id), self.state.entries.get(&first))
+        {
+            connections.reporter().rename(entry.identity());
+        }
     }
 
     /// What it runs is the same: only what it is called and how it is treated may change.
@@ -139,7 +188,11 @@ impl EventLoop {
         if let Some(held) = entry.resources.held() {
             held.treat(&desired.clients);
         }
+        let link = entry.link;
         let old = std::mem::replace(&mut entry.desired, desired);
+        if let Some(first) = self.state.slots_of(link).first() {
+            self.name_link(link, *first);
+        }
         self.state.release(&old.hash, slot);
         self.state.slots.insert(hash, slot);
         if is_checked_anew {
@@ -150,11 +203,18 @@ impl EventLoop {
 
     /// The old process ends with its old definition before the new one starts.
     fn change(&mut self, slot: Slot, desired: desired::Tunnel) -> Slot {
-        let Some(entry) = self.state.entries.get(&slot) else { return slot };
-        if entry.desired.interactive != desired.interactive {
-            // A tunnel that needs a person has another life altogether.
+        let Some(View { entry, link }) = self.state.view(slot) else { return slot };
+        let (common, id) = (Common::of(&desired), entry.link);
+        let is_alone = link.link.slots().len() == 1;
+        let joins = common.as_ref().and_then(|common| self.state.links.shared(common));
+        let moves = joins != Some(id) && (joins.is_some() || !is_alone);
+        if moves || entry.desired.interactive != desired.interactive {
+            // A tunnel that needs a person has another life altogether, and so has one that uses the connections of others.
             self.remove(slot);
             return self.add(desired);
+        }
+        if is_alone {
+            self.state.links.redefine(id, common);
         }
         let enabled = desired.enabled;
         self.hear(slot, Event::StopRequested(slot));
@@ -171,6 +231,7 @@ impl EventLoop {
 }
 
 /// A tunnel is left running as long as it is the same in this.
-fn candidate(tunnel: &desired::Tunnel) -> Candidate<'_, (&desired::Work, bool, bool)> {
-    Candidate { name: &tunnel.name, work: (&tunnel.work, tunnel.enabled, tunnel.interactive) }
+fn candidate(tunnel: &desired::Tunnel) -> Candidate<'_, (&desired::Work, bool, bool, Option<&[String]>)> {
+    let shares = tunnel.share.then_some(&tunnel.fallback_hosts[..]);
+    Candidate { name: &tunnel.name, work: (&tunnel.work, tunnel.enabled, tunnel.interactive, shares) }
 }

@@ -7,12 +7,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::shares::{Burst, Heard, Shares};
 use crate::config::desired;
-use crate::core::{CheckError, CheckNumber, ConnectionId, Event, Slot};
+use crate::core::{
+    CheckError, CheckNumber, ConnectionEvent, ConnectionId, ForwardEvent, LinkId, Request, Slot,
+};
 use crate::observe::log::OUTPUT;
 use crate::port::Listener;
 use crate::process::{LONGEST_LINE, Remains};
 use crate::relay::News;
-use crate::ssh::ConnectionErrorKind;
+use crate::ssh::ConnectionError;
 use crate::text;
 
 /// Bytes of a command line that are logged.
@@ -51,34 +53,68 @@ macro_rules! log {
 }
 pub(super) use log;
 
-/// Sends reports about one tunnel.
+/// What reports are about.
+pub(super) trait About: Copy {
+    /// The tunnel whose share of the log it has.
+    fn speaker(self) -> Slot;
+}
+
+impl About for Slot {
+    fn speaker(self) -> Slot {
+        self
+    }
+}
+
+impl About for LinkId {
+    fn speaker(self) -> Slot {
+        self.0
+    }
+}
+
+/// Sends reports about one tunnel, or about the connections of one link. Logs in the name of the tunnel, or of one that the link serves.
 #[derive(Debug, Clone)]
-pub(super) struct Reporter {
-    slot: Slot,
+pub(super) struct Reporter<A> {
+    about: A,
     identity: Arc<Mutex<Identity>>,
-    reports: mpsc::UnboundedSender<(Slot, Report)>,
+    reports: mpsc::UnboundedSender<Report>,
     shares: Shares,
 }
 
-/// A report about a tunnel to the event loop.
+/// A report to the event loop.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// An event for the core.
-    Event(Event),
-    /// What the connection's process listens on, as the kernel shows it now.
+    /// About a tunnel.
+    Tunnel(Slot, TunnelReport),
+    /// About the connections of a link.
+    Link(LinkId, LinkReport),
+}
+
+/// A report about a tunnel.
+#[derive(Debug)]
+pub(super) enum TunnelReport {
+    /// A request of its forward was answered.
+    Forward(Request, ForwardEvent),
+    /// What the connection's process listens on for it, as the kernel shows it now.
     Listening(ConnectionId, Vec<Listener>),
-    /// What is left of a process after its end.
-    Remains(Remains),
-    /// A process was started, or another one is the main process now: its pid is in the status.
-    ProcessChanged,
-    /// Connections of clients failed.
-    ConnectionsFailed(Failed),
     /// A health check ended so.
     Checked(CheckNumber, Result<(), CheckError>),
     /// Nothing is left of a health check, neither a process nor a connection.
     CheckOver(CheckNumber),
     /// What the relay reports of the held listener with this number.
     Relay(u64, News),
+}
+
+/// A report about the connections of a link.
+#[derive(Debug)]
+pub(super) enum LinkReport {
+    /// Something became of one.
+    Connection(ConnectionId, ConnectionEvent),
+    /// What is left of a process after its end.
+    Remains(Remains),
+    /// A process was started, or another one is the main process now: its pid is in the status.
+    ProcessChanged,
+    /// Connections of clients failed.
+    ConnectionsFailed(Failed),
 }
 
 /// Connections that have failed since the last report.
@@ -89,19 +125,51 @@ pub(super) struct Failed {
     /// When the last one failed.
     pub(super) at: Instant,
     /// Why the last one failed.
-    pub(super) kind: ConnectionErrorKind,
-    /// The reason, and what to change.
-    pub(super) message: String,
+    pub(super) error: ConnectionError,
 }
 
-impl Reporter {
+impl Reporter<Slot> {
+    /// Sends a report to the event loop. After the end of the loop it is dropped.
+    pub(super) fn send(&self, report: TunnelReport) {
+        let _ = self.reports.send(Report::Tunnel(self.about, report));
+    }
+
+    /// Reports the answer to a request of the tunnel's forward.
+    pub(super) fn answer(&self, request: Request, event: ForwardEvent) {
+        self.send(TunnelReport::Forward(request, event));
+    }
+
+    /// The tunnel.
+    pub(super) fn slot(&self) -> Slot {
+        self.about
+    }
+}
+
+impl Reporter<LinkId> {
+    /// Sends a report to the event loop. After the end of the loop it is dropped.
+    pub(super) fn send(&self, report: LinkReport) {
+        let _ = self.reports.send(Report::Link(self.about, report));
+    }
+
+    /// The link.
+    pub(super) fn link(&self) -> LinkId {
+        self.about
+    }
+
+    /// Reports what has become of a connection.
+    pub(super) fn report(&self, connection: ConnectionId, event: ConnectionEvent) {
+        self.send(LinkReport::Connection(connection, event));
+    }
+}
+
+impl<A: About + Send + Sync + 'static> Reporter<A> {
     pub(super) fn new(
-        slot: Slot,
+        about: A,
         identity: Identity,
-        reports: mpsc::UnboundedSender<(Slot, Report)>,
+        reports: mpsc::UnboundedSender<Report>,
         shares: Shares,
     ) -> Self {
-        Self { slot, identity: Arc::new(Mutex::new(identity)), reports, shares }
+        Self { about, identity: Arc::new(Mutex::new(identity)), reports, shares }
     }
 
     /// The present identity.
@@ -114,23 +182,13 @@ impl Reporter {
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
-    /// Reports an event to the core.
-    pub(super) fn report(&self, event: Event) {
-        self.send(Report::Event(event));
-    }
-
-    /// Sends a report to the event loop. After the end of the loop it is dropped.
-    pub(super) fn send(&self, report: Report) {
-        let _ = self.reports.send((self.slot, report));
-    }
-
     /// Logs a line of the output of the tunnel's process if the tunnel's share of the log has room for it; returns whether it had.
     pub(super) fn output(&self, line: &str) -> bool {
-        let heard = self.shares.say(self.slot, Instant::now());
+        let heard = self.shares.say(self.about.speaker(), Instant::now());
         match heard {
             Heard::Logged => {
                 let line = text::excerpt(line, LONGEST_LINE);
-                self.shares.spend(self.slot, line.len());
+                self.shares.spend(self.about.speaker(), line.len());
                 log!(info, self.identity(), event = OUTPUT, "{line}");
             }
             Heard::Dropped => {}
@@ -146,7 +204,7 @@ impl Reporter {
     }
 
     async fn report_end_of_burst(self) {
-        while let Burst::Lasts(until) = self.shares.burst(self.slot, Instant::now()) {
+        while let Burst::Lasts(until) = self.shares.burst(self.about.speaker(), Instant::now()) {
             sleep_until(until).await;
         }
         self.output_ended();
@@ -154,7 +212,7 @@ impl Reporter {
 
     /// The output has ended for now: logs how many lines of it were dropped, if any.
     pub(super) fn output_ended(&self) {
-        let dropped = self.shares.take_dropped(self.slot);
+        let dropped = self.shares.take_dropped(self.about.speaker());
         if dropped > 0 {
             let lines = if dropped == 1 { "line" } else { "lines" };
             let message =

@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::attempt::{Attempt, Order};
+use super::attempt::{Attempt, Order, SocketsAtLogin, SshAttempt};
 use super::launch::Launch;
-use super::reporter::Report;
-use crate::config::desired::SshTunnel;
+use super::reporter::LinkReport;
+use crate::config::desired::Ssh;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
-use crate::port::Endpoint;
 use crate::process::{self, SpawnError};
-use crate::ssh::{self, ControlSocket, Plan, SocketMade};
+use crate::ssh::{self, AddressFamily, ControlSocket, Plan, SocketMade};
 
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
+    pub(super) ssh: Ssh,
     pub(super) launch: Launch,
-    /// Set to the endpoints that it will listen on, once that is known.
-    pub(super) endpoints: Arc<OnceLock<Vec<Endpoint>>>,
+    /// Set once it is known what it will listen on.
+    pub(super) family: Arc<OnceLock<AddressFamily>>,
+    pub(super) at_login: SocketsAtLogin,
     pub(super) connect_timeout: Duration,
     /// What it said it would do, if that is still fresh.
     pub(super) plan: Option<Plan>,
@@ -28,39 +29,36 @@ impl SshStart {
     /// Starts it and looks after it until it has ended.
     pub(super) async fn run(
         self,
-        mut attempt: Attempt,
-        tunnel: SshTunnel,
-        control: (ControlSocket, SocketMade),
+        attempt: Attempt,
+        (control, made): (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
-        let Self { launch, endpoints, connect_timeout, plan } = self;
-
-        let made = async {
+        let Self { ssh, launch, family, at_login, connect_timeout, plan } = self;
+        let planned = async {
             match plan {
                 Some(plan) => plan,
-                None => Plan::make(&tunnel).await,
+                None => Plan::make(&ssh).await,
             }
         };
         let plan = tokio::select! {
-            plan = made => plan,
+            plan = planned => plan,
             () = launch.cancelled() => return attempt.report(ConnectionEvent::Ended(cancelled())),
         };
-        let usable = match plan.endpoints(tunnel.listens(), &tunnel.destination) {
-            Ok(allowed) => endpoints.get_or_init(|| attempt.ports.usable(&allowed)).clone(),
-            Err(failure) => return attempt.report(ConnectionEvent::Ended(failure)),
-        };
+        let family = *family.get_or_init(|| plan.address_family());
         let started = launch.start(|| {
-            let what = format!("{} to {}", tunnel.program.display(), tunnel.destination);
+            let what = format!("{} to {}", ssh.program.display(), ssh.destination);
             attempt.reporter.starting(&what);
-            let process = process::spawn(ssh::command(&tunnel, control.0.path(), &plan, connect_timeout))?;
+            let process = process::spawn(ssh::command(&ssh, control.path(), &plan, connect_timeout))?;
             let tree = process.0.tree();
             Ok::<_, SpawnError>((process, tree))
         });
+        // It is some kilobytes, and not needed any more.
+        drop(plan);
         match started {
             Some(Ok(process)) => {
-                attempt.reporter.send(Report::ProcessChanged);
-                attempt.endpoints = usable;
-                attempt.run_ssh(tunnel, process, control, orders).await;
+                attempt.reporter.send(LinkReport::ProcessChanged);
+                let of_ssh = SshAttempt { ssh, family, control, at_login };
+                attempt.run_ssh(of_ssh, process, made, orders).await;
             }
             Some(Err(error)) => attempt.report(ConnectionEvent::Ended(error.failure())),
             None => attempt.report(ConnectionEvent::Ended(cancelled())),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::reporter::{Failed, Report, Reporter};
-use crate::config::desired::SshTunnel;
+use super::reporter::{Failed, LinkReport, Reporter};
+use crate::core::LinkId;
 use crate::ssh::ConnectionError;
 
 /// The wait after a report until the next one. It doubles with each report
@@ -34,12 +34,12 @@ impl Tally {
     }
 
     /// Reports for as long as it is polled. While nothing fails it has no timer.
-    pub(super) async fn run(&self, tunnel: &SshTunnel, reporter: &Reporter) -> Infallible {
+    pub(super) async fn run(&self, reporter: &Reporter<LinkId>) -> Infallible {
         let mut wait = FIRST_WAIT;
         let mut last: Option<Instant> = None;
         loop {
             self.added.notified().await;
-            if !self.report(tunnel, reporter) {
+            if !self.report(reporter) {
                 continue;
             }
             let goes_on = last.is_some_and(|last| last.elapsed() < LONGEST_WAIT * 2);
@@ -50,11 +50,10 @@ impl Tally {
     }
 
     /// Reports what is counted; whether there was anything.
-    pub(super) fn report(&self, tunnel: &SshTunnel, reporter: &Reporter) -> bool {
+    pub(super) fn report(&self, reporter: &Reporter<LinkId>) -> bool {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((count, at, error)) = counted else { return false };
-        let failed = Failed { count, at, kind: error.kind, message: error.message(tunnel) };
-        reporter.send(Report::ConnectionsFailed(failed));
+        reporter.send(LinkReport::ConnectionsFailed(Failed { count, at, error }));
         true
     }
 }
@@ -63,33 +62,20 @@ impl Tally {
 mod tests {
     use tokio::sync::mpsc;
 
-    use super::super::reporter::Identity;
+    use super::super::reporter::{Identity, Report};
     use super::super::shares::Shares;
     use super::*;
-    use crate::config::desired::Forward;
     use crate::core::Slot;
 
     /// Ten a second for an hour.
     const CLIENTS: u64 = 3600 * 10;
 
-    fn tunnel() -> SshTunnel {
-        SshTunnel {
-            destination: "db".to_owned(),
-            forward: Forward::Dynamic { listen: Vec::new() },
-            program: "ssh".into(),
-            config_file: None,
-            identity_file: None,
-            options: [].into(),
-            env: crate::config::environment::Environment::default(),
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_client_that_tries_for_an_hour_is_reported_at_once_and_then_once_a_minute() {
         let (reports, mut told) = mpsc::unbounded_channel();
         let identity = Identity { name: "t".to_owned(), hash: String::new(), port: 1 };
-        let (tally, reporter, tunnel) =
-            (Tally::default(), Reporter::new(Slot(1), identity, reports, Shares::default()), tunnel());
+        let reporter = Reporter::new(LinkId(Slot(1)), identity, reports, Shares::default());
+        let tally = Tally::default();
         let line = "channel 2: open failed: connect failed: Connection refused";
         let clients = async {
             for _ in 0..CLIENTS {
@@ -99,11 +85,11 @@ mod tests {
         };
         tokio::select! {
             () = clients => {}
-            never = tally.run(&tunnel, &reporter) => match never {},
+            never = tally.run(&reporter) => match never {},
         }
-        tally.report(&tunnel, &reporter);
+        tally.report(&reporter);
         let mut counts = Vec::new();
-        while let Ok((_, Report::ConnectionsFailed(failed))) = told.try_recv() {
+        while let Ok(Report::Link(_, LinkReport::ConnectionsFailed(failed))) = told.try_recv() {
             counts.push(failed.count);
         }
         assert_eq!(counts[0], 1);

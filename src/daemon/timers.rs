@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::clock::Moment;
-use crate::core::Slot;
+use crate::core::{LinkId, Slot};
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Timer {
     /// The next deadline of a link: `DeadlinePassed`.
-    Link(Slot),
+    Link(LinkId),
     /// A health check of a tunnel is due: `HealthEvent::DeadlinePassed`.
     Health(Slot),
     /// A request about a tunnel, by its number: it is answered.
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn arming_again_replaces_the_deadline_and_disarming_forgets_it() {
-        let timer = Timer::Link(Slot(1));
+        let timer = Timer::Link(LinkId(Slot(1)));
         let mut timers = Timers::default();
         timers.arm(timer, moment(1));
         timers.arm(timer, moment(3));

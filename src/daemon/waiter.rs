@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::entry::Entry;
+use super::entry::View;
 use super::handle::Outcome;
 use crate::clock::{Clock, Moment};
 use crate::core::{ConnectionId, Failure, FailureKind, StateName};
@@ -21,24 +21,20 @@ pub(super) struct Waiter {
 
 impl Waiter {
     /// The answer, if it is due.
-    pub(super) fn outcome(&self, entry: &Entry, clock: &Clock, now: Moment) -> Option<Outcome> {
-        let status = || entry.status(clock);
-        let done = || Outcome::Done { status: status(), took: entry.phases.took(self.asked, now) };
+    pub(super) fn outcome(&self, tunnel: View<'_>, clock: &Clock, now: Moment) -> Option<Outcome> {
+        let status = || tunnel.status(clock);
+        let done = || Outcome::Done { status: status(), took: tunnel.entry.phases.took(self.asked, now) };
         let not_done = |failure| Outcome::NotDone { status: status(), failure };
-        let reached = match (self.verb, entry.state().0) {
-            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => entry.rests().then(done),
+        let reached = match (self.verb, tunnel.state().0) {
+            (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => tunnel.rests().then(done),
             (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
             (Verb::Restart, StateName::Up)
-                if entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) =>
+                if tunnel.listening().is_some_and(|(on, _)| on >= self.awaited) =>
             {
                 Some(done())
             }
             (Verb::Start | Verb::Restart, StateName::Failed) => Some(not_done(
-                entry
-                    .link
-                    .last_failure(entry.slot())
-                    .cloned()
-                    .unwrap_or_else(|| superseded("the tunnel failed")),
+                tunnel.last_failure().cloned().unwrap_or_else(|| superseded("the tunnel failed")),
             )),
             (Verb::Start | Verb::Restart, StateName::Stopped) => {
                 Some(not_done(superseded("the tunnel was stopped meanwhile")))

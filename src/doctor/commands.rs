@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::fs::{Access, access};
 
 use super::fix::{Fix, path};
-use crate::config::desired::{Check, CommandTunnel, Desired, SshTunnel, Tunnel, Work};
+use crate::config::desired::{Check, CommandTunnel, Desired, Ssh, SshTunnel, Tunnel, Work};
 use crate::config::environment::Environment;
 use crate::process::resolve;
 use crate::protocol::doctor::Finding;
@@ -56,7 +56,8 @@ pub(super) fn findings(desired: &Desired, config: &Path, fix: Fix) -> Vec<Findin
 /// The program of a tunnel's health check, if it is not there.
 fn missing_check(tunnel: &Tunnel) -> Option<&String> {
     let Check::Command(argv) = &tunnel.health.as_ref()?.check else { return None };
-    let (Work::Ssh(SshTunnel { env, .. }) | Work::Command(CommandTunnel { env, .. })) = &tunnel.work;
+    let (Work::Ssh(SshTunnel { ssh: Ssh { env, .. }, .. }) | Work::Command(CommandTunnel { env, .. })) =
+        &tunnel.work;
     argv.first().filter(|program| !is_found(program, env))
 }
 

@@ -11,7 +11,7 @@ use super::fix::{Fix, path};
 use super::permissions::Permissions;
 use super::process::{AGENT, Process};
 use super::ssh::{Tunnel, Unsettled, expand};
-use crate::config::desired::{Desired, SshTunnel, Work};
+use crate::config::desired::{Desired, Ssh, SshTunnel, Work};
 use crate::protocol::doctor::{Finding, Level};
 use crate::ssh::{Settings, line};
 
@@ -76,7 +76,7 @@ pub(super) fn findings(tunnels: &[Tunnel], process: &Process, asker: Asker, fix:
 pub fn unusable_identity_files(desired: &Desired) -> Vec<String> {
     let mut files: BTreeMap<&Path, Vec<&str>> = BTreeMap::new();
     for tunnel in desired.tunnels.iter().filter(|tunnel| tunnel.enabled) {
-        if let Work::Ssh(SshTunnel { identity_file: Some(file), .. }) = &tunnel.work {
+        if let Work::Ssh(SshTunnel { ssh: Ssh { identity_file: Some(file), .. }, .. }) = &tunnel.work {
             files.entry(file).or_default().push(&tunnel.name);
         }
     }

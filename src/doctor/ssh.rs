@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::ask::{Answer, AskError, Asker};
 use super::fix::{Fix, path};
-use crate::config::desired::{self, Desired, SshTunnel, Work};
+use crate::config::desired::{self, Desired, Forward, Ssh, SshTunnel, Work};
 use crate::protocol::doctor::Finding;
 use crate::ssh::{Plan, Settings, question};
 
@@ -32,7 +32,8 @@ struct Version {
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) name: String,
-    pub(super) ssh: SshTunnel,
+    pub(super) ssh: Ssh,
+    forward: Forward,
     pub(super) settings: Result<Settings, Unsettled>,
 }
 
@@ -87,7 +88,7 @@ fn enabled(desired: &Desired) -> impl Iterator<Item = (&desired::Tunnel, &SshTun
 fn versions(desired: &Desired, asker: Asker) -> Vec<Version> {
     let mut programs: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
     for (tunnel, ssh) in enabled(desired) {
-        programs.entry(&ssh.program).or_default().push(tunnel.name.clone());
+        programs.entry(&ssh.ssh.program).or_default().push(tunnel.name.clone());
     }
     let ask = |(program, tunnels): (&Path, _)| {
         let mut command = Command::new(program);
@@ -104,9 +105,9 @@ fn settings(desired: &Desired, versions: &[Version], asker: Asker) -> Vec<Tunnel
     let programs: BTreeSet<&Path> =
         versions.iter().filter(is_openssh).map(|version| version.program.as_path()).collect();
     let tunnels: Vec<_> = enabled(desired)
-        .filter(|(tunnel, ssh)| !tunnel.interactive && programs.contains(ssh.program.as_path()))
+        .filter(|(tunnel, ssh)| !tunnel.interactive && programs.contains(ssh.ssh.program.as_path()))
         .collect();
-    let answers = asker.ask_all(tunnels.iter().map(|(_, ssh)| question(ssh)).collect());
+    let answers = asker.ask_all(tunnels.iter().map(|(_, ssh)| question(&ssh.ssh)).collect());
     let with = |((tunnel, ssh), answer): (&(&desired::Tunnel, &SshTunnel), _)| {
         let settings = match answer {
             Ok(Answer { status, output, .. }) if status.success() => Ok(Settings::from_lines(output)),
@@ -114,7 +115,8 @@ fn settings(desired: &Desired, versions: &[Version], asker: Asker) -> Vec<Tunnel
             Err(AskError::OutOfTime) => Err(Unsettled::OutOfTime),
             Err(error) => Err(Unsettled::Refused(error.to_string())),
         };
-        Tunnel { name: tunnel.name.clone(), ssh: (*ssh).clone(), settings }
+        let SshTunnel { ssh, forward } = (*ssh).clone();
+        Tunnel { name: tunnel.name.clone(), ssh, forward, settings }
     };
     tunnels.iter().zip(answers).map(with).collect()
 }
@@ -157,10 +159,10 @@ fn parse(lines: &[String]) -> Option<(u32, u32)> {
 
 /// Settings that a tunnel cannot work with, and that portward does not override.
 fn unsuitable(tunnel: &Tunnel, config: &Path, fix: Fix) -> Vec<Finding> {
-    let Tunnel { name, ssh, settings: Ok(settings) } = tunnel else { return Vec::new() };
+    let Tunnel { name, ssh, forward, settings: Ok(settings) } = tunnel else { return Vec::new() };
     let plan = Plan::new(settings.clone(), None);
     let mut findings = Vec::new();
-    if let Err(refused) = plan.endpoints(ssh.listens(), &ssh.destination) {
+    if let Err(refused) = plan.address_family().endpoints(forward.listens(), &ssh.destination) {
         let change =
             format!("tunnel `{name}`: another local_port, or ssh: {{options: {{AddressFamily: any}}}}");
         let what = format!("tunnel `{name}`: {}", refused.message);
@@ -243,7 +245,7 @@ mod tests {
         let desired = crate::config::parse(&format!("tunnels: [{tunnel}]"), Path::new(CONFIG)).unwrap();
         let Work::Ssh(ssh) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
         let settings = Ok(Settings::from_lines(lines));
-        let tunnel = Tunnel { name: "db".to_owned(), ssh: ssh.clone(), settings };
+        let tunnel = Tunnel { name: "db".to_owned(), ssh: ssh.ssh.clone(), forward: ssh.forward.clone(), settings };
         unsuitable(&tunnel, Path::new(CONFIG), FIX).into_iter().map(|finding| finding.what).collect()
     }
 

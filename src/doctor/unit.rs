@@ -8,7 +8,7 @@ use super::fix::{Fix, path, word};
 use super::machine::Machine;
 use super::process::{Process, user};
 use super::systemd::{self, Manager, Unit};
-use crate::config::desired::{Desired, Work};
+use crate::config::desired::{Desired, SshTunnel, Work};
 use crate::protocol::doctor::Finding;
 
 /// The name of the unit, in the system's manager and in a user's own.
@@ -165,7 +165,7 @@ fn needed(desired: &Desired, process: &Process) -> BTreeMap<PathBuf, Vec<String>
     let ssh_directory = process.home().map(|home| home.join(".ssh"));
     for tunnel in desired.tunnels.iter().filter(|tunnel| tunnel.enabled) {
         let files = match &tunnel.work {
-            Work::Ssh(ssh) => [
+            Work::Ssh(SshTunnel { ssh, .. }) => [
                 Some(ssh.program.clone()),
                 ssh.config_file.clone(),
                 ssh.identity_file.clone(),

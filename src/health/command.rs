@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::config::desired::{CommandTunnel, SshTunnel, Work};
+use crate::config::desired::{CommandTunnel, Ssh, SshTunnel, Work};
 use crate::core::{CheckError, CheckErrorKind};
 use crate::process::{self, OUTPUT_GRACE, Pace, read_lines};
 use crate::text;
@@ -28,7 +28,7 @@ pub(super) fn program(argv: &[String], tunnel: &str, work: &Work, listen: Option
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]);
     let env = match work {
-        Work::Ssh(SshTunnel { env, .. }) => env,
+        Work::Ssh(SshTunnel { ssh: Ssh { env, .. }, .. }) => env,
         Work::Command(CommandTunnel { env, working_directory, .. }) => {
             if let Some(directory) = working_directory {
                 command.current_dir(directory);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::time::timeout;
 
 use super::{command, connect, http};
-use crate::config::desired::{Check, Forward, Health, SshTunnel, Tunnel, Work};
+use crate::config::desired::{Check, Forward, Health, Ssh, SshTunnel, Tunnel, Work};
 use crate::core::{CheckError, CheckErrorKind};
 use crate::process::Pace;
 use crate::shell;
@@ -109,10 +109,10 @@ impl Probe {
     /// What to look at when nothing comes through the tunnel.
     fn next_step(&self) -> String {
         match &self.work {
-            Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, destination, .. }) => {
+            Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, ssh: Ssh { destination, .. } }) => {
                 format!("check from {destination} whether {}:{} answers", target.host, target.port)
             }
-            Work::Ssh(SshTunnel { destination, .. }) => {
+            Work::Ssh(SshTunnel { ssh: Ssh { destination, .. }, .. }) => {
                 format!("check whether {destination} can be reached: `ssh {destination} true`")
             }
             Work::Command(_) => {

@@ -49,6 +49,9 @@ pub struct TunnelStatus {
     pub interactive: bool,
     /// The process that carries the tunnel now.
     pub pid: Option<u32>,
+    /// How many tunnels the connection may serve, this one among them; `None`: it is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_by: Option<usize>,
     /// When the state was entered.
     pub since: Timestamp,
     /// Times that the tunnel was restarted since the daemon started, planned or not.

@@ -2,13 +2,13 @@
 
 use nix::unistd::{User, geteuid};
 
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::shell::{path, word};
 
 /// A line that calls the same ssh with the same settings, with `first` before all other arguments: on ssh's command line the
 /// first value given for an option wins.
-pub fn line(tunnel: &SshTunnel, first: &[&str]) -> String {
-    let SshTunnel { program, config_file, identity_file, options, destination, .. } = tunnel;
+pub fn line(tunnel: &Ssh, first: &[&str]) -> String {
+    let Ssh { program, config_file, identity_file, options, destination, .. } = tunnel;
     let mut words = vec![path(program)];
     words.extend(first.iter().map(|argument| word(argument)));
     for (option, file) in [("-F", config_file), ("-i", identity_file)] {
@@ -22,17 +22,17 @@ pub fn line(tunnel: &SshTunnel, first: &[&str]) -> String {
 
 /// A line that shows an unknown host key and asks whether to accept it. It takes no control socket, because a connection over
 /// an existing one checks no key.
-pub fn accepting_line(tunnel: &SshTunnel) -> String {
+pub fn accepting_line(tunnel: &Ssh) -> String {
     format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=no", "-o", "StrictHostKeyChecking=ask"]))
 }
 
 /// The last resort: a line that shows a person what the daemon's ssh sees.
-pub(super) fn try_by_hand(tunnel: &SshTunnel) -> String {
+pub(super) fn try_by_hand(tunnel: &Ssh) -> String {
     format!("try `{}` as user {}", login_line(tunnel), user())
 }
 
 /// A line that logs in as the daemon does, and asks nobody.
-fn login_line(tunnel: &SshTunnel) -> String {
+fn login_line(tunnel: &Ssh) -> String {
     format!("{} true", line(tunnel, &["-S", "none", "-o", "BatchMode=yes"]))
 }
 
@@ -45,13 +45,12 @@ pub(super) fn user() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::desired::{Environment, Forward};
+    use crate::config::desired::Environment;
 
     #[test]
     fn the_line_has_the_settings_of_the_tunnel_and_a_shell_takes_it() {
-        let tunnel = SshTunnel {
+        let tunnel = Ssh {
             destination: "CORP\\alice@db".to_owned(),
-            forward: Forward::Dynamic { listen: Vec::new() },
             program: "ssh".into(),
             config_file: Some("/my config".into()),
             identity_file: Some("/keys/it's".into()),

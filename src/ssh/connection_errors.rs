@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::desired::{Forward, SshTunnel};
+use crate::config::desired::Forward;
 use crate::text;
 
 /// The most that is kept of what ssh, and the server through it, says, in characters.
@@ -86,10 +86,10 @@ impl ConnectionError {
         rest.contains(": unknown host (").then(|| new(ConnectionErrorKind::Dns, line))?
     }
 
-    /// What happened to the client, and who must change what; one line for a person.
-    pub fn message(&self, tunnel: &SshTunnel) -> String {
-        let (server, reason) = (&tunnel.destination, &self.reason);
-        let target = match &tunnel.forward {
+    /// What happened to the client of `forward`, and who must change what; one line for a person.
+    pub fn message(&self, server: &str, forward: &Forward) -> String {
+        let reason = &self.reason;
+        let target = match forward {
             Forward::Local { target, .. } => format!("{}:{}", target.host, target.port),
             Forward::Dynamic { .. } => "what its client asked for".to_owned(),
             Forward::Remote { target, .. } => {
@@ -112,20 +112,29 @@ impl ConnectionError {
                  sshd_config, `permitopen` and `restrict` in authorized_keys"
             ),
             ConnectionErrorKind::Refused => {
-                format!("nothing listens there: start the service, or {}", correct(tunnel))
+                format!("nothing listens there: start the service, or {}", correct(forward))
             }
-            ConnectionErrorKind::Dns => format!("{server} does not find that name: {}", correct(tunnel)),
+            ConnectionErrorKind::Dns => format!("{server} does not find that name: {}", correct(forward)),
             ConnectionErrorKind::Timeout => {
                 format!(
                     "it does not answer {server}: check the service and the firewall, or {}",
-                    correct(tunnel)
+                    correct(forward)
                 )
             }
             ConnectionErrorKind::Failed => {
-                format!("check from {server} whether it can be reached, or {}", correct(tunnel))
+                format!("check from {server} whether it can be reached, or {}", correct(forward))
             }
         };
         format!("{server} does not connect to {target} ({reason}): {step}")
+    }
+
+    /// The same where it is not known whose client it was: the connection is shared by so many tunnels.
+    pub fn message_of_one_of(&self, tunnels: usize, server: &str) -> String {
+        format!(
+            "{} ({tunnels} tunnels share the connection to {server}, and ssh does not say whose client it was: check the targets \
+             of each)",
+            self.reason
+        )
     }
 }
 
@@ -134,8 +143,8 @@ fn class(reason: &str) -> ConnectionErrorKind {
     found.map_or(ConnectionErrorKind::Failed, |(_, kind)| *kind)
 }
 
-fn correct(tunnel: &SshTunnel) -> &'static str {
-    match tunnel.forward {
+fn correct(forward: &Forward) -> &'static str {
+    match forward {
         Forward::Local { .. } => "correct remote_port",
         Forward::Dynamic { .. } => "correct what the client asks for",
         Forward::Remote { .. } => "correct local_port",

@@ -241,7 +241,6 @@ impl ControlDirectory {
         let path = self.place.path.join(name);
         // Names are unique, so existing files belong to nobody.
         let _ = fs::remove_file(&path);
-        let _ = fs::remove_file(path.with_extension(FORWARD));
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
         let made = SocketMade { path: path.clone(), heard, is_watched };
@@ -344,18 +343,44 @@ impl ControlSocket {
         &self.path
     }
 
-    /// The path of the unix socket on which the same ssh listens for portward's own listener.
-    pub fn forward_path(&self) -> PathBuf {
-        self.path.with_extension(FORWARD)
+    /// A place in the same directory for a unix socket on which the same ssh listens for portward's own listener. `name` is that of
+    /// [`forward_path`].
+    pub fn forward_socket(&self, name: &str) -> ForwardSocket {
+        let path = forward_path(&self.path, name);
+        // ssh does not listen where a file is, and an existing one belongs to nobody: names are unique.
+        let _ = fs::remove_file(&path);
+        ForwardSocket(path)
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         lock(&self.expected).remove(&self.path);
-        // These fail if ssh has removed the file itself, and if it never listened for portward.
+        // Fails if ssh has removed the file itself.
         let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(self.forward_path());
+    }
+}
+
+/// Where an ssh with the control socket `control` listens for portward's own listener. `name` is unique, and has at most 20 bytes.
+pub fn forward_path(control: &Path, name: &str) -> PathBuf {
+    control.with_file_name(name).with_extension(FORWARD)
+}
+
+/// The path of such a unix socket. Dropping it removes the file that ssh leaves behind.
+#[derive(Debug)]
+pub struct ForwardSocket(PathBuf);
+
+impl ForwardSocket {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ForwardSocket {
+    fn drop(&mut self) {
+        // Fails if ssh never listened there.
+        let _ = fs::remove_file(&self.0);
     }
 }
 

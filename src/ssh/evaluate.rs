@@ -8,7 +8,7 @@ use super::jump;
 use super::master::question;
 use super::plan::Plan;
 use super::query::ask;
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 
 /// Deadline for `ssh -G` and what it runs (`Match exec`), jump hosts included. As a rule it takes 10 ms of CPU time, of which
 /// 9 are those of any start of ssh.
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Plan {
     /// Asks the tunnel's ssh what it would do. An ssh that does not answer, or not as OpenSSH does, is started all the same.
-    pub async fn make(tunnel: &SshTunnel) -> Self {
+    pub async fn make(tunnel: &Ssh) -> Self {
         let plan = async {
             let settings = ask(question(tunnel)).await?;
             let proxy_command = jump::contained(tunnel, &settings).await;
@@ -38,6 +38,6 @@ mod tests {
         let crate::config::desired::Work::Ssh(tunnel) = &desired.tunnels[0].work else {
             panic!("an ssh tunnel")
         };
-        assert_eq!(Plan::make(tunnel).await, Plan::default());
+        assert_eq!(Plan::make(&tunnel.ssh).await, Plan::default());
     }
 }

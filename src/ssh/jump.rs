@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::query::ask;
 use super::settings::Settings;
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::config::environment::Environment;
 use crate::shell;
 
@@ -35,7 +35,7 @@ struct Hop {
 }
 
 /// The ProxyCommand that the tunnel's ssh, whose settings these are, needs instead of its own; `None` if it may have its own.
-pub(super) async fn contained(tunnel: &SshTunnel, settings: &Settings) -> Option<String> {
+pub(super) async fn contained(tunnel: &Ssh, settings: &Settings) -> Option<String> {
     let config_file = tunnel.config_file.as_deref();
     contained_within(&tunnel.program, config_file, &tunnel.env, settings, LONGEST_CHAIN).await
 }
@@ -295,7 +295,7 @@ mod tests {
         let desired = crate::config::parse(&text, Path::new("/etc/c.yaml")).unwrap();
         let Work::Ssh(tunnel) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
         let contained =
-            async |line: &str| contained(tunnel, &settings(&["hostname db", "port 22", line])).await;
+            async |line: &str| contained(&tunnel.ssh, &settings(&["hostname db", "port 22", line])).await;
         assert_eq!(contained("proxyjump plain").await, None);
         assert_eq!(contained("loglevel INFO").await, None);
         assert!(

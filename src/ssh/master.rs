@@ -7,12 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::plan::Plan;
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
 
 /// An ssh that connects, listens for requests on `control`, and forwards nothing of itself. On ssh's command line the first
 /// value given for an option wins, and it wins over ssh's configuration.
-pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan, connect_timeout: Duration) -> Command {
+pub fn command(tunnel: &Ssh, control: &Path, plan: &Plan, connect_timeout: Duration) -> Command {
     let mut command = Command::new(&tunnel.program);
     command.envs(tunnel.env.iter());
     command.arg("-N").arg("-T").arg("-S").arg(without_tokens(control));
@@ -50,7 +50,7 @@ pub fn command(tunnel: &SshTunnel, control: &Path, plan: &Plan, connect_timeout:
 }
 
 /// The ssh that prints what the master would do (`-G`), and connects to nobody.
-pub fn question(tunnel: &SshTunnel) -> Command {
+pub fn question(tunnel: &Ssh) -> Command {
     let master = command(tunnel, Path::new("none"), &Plan::default(), Duration::ZERO);
     let mut command = Command::new(master.get_program());
     command.envs(tunnel.env.iter()).arg("-G").args(master.get_args());
@@ -58,7 +58,7 @@ pub fn question(tunnel: &SshTunnel) -> Command {
 }
 
 /// The value that `option` is given on the command line.
-fn value(option: &SshOption, tunnel: &SshTunnel, plan: &Plan) -> Option<&'static str> {
+fn value(option: &SshOption, tunnel: &Ssh, plan: &Plan) -> Option<&'static str> {
     if option.since.is_some() && !plan.is_known(option.name) {
         return None;
     }
@@ -80,10 +80,9 @@ fn without_tokens(path: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::desired::Forward;
     use crate::ssh::Settings;
 
-    fn arguments(tunnel: &SshTunnel) -> Vec<String> {
+    fn arguments(tunnel: &Ssh) -> Vec<String> {
         let command =
             command(tunnel, Path::new("/run/100%/ssh/1-2"), &Plan::default(), Duration::from_millis(1500));
         command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect()
@@ -91,9 +90,8 @@ mod tests {
 
     #[test]
     fn the_user_can_set_what_a_tunnel_needs_otherwise_but_nothing_becomes_an_option_of_its_own() {
-        let tunnel = SshTunnel {
+        let tunnel = Ssh {
             destination: "user@db".to_owned(),
-            forward: Forward::Dynamic { listen: Vec::new() },
             program: "ssh".into(),
             config_file: None,
             identity_file: Some("-key".into()),
@@ -113,16 +111,15 @@ mod tests {
 
     #[test]
     fn an_option_that_ssh_does_not_know_is_not_given() {
-        let tunnel = SshTunnel {
+        let tunnel = Ssh {
             destination: "db".to_owned(),
-            forward: Forward::Dynamic { listen: Vec::new() },
             program: "ssh".into(),
             config_file: None,
             identity_file: Some("/keys/100%/id".into()),
             options: [("LogLevel".to_owned(), "ERROR".to_owned())].into(),
             env: crate::config::environment::Environment::default(),
         };
-        let given = |lines: &[&str], tunnel: &SshTunnel| {
+        let given = |lines: &[&str], tunnel: &Ssh| {
             let plan = Plan::new(Settings::from_lines(lines), None);
             let command = command(tunnel, Path::new("none"), &plan, Duration::from_secs(1));
             let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
@@ -132,7 +129,7 @@ mod tests {
         assert!(new.contains(&"ForkAfterAuthentication=no".to_owned()), "{new:?}");
         assert!(new.contains(&"IdentityFile=\"/keys/100%%/id\"".to_owned()), "{new:?}");
         assert!(!new.contains(&"LogLevel=INFO".to_owned()), "{new:?}");
-        let old = given(&["hostname db", "loglevel SILENT"], &SshTunnel { options: [].into(), ..tunnel });
+        let old = given(&["hostname db", "loglevel SILENT"], &Ssh { options: [].into(), ..tunnel });
         assert!(!old.iter().any(|argument| argument.starts_with("ForkAfter")), "{old:?}");
         assert!(old.contains(&"LogLevel=INFO".to_owned()), "{old:?}");
     }

@@ -21,27 +21,12 @@ impl Plan {
         Self { settings, proxy_command }
     }
 
-    /// Which of `wanted` ssh will listen on: it refuses those that are not of its AddressFamily.
-    ///
-    /// # Errors
-    /// None of them is; the failure names the option.
-    pub fn endpoints(&self, wanted: &[Endpoint], destination: &str) -> Result<Vec<Endpoint>, Failure> {
-        let family = self.settings.one("addressfamily");
-        let is_refused = |endpoint: &Endpoint| match family {
-            "inet" => endpoint.address.is_ipv6(),
-            "inet6" => endpoint.address.is_ipv4(),
-            _ => false,
-        };
-        let allowed: Vec<_> = wanted.iter().filter(|endpoint| !is_refused(endpoint)).copied().collect();
-        match wanted.first() {
-            Some(refused) if allowed.is_empty() => Err(Failure::new(
-                FailureKind::Config,
-                format!(
-                    "ssh to {destination} does not listen on {refused}, because its settings say `AddressFamily {family}`: \
-                     change local_port to an address of that family, or set `AddressFamily: any` under `ssh: options:`"
-                ),
-            )),
-            _ => Ok(allowed),
+    /// What ssh will listen on.
+    pub fn address_family(&self) -> AddressFamily {
+        match self.settings.one("addressfamily") {
+            "inet" => AddressFamily::Inet,
+            "inet6" => AddressFamily::Inet6,
+            _ => AddressFamily::Any,
         }
     }
 
@@ -67,6 +52,42 @@ impl Plan {
     }
 }
 
+/// AddressFamily of ssh_config(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// Every address.
+    Any,
+    /// IPv4 only.
+    Inet,
+    /// IPv6 only.
+    Inet6,
+}
+
+impl AddressFamily {
+    /// Which of `wanted` ssh will listen on: it refuses those that are of another family.
+    ///
+    /// # Errors
+    /// None of them is; the failure names the option.
+    pub fn endpoints(self, wanted: &[Endpoint], destination: &str) -> Result<Vec<Endpoint>, Failure> {
+        let (family, is_refused): (_, fn(&Endpoint) -> bool) = match self {
+            Self::Any => ("any", |_| false),
+            Self::Inet => ("inet", |endpoint| endpoint.address.is_ipv6()),
+            Self::Inet6 => ("inet6", |endpoint| endpoint.address.is_ipv4()),
+        };
+        let allowed: Vec<_> = wanted.iter().filter(|endpoint| !is_refused(endpoint)).copied().collect();
+        match wanted.first() {
+            Some(refused) if allowed.is_empty() => Err(Failure::new(
+                FailureKind::Config,
+                format!(
+                    "ssh to {destination} does not listen on {refused}, because its settings say `AddressFamily {family}`: \
+                     change local_port to an address of that family, or set `AddressFamily: any` under `ssh: options:`"
+                ),
+            )),
+            _ => Ok(allowed),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,7 +100,7 @@ mod tests {
         });
         let used = |family: &str, wanted: &[Endpoint]| {
             let plan = Plan::new(Settings::from_lines([format!("addressfamily {family}")]), None);
-            plan.endpoints(wanted, "db")
+            plan.address_family().endpoints(wanted, "db")
         };
         assert_eq!(used("any", &endpoints).unwrap(), endpoints);
         assert_eq!(used("inet", &endpoints).unwrap(), endpoints[..1]);

@@ -112,9 +112,9 @@ fn what_is_not_said_has_its_default() {
         }
     );
     let ssh = ssh(&tunnel);
-    assert_eq!(ssh.program, Path::new("ssh"));
-    assert_eq!((&ssh.config_file, &ssh.identity_file), (&None, &None));
-    assert_eq!(ssh.options, BTreeMap::new());
+    assert_eq!(ssh.ssh.program, Path::new("ssh"));
+    assert_eq!((&ssh.ssh.config_file, &ssh.ssh.identity_file), (&None, &None));
+    assert_eq!(ssh.ssh.options, BTreeMap::new());
     assert_eq!(tunnel.timeout, Duration::from_secs(10));
     assert_eq!(valid("tunnels: []").api, crate::config::desired::Api::default());
 }
@@ -191,14 +191,14 @@ tunnels:
 ",
     );
     let [plain, own, socat] = &desired.tunnels[..] else { panic!("{desired:?}") };
-    assert_eq!(ssh(plain).destination, "gateway");
+    assert_eq!(ssh(plain).ssh.destination, "gateway");
     assert_eq!(plain.written.remote_host, "gateway");
-    assert_eq!(ssh(own).destination, "elsewhere");
+    assert_eq!(ssh(own).ssh.destination, "elsewhere");
     assert_eq!(own.policy.min_delay, Duration::from_secs(1));
     assert_eq!(own.policy.max_delay, Duration::from_secs(10));
-    assert_eq!(ssh(own).program, Path::new("/opt/ssh"));
+    assert_eq!(ssh(own).ssh.program, Path::new("/opt/ssh"));
     let options = [("Compression", "yes"), ("ProxyJump", "bastion"), ("port", "2222")];
-    assert_eq!(ssh(own).options, options.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert_eq!(ssh(own).ssh.options, options.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     assert_eq!(socat.policy.stop_grace, Duration::from_secs(1));
     assert_eq!(socat.written.remote_host, "");
 }
@@ -249,7 +249,7 @@ tunnels:
     let variables = |environment: &Environment| {
         environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
     };
-    assert_eq!(variables(&ssh(over_ssh).env), ["OWN=theirs", "SHARED=all"]);
+    assert_eq!(variables(&ssh(over_ssh).ssh.env), ["OWN=theirs", "SHARED=all"]);
     let first = command(first);
     assert_eq!(variables(&first.env), ["COUNT=0x10", "EMPTY=", "FLAG=yes", "OWN=mine", "SHARED=all"]);
     assert_eq!(first.working_directory.as_deref(), Some(Path::new("/etc/portward/work")));
@@ -300,9 +300,9 @@ tunnels:
 ",
     );
     let ssh = ssh(&desired.tunnels[0]);
-    assert_eq!(ssh.program, Path::new("/etc/portward/./ssh"));
-    assert_eq!(ssh.identity_file.as_deref(), Some(Path::new("/etc/portward/keys/id")));
-    assert_eq!(ssh.config_file.as_deref(), Some(Path::new("none")));
+    assert_eq!(ssh.ssh.program, Path::new("/etc/portward/./ssh"));
+    assert_eq!(ssh.ssh.identity_file.as_deref(), Some(Path::new("/etc/portward/keys/id")));
+    assert_eq!(ssh.ssh.config_file.as_deref(), Some(Path::new("none")));
     assert_eq!(desired.api.socket.as_deref(), Some(Path::new("/etc/portward/run/api.sock")));
     let tcp = desired.api.tcp.as_ref().unwrap();
     assert_eq!(tcp.listen, "[::1]:8080".parse().unwrap());
@@ -348,8 +348,8 @@ tunnels:
   - {remote_host: *host, remote_port: 1, local_port: 3, ssh: *ssh, interactive: 'true'}
 ",
     );
-    assert_eq!(ssh(&desired.tunnels[1]).destination, "user@h");
-    assert_eq!(ssh(&desired.tunnels[1]).options["Port"], "22");
+    assert_eq!(ssh(&desired.tunnels[1]).ssh.destination, "user@h");
+    assert_eq!(ssh(&desired.tunnels[1]).ssh.options["Port"], "22");
     assert!(desired.tunnels[1].interactive);
 }
 
@@ -376,7 +376,7 @@ tunnels:
     assert_eq!([held, patient].map(|tunnel| tunnel.clients.connect_wait.as_secs()), [5, 7]);
     assert_eq!([of_ssh, socks, remote].map(by), [Some(ListenedBy::Ssh), None, None]);
     assert!(held.work.is_held() && !program.work.is_held());
-    assert_eq!((ssh(held).listens(), ssh(of_ssh).listens()), (&[][..], &loopback(4)[..]));
+    assert_eq!((ssh(held).forward.listens(), ssh(of_ssh).forward.listens()), (&[][..], &loopback(4)[..]));
     assert_eq!(held.work.endpoints(), loopback(2));
     let standard = "direction_mode: ssh-standard\ntunnels: [{remote_host: h, remote_port: 1, local_port: 2, \
                     direction: local_to_remote, listener: portward}]";

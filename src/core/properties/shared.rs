@@ -138,6 +138,6 @@ fn what_connections_go_by_is_enough_for_all_of_their_tunnels() {
     link.add(TWO, two, false, crate::clock::Moment::default());
     assert_eq!(link.standby(), Some(Standby::Absent));
     assert_eq!(link.slots().collect::<Vec<_>>(), [ONE, TWO]);
-    link.remove(ONE);
+    link.hear(Event::Removed(ONE), crate::clock::Moment::default());
     assert_eq!((link.standby(), link.slots().len()), (None, 1));
 }

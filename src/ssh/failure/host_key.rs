@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::cause::Cause;
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::shell::word;
 use crate::ssh::by_hand::{accepting_line, user};
 use crate::text;
 
 /// The most specific line of ssh, and the next step.
-pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &SshTunnel) -> (&'end str, String) {
+pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &Ssh) -> (&'end str, String) {
     let said = cause.before;
     let find = |start: &str, part: &str| {
         let fits = |line: &&String| line.starts_with(start) && line.contains(part);
@@ -67,7 +67,7 @@ pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &SshTunnel) -> (&'end s
 const CHANGED: &str = " has changed and you have requested strict checking";
 
 /// `place` is the file and the line of the old key, as `FILE:LINE`.
-fn changed(name: &str, place: Option<&str>, fingerprint: Option<&str>, tunnel: &SshTunnel) -> String {
+fn changed(name: &str, place: Option<&str>, fingerprint: Option<&str>, tunnel: &Ssh) -> String {
     let fingerprint = fingerprint.unwrap_or("of the new key");
     let ask = format!(
         "it was installed anew, or another machine answers in its place: ask the server's administrator whether the \

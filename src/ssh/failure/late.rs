@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::cause::has_link;
 use super::words::{self, is_noise};
 use super::{quote, wrapper};
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::core::{Failure, FailureKind};
 use crate::ssh::by_hand::{try_by_hand, user};
 use crate::ssh::progress::Progress;
@@ -14,7 +14,7 @@ use crate::ssh::progress::Progress;
 const TOUCH: &str = "Confirm user presence for key ";
 
 /// The failure of an ssh that runs as `pid`, has said `said`, and is still not ready after `waited`.
-pub fn not_ready(tunnel: &SshTunnel, pid: u32, said: &[String], waited: Duration) -> Failure {
+pub fn not_ready(tunnel: &Ssh, pid: u32, said: &[String], waited: Duration) -> Failure {
     let progress = match Progress::of(pid) {
         _ if said.iter().any(|line| line.starts_with(TOUCH)) => Progress::Token,
         progress => progress,
@@ -22,7 +22,7 @@ pub fn not_ready(tunnel: &SshTunnel, pid: u32, said: &[String], waited: Duration
     of_progress(&progress, tunnel, said, waited)
 }
 
-fn of_progress(progress: &Progress, tunnel: &SshTunnel, said: &[String], waited: Duration) -> Failure {
+fn of_progress(progress: &Progress, tunnel: &Ssh, said: &[String], waited: Duration) -> Failure {
     let waited = format!("it was not ready after {} s", waited.as_secs_f64());
     let last = said.iter().rev().map(String::as_str).find(|line| !is_noise(line));
     let remark = last.map(|line| format!("; its last line was: {}", quote(line))).unwrap_or_default();

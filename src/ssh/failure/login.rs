@@ -1,7 +1,7 @@
 //! Logins and handshakes that failed: the next step.
 
 use super::cause::Cause;
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::ssh::by_hand::try_by_hand;
 
 /// Methods of authentication that require a person.
@@ -45,11 +45,7 @@ const TROUBLES: [(&str, &str, &str); 8] = [
 ];
 
 /// What ssh said of a key before, and the next step after a login that was refused.
-pub(super) fn denied<'end>(
-    methods: &str,
-    cause: &Cause<'end>,
-    tunnel: &SshTunnel,
-) -> (Option<&'end str>, String) {
+pub(super) fn denied<'end>(methods: &str, cause: &Cause<'end>, tunnel: &Ssh) -> (Option<&'end str>, String) {
     let trouble = cause.before.iter().rev().find_map(|line| {
         let fits = |(start, part, _): &&(&str, &str, &str)| line.starts_with(start) && line.contains(part);
         TROUBLES.iter().find(fits).map(|(_, _, next)| (line.as_str(), *next))

@@ -19,7 +19,7 @@ use self::cause::{Cause, Found};
 use self::words::Saying;
 use super::by_hand::{try_by_hand, user};
 use super::forward::MasterError;
-use crate::config::desired::SshTunnel;
+use crate::config::desired::Ssh;
 use crate::core::{Failure, FailureKind};
 use crate::shell;
 use crate::text;
@@ -46,7 +46,7 @@ pub struct End<'end> {
 }
 
 /// Classifies the end of the ssh of `tunnel`.
-pub fn classify(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+pub fn classify(end: &End<'_>, tunnel: &Ssh) -> Failure {
     use std::os::unix::process::ExitStatusExt;
 
     let destination = &tunnel.destination;
@@ -63,12 +63,12 @@ pub fn classify(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
 }
 
 /// The failure of an ssh whose control socket another process answers.
-pub fn not_the_master(error: &MasterError, tunnel: &SshTunnel) -> Failure {
+pub fn not_the_master(error: &MasterError, tunnel: &Ssh) -> Failure {
     wrapper(tunnel, &error.to_string())
 }
 
 /// The failure of a program in the place of ssh that does not do what ssh does.
-fn wrapper(tunnel: &SshTunnel, what: &str) -> Failure {
+fn wrapper(tunnel: &Ssh, what: &str) -> Failure {
     let message = format!(
         "ssh to {}: {what}; if {} is a script, it must become ssh and hand on all its arguments: `exec ssh \"$@\"`",
         tunnel.destination,
@@ -78,7 +78,7 @@ fn wrapper(tunnel: &SshTunnel, what: &str) -> Failure {
 }
 
 /// The failure that OpenSSH itself reports.
-fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &Ssh) -> Failure {
     let failure = |kind, next: &str| Failure::new(kind, message(cause, next, tunnel));
     match cause.saying {
         Saying::Settings => {
@@ -133,14 +133,14 @@ fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &SshTunnel) -> Failure {
 }
 
 /// The line, the output before it if that is relevant, and the next step.
-fn message(cause: &Cause<'_>, next: &str, tunnel: &SshTunnel) -> String {
+fn message(cause: &Cause<'_>, next: &str, tunnel: &Ssh) -> String {
     let who = if cause.is_of_carrier { "the ProxyCommand or jump host says: " } else { "" };
     let before = cause.remark.map(|line| format!(" (after: {})", quote(line))).unwrap_or_default();
     format!("ssh to {}: {who}{}{before}; {next}", tunnel.destination, quote(cause.line))
 }
 
 /// The failure of the process that carries the connection, in its own words.
-fn told_by_carrier(line: &str, tunnel: &SshTunnel) -> Failure {
+fn told_by_carrier(line: &str, tunnel: &Ssh) -> Failure {
     let next = if cause::has_link(line) {
         format!("log in there as user {}", user())
     } else if line.ends_with("not found") {
@@ -159,7 +159,7 @@ fn told_by_carrier(line: &str, tunnel: &SshTunnel) -> Failure {
 }
 
 /// An ssh that was connected, and has ended without one of its own lines.
-fn ended_after_ready(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+fn ended_after_ready(end: &End<'_>, tunnel: &Ssh) -> Failure {
     let destination = &tunnel.destination;
     let status = end.status.code().unwrap_or_default();
     let message = match last_line(end.said) {
@@ -175,7 +175,7 @@ fn ended_after_ready(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
 }
 
 /// An ssh that never was ready, and has ended without one of its own lines.
-fn ended_before_ready(end: &End<'_>, tunnel: &SshTunnel) -> Failure {
+fn ended_before_ready(end: &End<'_>, tunnel: &Ssh) -> Failure {
     let destination = &tunnel.destination;
     let status = end.status.code().unwrap_or_default();
     let failure = |message| Failure::new(FailureKind::Exited, message).retried_slowly();

@@ -3,13 +3,12 @@ use std::os::unix::process::ExitStatusExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::desired::{Environment, Forward};
+use crate::config::desired::Environment;
 use crate::core::Retry;
 
-pub(super) fn tunnel() -> SshTunnel {
-    SshTunnel {
+pub(super) fn tunnel() -> Ssh {
+    Ssh {
         destination: "user@db".to_owned(),
-        forward: Forward::Dynamic { listen: Vec::new() },
         program: "ssh".into(),
         config_file: Some("/etc/portward/ssh config".into()),
         identity_file: None,

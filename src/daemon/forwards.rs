@@ -1,0 +1,216 @@
+//! The forwards of one ssh that is ready: carries out the orders to open and to close them, and watches their listeners.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::attempt::{Asked, Attempt, Order, SshAttempt, port_failure};
+use super::connections::forward_name;
+use super::listening::Listening;
+use crate::config::desired::Forward;
+use crate::core::{ConnectionEvent, Failure, FailureKind, ForwardEvent, Request, Slot};
+use crate::port::{Endpoint, Listener, Verdict, holder};
+use crate::ssh::{self, ForwardSocket, Listens, Master, MasterError};
+
+/// How long a master may take to answer before it counts as one that lives and is stopped: 0.2 ms measured.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The forwards of one master.
+pub(super) struct Forwards<'a> {
+    attempt: &'a Attempt,
+    ssh: &'a SshAttempt,
+    pid: u32,
+    master: Master,
+    open: BTreeMap<Slot, Opened>,
+    carried: Carried,
+}
+
+/// A forward that was opened.
+struct Opened {
+    request: Request,
+    listening: Arc<Listening>,
+    forward: Forward,
+    socket: ForwardSocket,
+    /// Reports when a listener is gone. Ends when it is dropped.
+    watch: JoinSet<()>,
+}
+
+/// Where clients have come from, whose connections may still be carried.
+#[derive(Default)]
+struct Carried {
+    endpoints: BTreeSet<Endpoint>,
+    /// Clients that nobody here sees: those of a remote forward are at the server, and those of a held listener reach ssh over a unix
+    /// socket.
+    unseen: bool,
+}
+
+impl<'a> Forwards<'a> {
+    /// None is open.
+    pub(super) fn new(attempt: &'a Attempt, ssh: &'a SshAttempt, pid: u32, master: Master) -> Self {
+        Self { attempt, ssh, pid, master, open: BTreeMap::new(), carried: Carried::default() }
+    }
+
+    pub(super) async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Open(request, asked) => {
+                let reporter = asked.reporter.clone();
+                match self.open(request, *asked).await {
+                    Ok(()) => reporter.answer(request, ForwardEvent::Opened),
+                    Err(failure) => reporter.answer(request, ForwardEvent::Refused(failure)),
+                }
+            }
+            Order::Close(request, slot) => self.close(request, slot).await,
+            Order::AwaitClients => {
+                // Where nobody looks, the time passes.
+                if !self.carried.unseen && !self.carried.endpoints.is_empty() {
+                    let endpoints: Vec<_> = self.carried.endpoints.iter().copied().collect();
+                    match self.attempt.ports.drained(self.pid, &endpoints).await {
+                        Ok(()) => self.attempt.report(ConnectionEvent::Drained),
+                        Err(error) => self.attempt.reporter.warn(&error.to_string()),
+                    }
+                }
+            }
+            Order::Check(request) => {
+                let opened = self.open.values().find(|opened| opened.request == request);
+                // The end of ssh is reported with its reason.
+                if let Some(opened) = opened
+                    && lives(self.ssh.control.path(), self.pid).await
+                {
+                    opened.listening.reporter().answer(request, ForwardEvent::ListenerLost);
+                }
+            }
+        }
+    }
+
+    async fn open(&mut self, request: Request, Asked { reporter, forward }: Asked) -> Result<(), Failure> {
+        let slot = reporter.slot();
+        let wanted = self.ssh.family.endpoints(forward.listens(), &self.ssh.ssh.destination)?;
+        let endpoints = self.attempt.ports.usable(&wanted);
+        let listening =
+            Listening::new(self.attempt.connection, reporter, self.attempt.ports.clone(), endpoints);
+        let socket = self.ssh.control.forward_socket(&forward_name(slot, self.attempt.connection));
+        let mut opened =
+            Opened { request, listening: Arc::new(listening), forward, socket, watch: JoinSet::new() };
+        if let Err(error) = self.master.open(&opened.forward, opened.listens()).await {
+            return Err(self.why_refused(&error, &opened));
+        }
+        if let Err(failure) = self.confirm(&opened) {
+            // It would say the same when asked again.
+            let _ = self.master.close(&opened.forward, opened.listens()).await;
+            return Err(failure);
+        }
+        if opened.listening.endpoints().is_empty() {
+            self.carried.unseen = true;
+        } else {
+            self.carried.endpoints.extend(opened.listening.endpoints());
+            let watched = (opened.listening.clone(), self.ssh.control.path().to_owned());
+            opened.watch.spawn(watch(watched, self.pid, request));
+        }
+        self.open.insert(slot, opened);
+        Ok(())
+    }
+
+    /// Takes over what the kernel shows of the listeners that ssh says it has.
+    fn confirm(&self, opened: &Opened) -> Result<(), Failure> {
+        let endpoints = opened.listening.endpoints();
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        let is_ours = |listener: &Listener| {
+            let is_wanted = endpoints.iter().any(|endpoint| endpoint.address == listener.address);
+            is_wanted && holder::pid_owns(self.pid, listener.inode)
+        };
+        let has_all = |found: &[Listener]| {
+            let ours = found.iter().filter(|listener| is_ours(listener));
+            ours.count() == endpoints.len()
+        };
+        let mut listeners = opened.listening.listeners(has_all).map_err(|error| port_failure(&error))?;
+        listeners.retain(is_ours);
+        let missing =
+            |endpoint: &&Endpoint| !listeners.iter().any(|listener| listener.address == endpoint.address);
+        if let Some(endpoint) = endpoints.iter().find(missing) {
+            return Err(Failure::new(
+                FailureKind::Exited,
+                format!(
+                    "ssh says that it listens on {endpoint}, and the kernel shows no such listener of it"
+                ),
+            ));
+        }
+        opened.listening.set(listeners);
+        Ok(())
+    }
+
+    async fn close(&mut self, request: Request, slot: Slot) {
+        let Some(mut opened) = self.open.remove(&slot) else { return };
+        // Its news would delay the listener that is to follow.
+        opened.watch.abort_all();
+        let reporter = opened.listening.reporter();
+        match self.master.close(&opened.forward, opened.listens()).await {
+            Ok(()) => reporter.answer(request, ForwardEvent::Closed),
+            // No answer means that it hangs: the deadline kills it.
+            Err(error) => reporter.warn(&error.to_string()),
+        }
+    }
+
+    fn why_refused(&self, error: &MasterError, opened: &Opened) -> Failure {
+        let destination = &self.ssh.ssh.destination;
+        if !matches!(error, MasterError::Refused(_)) {
+            return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
+        }
+        if let Forward::Remote { port, .. } = &opened.forward {
+            let below_1024 =
+                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
+            return Failure::new(
+                FailureKind::RemotePortHeld,
+                format!(
+                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
+                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
+                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
+                ),
+            );
+        }
+        match self.attempt.ports.verdict(opened.listening.endpoints()) {
+            Err(error) => port_failure(&error),
+            Ok(Verdict::Held(held)) => Failure::new(
+                FailureKind::LocalPortHeld,
+                format!(
+                    "{} was taken before ssh could listen on it; portward waits for it",
+                    held[0].endpoint
+                ),
+            ),
+            Ok(Verdict::Unbound) => {
+                let last = self.attempt.tail.lines().pop();
+                let last = last.map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+                let last = last.unwrap_or_default();
+                Failure::new(
+                    FailureKind::Exited,
+                    format!("ssh to {destination} does not listen: {error}{last}"),
+                )
+            }
+        }
+    }
+}
+
+impl Opened {
+    fn listens(&self) -> Listens<'_> {
+        Listens { endpoints: self.listening.endpoints(), socket: self.socket.path() }
+    }
+}
+
+/// Reports when a listener is gone and ssh is not.
+async fn watch((listening, control): (Arc<Listening>, PathBuf), pid: u32, request: Request) {
+    listening.lost().await;
+    // ssh closes its listeners when it ends, too, and its end is reported with its reason.
+    if lives(&control, pid).await {
+        listening.reporter().answer(request, ForwardEvent::ListenerLost);
+    }
+}
+
+/// Whether the master still serves its control socket. One that hangs lives.
+async fn lives(control: &Path, pid: u32) -> bool {
+    !matches!(timeout(ANSWER_TIMEOUT, Master::connect(control, pid)).await, Ok(Err(_)))
+}
