@@ -4,15 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use integration_tests::{
-    Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end, serve_page,
-};
+use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end, serve_page};
 use nix::sys::signal::Signal;
 use portward::protocol::{StateName, TunnelStatus};
 
 /// A tunnel to the web server beyond the server.
 fn tunnel(name: &str, port: u16) -> String {
-    format!("  - {{name: {name}, remote_host: server, remote_port: \"127.0.0.1:8000\", local_port: {port}, share: true}}\n")
+    format!(
+        "  - {{name: {name}, remote_host: server, remote_port: \"127.0.0.1:8000\", local_port: {port}, share: true}}\n"
+    )
 }
 
 const ONE: u16 = 9441;
@@ -153,9 +153,7 @@ async fn tunnels_come_go_and_change_beside_the_others() {
         })
         .await;
     assert_ne!(two.pid, one.pid);
-    let after = daemon
-        .wait_status(mark, "one", "the only one", |tunnel| tunnel.shared_by == Some(1))
-        .await;
+    let after = daemon.wait_status(mark, "one", "the only one", |tunnel| tunnel.shared_by == Some(1)).await;
     assert_eq!((after.pid, after.restarts, after.since), (one.pid, 0, one.since));
     fetch(THREE).await.unwrap_err();
     for port in [ONE, 9450] {
@@ -175,7 +173,8 @@ async fn tunnels_come_go_and_change_beside_the_others() {
 async fn tunnels_with_other_settings_have_a_connection_of_their_own() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    let other = tunnel("two", TWO).replace("share: true", "share: true, ssh: {options: {Compression: \"yes\"}}");
+    let other =
+        tunnel("two", TWO).replace("share: true", "share: true, ssh: {options: {Compression: \"yes\"}}");
     let alone = tunnel("three", THREE).replace(", share: true", "");
     let daemon = Daemon::start(&lab, &(tunnel("one", ONE) + &other + &alone)).await;
     let up = all_up(&daemon).await;
@@ -190,7 +189,9 @@ async fn a_shared_connection_carries_held_listeners_and_has_a_spare() {
     let lab = Lab::new();
     let mut sshd = Sshd::start(&lab).await;
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
-    let held = |name: &str, port| tunnel(name, port).replace("share: true", "share: true, listener: portward, standby: true");
+    let held = |name: &str, port| {
+        tunnel(name, port).replace("share: true", "share: true, listener: portward, standby: true")
+    };
     let daemon = Daemon::start(&lab, &(held("one", ONE) + &held("two", TWO))).await;
     let covered = |tunnel: &TunnelStatus| {
         tunnel.state == StateName::Up && tunnel.standby == Some(portward::protocol::Standby::Ready)

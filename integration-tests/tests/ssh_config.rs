@@ -406,7 +406,7 @@ fn check_says(destination: &str) -> Option<String> {
     let text = format!("tunnels: [{{remote_host: {quoted}, remote_port: 1, local_port: 2}}]");
     let desired = config::parse(&text, Path::new("/etc/c.yaml")).ok()?;
     let Work::Ssh(tunnel) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
-    Some(tunnel.destination.clone())
+    Some(tunnel.ssh.destination.clone())
 }
 
 #[test]

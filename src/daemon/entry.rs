@@ -9,11 +9,10 @@ use super::checks::Checks;
 use super::effects::TunnelResources;
 use super::held::HeldListener;
 use super::links::LinkEntry;
-use super::narrate::Told;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
-use crate::core::{ConnectionId, Failure, Health, LinkId, Request, Slot, StateName};
+use crate::core::{ConnectionId, Failure, Health, LinkId, Request, Slot, StateName, TunnelState};
 use crate::port::Occupant;
 use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel};
 
@@ -147,6 +146,36 @@ impl View<'_> {
             }),
             clients: held.map(HeldListener::clients),
         }
+    }
+}
+
+/// The state whose changes are logged.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) state: (StateName, Moment),
+    pub(super) last_failure: Option<Failure>,
+    pub(super) holders: Vec<Occupant>,
+}
+
+impl Told {
+    /// Nothing has happened to the tunnel before `state`.
+    pub(super) fn new(state: (StateName, Moment)) -> Self {
+        Self { state, last_failure: None, holders: Vec::new() }
+    }
+
+    pub(super) fn of(tunnel: View<'_>) -> Self {
+        Self {
+            state: tunnel.state(),
+            last_failure: tunnel.last_failure().cloned(),
+            holders: tunnel.holders().to_vec(),
+        }
+    }
+
+    /// Whether this is how the tunnel is.
+    pub(super) fn is_of(&self, tunnel: &TunnelState<'_>) -> bool {
+        self.state == tunnel.state
+            && self.last_failure.as_ref() == tunnel.last_failure
+            && self.holders == tunnel.holders
     }
 }
 

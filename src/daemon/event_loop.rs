@@ -10,10 +10,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use super::effects::Effects;
-use super::entry::{Entry, View};
+use super::entry::{Entry, Told, View};
 use super::handle::{Command, Outcome};
 use super::links::{LinkEntry, Links};
-use super::narrate::{self, Told};
+use super::narrate;
 use super::published::Published;
 use super::reporter::{LinkReport, Report, TunnelReport};
 use super::runtime::Runtime;

@@ -86,7 +86,7 @@ impl Holder {
             .relay()
             .and_then(|relay| {
                 relay.hold(sockets, terms(clients), move |news| {
-                    reporter.send(TunnelReport::Relay(number, news))
+                    reporter.send(TunnelReport::Relay(number, news));
                 })
             })
             .map_err(|error| NotHeld::Failed(not_started(&error)))?;

@@ -27,6 +27,7 @@ mod reload;
 mod reporter;
 mod runtime;
 mod shares;
+mod ssh_attempt;
 mod ssh_start;
 mod tally;
 mod timers;

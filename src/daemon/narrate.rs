@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::entry::{Entry, View, milliseconds};
+use super::entry::{Entry, Told, View, milliseconds};
 use super::reporter::{Failed, log};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
-use crate::core::{Failure, StateName, TunnelState};
+use crate::core::{Failure, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
 use crate::process::{self, Remains, limits};
@@ -220,36 +220,6 @@ pub(super) fn standby_failed(entry: &Entry, failure: &Failure) {
         "the standby connection failed; the tunnel itself is not affected: {}",
         failure.message
     );
-}
-
-/// The state whose changes are logged.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    state: (StateName, Moment),
-    last_failure: Option<Failure>,
-    holders: Vec<Occupant>,
-}
-
-impl Told {
-    /// Nothing has happened to the tunnel before `state`.
-    pub(super) fn new(state: (StateName, Moment)) -> Self {
-        Self { state, last_failure: None, holders: Vec::new() }
-    }
-
-    pub(super) fn of(tunnel: View<'_>) -> Self {
-        Self {
-            state: tunnel.state(),
-            last_failure: tunnel.last_failure().cloned(),
-            holders: tunnel.holders().to_vec(),
-        }
-    }
-
-    /// Whether this is how the tunnel is.
-    pub(super) fn is_of(&self, tunnel: &TunnelState<'_>) -> bool {
-        self.state == tunnel.state
-            && self.last_failure.as_ref() == tunnel.last_failure
-            && self.holders == tunnel.holders
-    }
 }
 
 /// What changed for a tunnel between `before` and now.

@@ -245,7 +245,8 @@ mod tests {
         let desired = crate::config::parse(&format!("tunnels: [{tunnel}]"), Path::new(CONFIG)).unwrap();
         let Work::Ssh(ssh) = &desired.tunnels[0].work else { panic!("an ssh tunnel") };
         let settings = Ok(Settings::from_lines(lines));
-        let tunnel = Tunnel { name: "db".to_owned(), ssh: ssh.ssh.clone(), forward: ssh.forward.clone(), settings };
+        let tunnel =
+            Tunnel { name: "db".to_owned(), ssh: ssh.ssh.clone(), forward: ssh.forward.clone(), settings };
         unsuitable(&tunnel, Path::new(CONFIG), FIX).into_iter().map(|finding| finding.what).collect()
     }
 
