@@ -124,6 +124,7 @@ async fn what_was_dropped_is_told_when_the_process_ends() {
     let failed = daemon.wait_status(0, "dying", "failing", |status| status.last_error.is_some()).await;
     let message = failed.last_error.unwrap().message;
     assert!(message.ends_with("ended with status 3: out of order"), "the decisive line is kept: {message}");
+    daemon.wait_log(0, "its end", |line| line.has("event", "failure")).await;
     let log = daemon.log().all();
     let end = log.iter().position(|line| line.has("event", "failure")).unwrap();
     let logged = log[..end].iter().filter(|line| is_output(line, "dying")).count() as u64;

@@ -345,6 +345,25 @@ async fn a_tunnel_that_kills_holders_spares_portwards_own_listener() {
 }
 
 #[tokio::test]
+async fn an_edit_of_what_is_beyond_the_listener_does_not_close_it() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    let daemon = Daemon::start(&lab, &echo("")).await;
+    let before = daemon.wait_state("web", StateName::Up).await;
+    let ports = Ports::new().unwrap();
+    let listener = || ports.listeners(&[endpoint(PORT)]).unwrap();
+    let (old, mark) = (listener(), daemon.mark());
+    assert_eq!(old.len(), 1);
+    lab.write_config(&web(""));
+    daemon.wait_up_anew(mark, "web", before.pid).await;
+    fetch(PORT).await.unwrap();
+    assert_eq!(listener(), old);
+    assert_eq!(clients(&daemon).await.refused, 0);
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_closes_the_port_and_an_edit_moves_it() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;

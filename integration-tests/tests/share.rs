@@ -210,3 +210,20 @@ async fn a_shared_connection_carries_held_listeners_and_has_a_spare() {
     sshd.start_again().await;
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn a_failed_client_of_a_shared_connection_is_logged_and_ascribed_to_no_tunnel() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    let daemon = Daemon::start(&lab, &(tunnel("one", ONE) + &tunnel("two", TWO))).await;
+    daemon.wait_state("one", StateName::Up).await;
+    daemon.wait_state("two", StateName::Up).await;
+    // Nobody serves there.
+    fetch(TWO).await.unwrap_err();
+    let line = daemon.wait_log(0, "the failed client", |line| line.has("event", "connection_error")).await;
+    assert!(line.raw.contains("one of the 2 tunnels that share a connection to server"), "{}", line.raw);
+    for name in ["one", "two"] {
+        assert_eq!(daemon.status(name).await.connection_errors, None);
+    }
+    daemon.stop().await;
+}

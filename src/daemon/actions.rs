@@ -2,7 +2,6 @@
 
 use super::attempt::{Asked, Order};
 use super::effects::Effects;
-use super::entry::View;
 use super::event_loop::{EventLoop, State};
 use super::handle::Outcome;
 use super::links::LinkEntry;
@@ -109,16 +108,17 @@ impl EventLoop {
     /// Connections of clients failed. Of tunnels that share a connection, ssh does not say whose clients they were.
     pub(super) fn connections_failed(&mut self, id: LinkId, failed: &Failed) {
         let slots = self.state.slots_of(id);
-        for slot in &slots {
-            let Some(View { entry, .. }) = self.state.view(*slot) else { continue };
-            let Work::Ssh(tunnel) = &entry.desired.work else { continue };
-            let message = match slots.len() {
-                1 => failed.error.message(&tunnel.ssh.destination, &tunnel.forward),
-                sharing => failed.error.message_of_one_of(sharing, &tunnel.ssh.destination),
-            };
-            narrate::connections_failed(entry, failed, &message);
-            if let Some(entry) = self.state.entries.get_mut(slot) {
+        let Some(entry) = slots.first().and_then(|slot| self.state.entries.get_mut(slot)) else { return };
+        let Work::Ssh(tunnel) = &entry.desired.work else { return };
+        match slots.len() {
+            1 => {
+                let message = failed.error.message(&tunnel.ssh.destination, &tunnel.forward);
+                narrate::connections_failed(entry, failed, &message);
                 entry.note_failed_connections(failed, message, &self.clock);
+            }
+            tunnels => {
+                let message = failed.error.message_of_one_of(tunnels, &tunnel.ssh.destination);
+                narrate::connections_failed(entry, failed, &message);
             }
         }
     }

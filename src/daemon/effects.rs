@@ -90,6 +90,17 @@ impl TunnelResources {
         self.held.as_ref()
     }
 
+    /// Takes the held listener, whose clients wait from now on.
+    pub(super) fn take_held(&mut self) -> Option<HeldListener> {
+        let mut held = self.held.take()?;
+        held.serve(None, None);
+        Some(held)
+    }
+
+    pub(super) fn set_held(&mut self, held: Option<HeldListener>) {
+        self.held = held;
+    }
+
     /// Closes the held listener, if there is one.
     pub(super) fn release(&mut self) {
         self.held = None;

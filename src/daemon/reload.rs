@@ -213,15 +213,21 @@ impl EventLoop {
             self.remove(slot);
             return self.add(desired);
         }
+        let enabled = desired.enabled;
+        // Where portward goes on listening, clients wait meanwhile.
+        let listens = |work: &desired::Work| work.is_held().then(|| work.endpoints().to_vec());
+        let stays = enabled && listens(&entry.desired.work) == listens(&desired.work);
         if is_alone {
             self.state.links.redefine(id, common);
         }
-        let enabled = desired.enabled;
+        let entry = self.state.entries.get_mut(&slot);
+        let held = entry.filter(|_| stays).and_then(|entry| entry.resources.take_held());
         self.hear(slot, Event::StopRequested(slot));
         self.keep(slot, desired);
         if let Some(entry) = self.state.entries.get_mut(&slot) {
             // They were those of another tunnel, in effect.
             entry.connection_errors = None;
+            entry.resources.set_held(held);
         }
         if enabled {
             self.hear(slot, Event::StartRequested(slot));

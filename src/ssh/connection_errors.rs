@@ -131,8 +131,8 @@ impl ConnectionError {
     /// The same where it is not known whose client it was: the connection is shared by so many tunnels.
     pub fn message_of_one_of(&self, tunnels: usize, server: &str) -> String {
         format!(
-            "{} ({tunnels} tunnels share the connection to {server}, and ssh does not say whose client it was: check the targets \
-             of each)",
+            "{}; it is one of the {tunnels} tunnels that share a connection to {server}, and ssh does not say which: check their \
+             targets",
             self.reason
         )
     }
