@@ -4,6 +4,7 @@
 //! that are drained or being ended, and the forwards that need one. What it decides on an event is in the file `turn.rs`.
 
 use super::connection::Connection;
+use super::demand::Demand;
 use super::forward::{self, Forward};
 use super::spare::{Spare, Standby};
 use super::{ConnectionId, Failure, Kind, Policy, Request, Slot, StateName};
@@ -36,6 +37,8 @@ pub struct Link {
 pub(super) struct Tunnel {
     pub(super) wanted: Wanted,
     pub(super) forward: Forward,
+    /// Whether there are clients to whom a connection is of use.
+    pub(super) demand: Demand,
     /// The last failure, until the tunnel is up or stopped.
     pub(super) last_failure: Option<Failure>,
     pub(super) name: StateName,
@@ -106,7 +109,8 @@ impl Link {
             (Wanted::Down, StateName::Stopped)
         };
         let forward = Forward::new(slot, policy);
-        self.tunnels.push(Tunnel { wanted, forward, last_failure: None, name, entered: now });
+        let demand = Demand::Permanent;
+        self.tunnels.push(Tunnel { wanted, forward, demand, last_failure: None, name, entered: now });
     }
 
     /// When it has to hear [`Event::DeadlinePassed`](super::Event::DeadlinePassed).
@@ -117,7 +121,9 @@ impl Link {
         };
         let connections = self.connections().filter_map(Connection::deadline);
         let forwards = self.tunnels.iter().filter_map(|tunnel| tunnel.forward.deadline());
-        connections.chain(forwards).chain(login).chain(self.spare.deadline()).min()
+        let demands =
+            self.tunnels.iter().filter_map(|tunnel| tunnel.demand.deadline(tunnel.forward.policy.on_demand));
+        connections.chain(forwards).chain(login).chain(self.spare.deadline()).chain(demands).min()
     }
 
     /// Whether the tunnel is to be up, whatever its state.
@@ -145,6 +151,16 @@ impl Link {
     pub fn listening(&self, slot: Slot) -> Option<(ConnectionId, Request)> {
         let forward = &self.tunnel(slot)?.forward;
         Some((forward.listening()?, forward.request()?))
+    }
+
+    /// What clients are to be connected to: as [`Link::listening`], unless the connection is being given up for want of clients.
+    pub fn serving(&self, slot: Slot) -> Option<(ConnectionId, Request)> {
+        self.listening(slot).filter(|_| self.tunnel(slot).is_some_and(|tunnel| tunnel.demand.serves()))
+    }
+
+    /// Whether the tunnel is up without a connection, which is made when a client comes.
+    pub fn is_asleep(&self, slot: Slot) -> bool {
+        self.tunnel(slot).is_some_and(|tunnel| tunnel.name == StateName::Up && tunnel.demand.is_asleep())
     }
 
     /// The request by which the tunnel waits for its port.
@@ -237,7 +253,9 @@ impl Link {
 
     pub(super) fn needs_connection(&self) -> bool {
         let needs = |tunnel: &Tunnel| {
-            tunnel.wanted == Wanted::Up && !matches!(tunnel.forward.state, forward::State::Failed)
+            tunnel.wanted == Wanted::Up
+                && !matches!(tunnel.forward.state, forward::State::Failed)
+                && !tunnel.demand.is_asleep()
         };
         self.login != Login::Failed && self.tunnels.iter().any(needs)
     }
@@ -264,7 +282,9 @@ impl Link {
             // The old connection could not have the port back either.
             forward::State::AwaitingPort { holders, .. } => !holders.is_empty(),
             forward::State::Backoff { .. } | forward::State::Failed => true,
-            forward::State::Idle | forward::State::Confirmed => tunnel.wanted != Wanted::Up,
+            forward::State::Idle | forward::State::Confirmed => {
+                tunnel.wanted != Wanted::Up || tunnel.demand.is_asleep()
+            }
             forward::State::Opening { .. } | forward::State::Closing { .. } => false,
         };
         next.is_ready()
@@ -272,7 +292,7 @@ impl Link {
     }
 
     pub(super) fn state_name(&self, index: usize) -> StateName {
-        let Tunnel { wanted, forward, .. } = &self.tunnels[index];
+        let Tunnel { wanted, forward, demand, .. } = &self.tunnels[index];
         let is_replacing = self.active.is_some() && self.next.is_some();
         match wanted {
             Wanted::ByHand => return StateName::NeedsAuth,
@@ -302,6 +322,8 @@ impl Link {
                 }
             }
             forward::State::AwaitingPort { .. } => StateName::AwaitingPort,
+            // Clients are accepted, and the first one is what a connection is made for.
+            forward::State::Confirmed | forward::State::Closing { .. } if demand.is_asleep() => StateName::Up,
             forward::State::Confirmed => StateName::Connecting,
             forward::State::Listening { .. } if is_replacing => StateName::Replacing,
             forward::State::Listening { .. } => StateName::Up,

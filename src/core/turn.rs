@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use super::connection::{self, Connection};
+use super::demand;
 use super::forward::{self, Context};
 use super::link::{Link, Login, Target, Tunnel, Wanted};
 use super::spare::Spare;
@@ -65,6 +66,17 @@ impl Turn<'_> {
                 turn.link.tunnels[index].forward.policy = policy;
                 turn.retry_spare();
                 turn.step_forward(index, forward::Input::PolicyChanged);
+                turn.step_demand(index, demand::Input::PolicyChanged);
+            }),
+            Event::ClientsCame(slot) => self.tell_demand(slot, demand::Input::Came),
+            Event::ClientsLeft(slot) => self.tell_demand(slot, demand::Input::Left),
+            Event::NoClients(slot, request) => self.tell_demand(slot, demand::Input::Nobody(request)),
+            Event::PortLost(slot) => self.with_tunnel(slot, |turn, index| {
+                let tunnel = &turn.link.tunnels[index];
+                // In other states it is confirmed before it is used.
+                if matches!(tunnel.forward.state, forward::State::Confirmed) {
+                    turn.step_forward(index, forward::Input::Confirm(turn.link.ready()));
+                }
             }),
             Event::Forward(request, event) => self.hear_of_forward(request, event),
             Event::Connection(id, event) => self.step_connection(id, connection::Input::Event(event)),
@@ -89,9 +101,11 @@ impl Turn<'_> {
                 if self.link.active.is_none() && !self.link.ending.is_empty() {
                     self.link.login = Login::AfterEnd;
                 }
+                self.step_demand(index, demand::Input::Reset);
             }
             Wanted::Up => {}
         }
+        let tunnel = &mut self.link.tunnels[index];
         match tunnel.forward.state {
             forward::State::Failed => {
                 tunnel.forward.forget_failures();
@@ -120,6 +134,7 @@ impl Turn<'_> {
                 tunnel.wanted = Wanted::Down;
                 tunnel.last_failure = None;
                 tunnel.forward.forget_failures();
+                self.step_demand(index, demand::Input::Reset);
             }
         }
         if self.link.tunnels.iter().all(|tunnel| tunnel.wanted != Wanted::Up) {
@@ -131,6 +146,8 @@ impl Turn<'_> {
     fn restart(&mut self, index: usize) {
         self.start(index);
         match (self.link.policy().kind, &self.link.active) {
+            // It has no part in the connection.
+            (Kind::Ssh, Some(_)) if self.link.tunnels[index].demand.is_asleep() => {}
             (Kind::Ssh, Some(_)) => self.renew(),
             (Kind::Ssh, None) => {
                 self.link.destination = 0;
@@ -176,6 +193,13 @@ impl Turn<'_> {
             self.link.login = Login::Open;
             return true;
         }
+        if self.link.active.is_none()
+            && self.link.next.is_none()
+            && let Some(index) = self.link.tunnels.iter().position(|tunnel| tunnel.demand.lingers())
+        {
+            self.step_demand(index, demand::Input::Disconnected);
+            return true;
+        }
         if !self.link.needs_connection()
             && (self.link.active.is_some() || self.link.next.is_some() || self.link.draining() > 0)
         {
@@ -207,7 +231,7 @@ impl Turn<'_> {
     }
 
     fn advance_tunnel(&mut self, index: usize) -> bool {
-        let Tunnel { wanted, forward, .. } = &self.link.tunnels[index];
+        let Tunnel { wanted, forward, demand, .. } = &self.link.tunnels[index];
         let is_wanted = *wanted == Wanted::Up && self.link.login != Login::Failed;
         let order = match &forward.state {
             forward::State::Idle if is_wanted && self.may_begin() => {
@@ -216,6 +240,7 @@ impl Turn<'_> {
             forward::State::Confirmed if is_wanted => match (self.link.login, self.link.target(forward)) {
                 // By the time that it may be used, it may be held.
                 (Login::AfterEnd | Login::Backoff { .. } | Login::Failed, _) => forward::Input::Release,
+                (Login::Open, _) if demand.is_asleep() => return false,
                 (Login::Open, Target::Ready(id)) => match self.link.policy().kind {
                     Kind::Ssh => forward::Input::Open(id),
                     Kind::Command => forward::Input::Serve(id),
@@ -232,6 +257,15 @@ impl Turn<'_> {
                     return true;
                 }
             },
+            // Nobody needs it, and portward's own listener has the port.
+            forward::State::Listening { on, .. }
+                if is_wanted
+                    && demand.is_asleep()
+                    && !self.link.is_active(*on)
+                    && !self.link.is_next(*on) =>
+            {
+                forward::Input::Unserve
+            }
             forward::State::Opening { on, .. }
             | forward::State::Listening { on, .. }
             | forward::State::Closing { on, .. }
@@ -241,7 +275,7 @@ impl Turn<'_> {
             }
             forward::State::Listening { on, .. } => {
                 let has_successor = self.link.is_active(*on) && self.link.ready() != Some(*on);
-                if is_wanted && !has_successor {
+                if is_wanted && !has_successor && !demand.is_asleep() {
                     return false;
                 }
                 forward::Input::Close
@@ -287,6 +321,17 @@ impl Turn<'_> {
         if let Some(index) = self.link.tunnels.iter().position(concerned) {
             self.step_forward(index, forward::Input::Event(request, event));
         }
+    }
+
+    fn tell_demand(&mut self, slot: Slot, input: demand::Input) {
+        self.with_tunnel(slot, |turn, index| turn.step_demand(index, input));
+    }
+
+    fn step_demand(&mut self, index: usize, input: demand::Input) {
+        let Self { link, now, actions } = self;
+        let Tunnel { forward, demand, .. } = &mut link.tunnels[index];
+        let mut context = Context { now: *now, requests: &mut link.requests, actions };
+        demand.step(input, forward.slot, forward.policy.on_demand, &mut context);
     }
 
     fn step_forward(&mut self, index: usize, input: forward::Input) {
@@ -580,7 +625,7 @@ impl Turn<'_> {
 
     fn note_failure(&mut self, failure: &Failure) {
         for tunnel in &mut self.link.tunnels {
-            if tunnel.wanted == Wanted::Up {
+            if tunnel.wanted == Wanted::Up && !tunnel.demand.is_asleep() {
                 tunnel.last_failure = Some(failure.clone());
             }
         }
@@ -633,6 +678,10 @@ impl Turn<'_> {
         for index in 0..self.link.tunnels.len() {
             if is_due(self.link.tunnels[index].forward.deadline()) {
                 self.step_forward(index, forward::Input::DeadlinePassed);
+            }
+            let Tunnel { forward, demand, .. } = &self.link.tunnels[index];
+            if is_due(demand.deadline(forward.policy.on_demand)) {
+                self.step_demand(index, demand::Input::DeadlinePassed);
             }
         }
         if let Login::Backoff { until } = self.link.login

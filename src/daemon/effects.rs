@@ -160,6 +160,14 @@ impl TunnelResources {
         }
     }
 
+    /// Reports `NoClients`, if the held listener has none.
+    pub(super) fn ask_for_clients(&mut self, request: Request) {
+        match &mut self.held {
+            Some(held) => held.ask_for_clients(request),
+            None => self.reporter.report(Event::NoClients(self.slot, request)),
+        }
+    }
+
     /// What is known of the wait for the port.
     pub(super) fn waiting(&self, request: Request, occupants: &[Occupant]) -> Option<Waiting> {
         let wait = self.waits.get(&request)?;
@@ -367,7 +375,7 @@ impl Effects {
         if resources.held.is_none() {
             let endpoints = self.ports.usable(desired.work.endpoints());
             let races = (request, &mut resources.races);
-            let held = self.holder.hold(&endpoints, races, &desired.clients, &resources.reporter)?;
+            let held = self.holder.hold(&endpoints, races, desired, &resources.reporter)?;
             resources.held = Some(held);
         }
         Ok(())

@@ -14,7 +14,9 @@ use crate::config::desired::{self, Forward, SshTunnel, Work};
 use crate::core::{
     Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Health, Link, Request, Slot, StateName,
 };
-use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel};
+use crate::protocol::{
+    ConnectionErrors, ConnectionWord, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel,
+};
 
 /// A tunnel: what is desired, its state and its resources.
 #[derive(Debug)]
@@ -97,6 +99,7 @@ impl Entry {
             connection_errors: self.connection_errors.clone(),
             standby: self.link.standby(),
             draining: self.link.draining(),
+            connection: self.link.is_asleep(slot).then_some(ConnectionWord::Asleep),
             destination: self.fallback_host().map(str::to_owned),
             health: self.health.as_ref().map(|health| TunnelHealth {
                 state: health.state(),
@@ -172,6 +175,7 @@ impl Phases {
             | Action::ConfirmPort(..)
             | Action::AbandonPort(..)
             | Action::CloseForward(..)
+            | Action::AskForClients(..)
             | Action::AwaitClients(_)
             | Action::Terminate(_)
             | Action::Kill(_)
@@ -198,6 +202,10 @@ impl Phases {
             | Event::StopRequested(_)
             | Event::RestartRequested(_)
             | Event::PolicyChanged(..)
+            | Event::ClientsCame(_)
+            | Event::ClientsLeft(_)
+            | Event::NoClients(..)
+            | Event::PortLost(_)
             | Event::NetworkChanged
             | Event::DeadlinePassed => {}
         }

@@ -172,6 +172,7 @@ impl EventLoop {
         }
         entry.phases.note_event(&event, now);
         let before = Before::of(entry);
+        let slept = entry.link.is_asleep(slot);
         let actions = entry.link.hear(event, now);
         // Clients wait before their way is closed, and those that come later wait from the start.
         entry.direct_clients();
@@ -185,6 +186,7 @@ impl EventLoop {
         }
         entry.note_listeners();
         narrate::transition(entry, &before, now);
+        entry.note_sleep(slept);
         self.observe_health(slot);
         self.forget_removed(slot);
     }
@@ -224,6 +226,7 @@ impl EventLoop {
                 let work = entry.desired.work_at(entry.link.destination_of(connection));
                 self.effects.explain_delay(&entry.resources, connection, &work, waited);
             }
+            Action::AskForClients(_, request) => entry.resources.ask_for_clients(request),
             Action::AwaitClients(connection) => entry.resources.order(connection, Order::AwaitClients),
             Action::Probe(connection) => entry.resources.probe(connection),
             Action::Terminate(connection) => entry.resources.terminate(connection),

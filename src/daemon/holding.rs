@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::event_loop::EventLoop;
 use super::held::NotHeld;
 use super::narrate;
-use crate::core::{Event, ForwardEvent, Slot};
+use crate::core::{Event, ForwardEvent, Slot, StateName};
 use crate::relay::News;
 
 impl EventLoop {
@@ -43,6 +43,13 @@ impl EventLoop {
             // The status that is published next has the figures.
             News::Changed { given_up: 0 } => {}
             News::Changed { given_up } => narrate::given_up(entry, given_up),
+            News::FirstCame => self.hear(slot, Event::ClientsCame(slot)),
+            News::LastLeft => self.hear(slot, Event::ClientsLeft(slot)),
+            News::Nobody(number) => {
+                if let Some(request) = held.answered(number) {
+                    self.hear(slot, Event::NoClients(slot, request));
+                }
+            }
             News::Denied(stranger, others) => narrate::denied(entry, &stranger, others),
             News::UpstreamLost(upstream) => {
                 if let Some((connection, request)) = held.serving(upstream) {
@@ -64,8 +71,10 @@ impl EventLoop {
                     (Err(_), Some(request)) => {
                         self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost));
                     }
-                    (Err(_), None) => {}
+                    (Err(_), None) => self.hear(slot, Event::PortLost(slot)),
                 }
+                // Those that waited were reset, and those that are connected are known to the old listener alone.
+                self.hear(slot, Event::ClientsLeft(slot));
             }
         }
     }
@@ -84,9 +93,22 @@ impl Entry {
     pub(super) fn direct_clients(&mut self) {
         let slot = self.slot();
         if self.link.is_wanted(slot) {
-            self.resources.serve(self.link.listening(slot));
+            self.resources.serve(self.link.serving(slot));
         } else {
             self.resources.release();
+        }
+    }
+
+    /// Logs that the tunnel has fallen asleep, or that a client has woken it; `slept`: whether it was asleep before.
+    pub(super) fn note_sleep(&mut self, slept: bool) {
+        match (slept, self.link.is_asleep(self.slot())) {
+            (false, true) => {
+                // The connection that a client will need is no restart.
+                self.starts = self.starts.saturating_sub(1);
+                narrate::asleep(self);
+            }
+            (true, false) if self.state().0 == StateName::Connecting => narrate::woken(self),
+            (false, false) | (true, _) => {}
         }
     }
 }

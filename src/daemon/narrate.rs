@@ -156,6 +156,34 @@ pub(super) fn starved(entry: &Entry, error: &io::Error) {
     );
 }
 
+/// The tunnel needs no connection until a client comes.
+pub(super) fn asleep(entry: &Entry) {
+    let identity = entry.identity();
+    let Some(on_demand) = entry.desired.policy.on_demand else { return };
+    log!(
+        info,
+        identity,
+        state = StateName::Up.as_str(),
+        event = "asleep",
+        "port {} listens and there is no ssh until a client comes; it is ended {on_demand:?} after the last client \
+         (`on_demand`)",
+        identity.port
+    );
+}
+
+/// A client came to a tunnel that was asleep.
+pub(super) fn woken(entry: &Entry) {
+    let identity = entry.identity();
+    log!(
+        info,
+        identity,
+        state = entry.state().0.as_str(),
+        event = "woken",
+        "a client came to port {}, and waits for a connection to the server",
+        identity.port
+    );
+}
+
 /// As many clients wait as may.
 pub(super) fn crowded(entry: &Entry) {
     let identity = entry.identity();
@@ -302,6 +330,8 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
 fn entered(entry: &Entry, state: StateName, duration_ms: f64) {
     let (identity, word) = (entry.identity(), state.as_str());
     match state {
+        // What it does instead is told by `asleep`.
+        StateName::Up if entry.link.is_asleep(entry.slot()) => {}
         StateName::Up => {
             log!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(entry));
         }

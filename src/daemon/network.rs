@@ -29,6 +29,7 @@ impl EventLoop {
             if waited
                 && state(self) != Some(StateName::Backoff)
                 && let Some(entry) = self.state.entries.get(&slot)
+                && !entry.link.is_asleep(slot)
             {
                 narrate::retried_early(entry);
             }

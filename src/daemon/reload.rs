@@ -137,7 +137,7 @@ impl EventLoop {
         let (hash, policy) = (desired.hash.clone(), desired.policy);
         let is_checked_anew = entry.desired.health != desired.health;
         if let Some(held) = entry.resources.held() {
-            held.treat(&desired.clients);
+            held.treat(&desired);
         }
         let old = std::mem::replace(&mut entry.desired, desired);
         self.state.release(&old.hash, slot);

@@ -29,7 +29,8 @@ impl Waiter {
             (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => entry.rests().then(done),
             (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
             (Verb::Restart, StateName::Up)
-                if entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) =>
+                if entry.link.is_asleep(entry.slot())
+                    || entry.link.listening(entry.slot()).is_some_and(|(on, _)| on >= self.awaited) =>
             {
                 Some(done())
             }
