@@ -5,20 +5,23 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use integration_tests::{Daemon, Lab, Squatter, Sshd, Trace};
-use portward::protocol::StateName;
+use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, Trace, fetch_from, serve_page};
+use portward::protocol::{StateName, TunnelStatus};
 
 /// tokio's idle helper threads end by themselves after 10 s: that is the last thing that an idle daemon does.
 const HELPER_THREADS_END: Duration = Duration::from_secs(11);
 
 #[tokio::test]
-async fn ten_ssh_ten_commands_and_one_that_waits_make_no_system_call() {
+async fn ten_ssh_ten_commands_and_some_that_wait_or_sleep_make_no_system_call() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     let squatter = Squatter::listen(&lab, "127.0.0.1", 9470).await;
     let program = env!("CARGO_BIN_EXE_listening-process");
     let mut tunnels = String::from(
-        "  - {name: waits, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9470}\n",
+        "  - {name: waits, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9470}\n  \
+         - {name: sleeps, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9471, listener: portward, on_demand: 1s}\n  \
+         - {name: unused, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9472, listener: portward, on_demand: 1s}\n",
     );
     for index in 0..10 {
         writeln!(
@@ -34,10 +37,15 @@ async fn ten_ssh_ten_commands_and_one_that_waits_make_no_system_call() {
         daemon.wait_state(&format!("command{index}"), StateName::Up).await;
     }
     daemon.wait_holder("waits").await;
+    daemon.wait_status(0, "unused", "asleep", TunnelStatus::is_asleep).await;
+    // One has been awake before.
+    let mark = daemon.mark();
+    fetch_from(([127, 0, 0, 1], 9471).into(), Duration::from_secs(20)).await.unwrap();
+    daemon.wait_status(mark, "sleeps", "asleep again", TunnelStatus::is_asleep).await;
     tokio::time::sleep(HELPER_THREADS_END).await;
     let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(20)).await;
     assert_eq!(calls, Vec::<String>::new());
-    assert_eq!(lab.ssh_starts().len(), 10);
+    assert_eq!(lab.ssh_starts().len(), 11);
 
     squatter.leave().await;
     daemon.wait_state("waits", StateName::Up).await;

@@ -91,7 +91,7 @@ fn describe(verb: Verb, outcome: Outcome) -> Acted {
     };
     let name = &status.name;
     let message = match (took, &failure) {
-        (Some(took), _) => done(verb, name, took),
+        (Some(took), _) => done(verb, &status, took),
         (None, Some(failure)) => format!("{name} was not {}: {failure}", past(verb)),
         (None, None) => format!(
             "{name} is not {} yet, but {}{} `portward status {name}` shows the progress.",
@@ -117,9 +117,18 @@ fn describe(verb: Verb, outcome: Outcome) -> Acted {
     }
 }
 
-fn done(verb: Verb, name: &str, took: Took) -> String {
+fn done(verb: Verb, status: &TunnelStatus, took: Took) -> String {
+    let name = &status.name;
     let Took { connect_ms, release_ms, forward_ms, total_ms } = took;
     match verb {
+        Verb::Restart if status.is_asleep() => {
+            format!(
+                "{name} sleeps: there is no connection to restart, and a new one is made when a client comes"
+            )
+        }
+        Verb::Start if status.is_asleep() => {
+            format!("{name} is up after {total_ms:.1} ms, and sleeps until a client comes")
+        }
         Verb::Start | Verb::Restart => format!(
             "{name} is up after {total_ms:.1} ms (connect {connect_ms:.1}, release {release_ms:.1}, forward {forward_ms:.1})"
         ),

@@ -118,7 +118,11 @@ fn row(tunnel: &TunnelStatus, now: Timestamp) -> [String; 8] {
     [
         Sign::of(tunnel).letter().to_string(),
         text(&tunnel.name),
-        if tunnel.is_failing() { format!("{}, failing", tunnel.state) } else { tunnel.state.to_string() },
+        match (tunnel.is_failing(), tunnel.is_asleep()) {
+            (true, _) => format!("{}, failing", tunnel.state),
+            (false, true) => format!("{}, asleep", tunnel.state),
+            (false, false) => tunnel.state.to_string(),
+        },
         elapsed(tunnel.since, now),
         tunnel.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         text(local),
@@ -154,7 +158,7 @@ fn coloured(table: &str) -> String {
 mod tests {
     use super::*;
     use crate::protocol::tests::{listener, tunnel};
-    use crate::protocol::{CheckError, CheckErrorKind, HealthState, Holder, TunnelHealth};
+    use crate::protocol::{CheckError, CheckErrorKind, ConnectionWord, HealthState, Holder, TunnelHealth};
 
     fn now() -> Timestamp {
         "2026-11-24T10:03:12Z".parse().unwrap()
@@ -220,6 +224,14 @@ mod tests {
             text.ends_with("database fails its health check, 3 times in a row, the last 0s ago: no answer."),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_tunnel_that_sleeps_is_shown_as_up_and_asleep() {
+        let connection = Some(ConnectionWord::Asleep);
+        let tunnels = vec![TunnelStatus { connection, pid: None, ..tunnel("database") }];
+        let text = rendered(&Snapshot { tunnels, ..snapshot() }, None);
+        assert!(text.contains("\n● database  up, asleep  3m12s  -"), "{text}");
     }
 
     #[test]

@@ -22,6 +22,9 @@ const CONNECT_WAIT: Duration = Duration::from_secs(30);
 /// Minimum of `min_delay`: with a shorter one, a tunnel that cannot start would be a load for both sides.
 const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 
+/// Minimum of `on_demand`: with a shorter one, clients that come one after the other would wait for a login each.
+const SHORTEST_ON_DEMAND: Duration = Duration::from_secs(1);
+
 /// What the entries of a file have in common.
 pub(super) struct Context<'c> {
     /// What the paths in the file are taken from.
@@ -48,8 +51,9 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let timing = context.timing(raw);
     let fallback_hosts = context.fallback_hosts(raw);
     let clients = context.clients(raw);
+    let on_demand = context.on_demand(raw);
     let (name, (work, timeout, port), health, timing) = (name?, work?, health?, timing?);
-    let (fallback_hosts, clients) = (fallback_hosts?, clients?);
+    let (fallback_hosts, clients, on_demand) = (fallback_hosts?, clients?, on_demand?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
@@ -66,6 +70,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let enabled = raw.enabled.value().copied().unwrap_or(true);
     let policy = Policy {
         standby: raw.standby.value().copied().unwrap_or(false),
+        on_demand,
         destinations: 1 + fallback_hosts.len(),
         ..policy(&work, timeout, timing, raw.on_conflict.value())
     };
@@ -85,6 +90,12 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         clients,
     };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
+}
+
+/// Whether nothing in an entry contradicts `on_demand`.
+pub(super) fn may_sleep(raw: &raw::Tunnel) -> bool {
+    let standby = raw.standby.value().copied().unwrap_or(false);
+    !standby && raw.health.value().is_none_or(|health| health.command.is_absent())
 }
 
 pub(super) fn direction(raw: &raw::Tunnel) -> Direction {
@@ -183,6 +194,7 @@ fn policy(work: &Work, timeout: Duration, timing: Timing, on_conflict: Option<&O
         on_conflict,
         standby: false,
         drain,
+        on_demand: None,
         destinations: 1,
     }
 }
@@ -246,6 +258,31 @@ impl Context<'_> {
         });
         let allow_users = self.allow_users(raw);
         Some(Clients { connect_wait: connect_wait?.unwrap_or(CONNECT_WAIT), allow_users: allow_users.ok()? })
+    }
+
+    /// How long a connection is kept without clients. The outer `None`: it is wrong, which is reported.
+    #[expect(clippy::option_option, reason = "wrong and absent are two things")]
+    fn on_demand(&self, raw: &raw::Tunnel) -> Option<Option<Duration>> {
+        let on_demand = self.optional(&raw.on_demand, "on_demand", |Period(period)| {
+            if *period < SHORTEST_ON_DEMAND {
+                return Err(Refusal::new("is too short")
+                    .hint("1s is the least: clients that come later wait for a login"));
+            }
+            Ok(*period)
+        })?;
+        if on_demand.is_none() || may_sleep(raw) {
+            return Some(on_demand);
+        }
+        if raw.standby.value() == Some(&true) {
+            let why = "and `standby` exclude each other";
+            let hint = "keep one of them: the one ends the connection, the other keeps a second one";
+            self.forbid(&raw.on_demand, "on_demand", why, hint);
+        }
+        let command = raw.health.value().map(|health| health.command.clone()).unwrap_or_default();
+        let why = "cannot be `health` of a tunnel with `on_demand`";
+        let hint = "write `connect` or `http`: the connections of a program count as clients, and no tunnel would sleep";
+        self.forbid(&command, "command", why, hint);
+        None
     }
 
     /// `Err`: it is wrong, which is reported.

@@ -4,7 +4,7 @@ use super::environment::Variables;
 use super::located::{Field, Located};
 use super::raw::{Defaults, DirectionMode, Listener, Restart, Ssh, Tunnel};
 use super::values::Options;
-use super::work;
+use super::{entry, work};
 
 impl Tunnel {
     /// This tunnel with what it does not say taken from `defaults`; `mode` says which of its keys apply.
@@ -29,6 +29,11 @@ impl Tunnel {
             if merged.listener.value() == Some(&Listener::Portward) {
                 merged.connect_wait = self.connect_wait.or(&defaults.connect_wait);
                 merged.allow_users = self.allow_users.or(&defaults.allow_users);
+                if !self.on_demand.is_absent() {
+                    merged.standby = self.standby.clone();
+                } else if entry::may_sleep(self) {
+                    merged.on_demand = defaults.on_demand.clone();
+                }
             }
         }
         merged.env = merge(&self.env, &defaults.env, Variables::merged);

@@ -44,6 +44,9 @@ pub(super) struct Tunnel {
     pub(super) listener: Field<Listener>,
     /// With `listener: portward`: how long a client waits for a connection to the server. Default: 30s.
     pub(super) connect_wait: Field<Period>,
+    /// With `listener: portward`: start ssh when a client comes, and end it when there has been no client for this time. Default:
+    /// ssh runs all the time.
+    pub(super) on_demand: Field<Period>,
     /// With `listener: portward`: the users of this machine that may connect, by name or uid, and groups as `@name`. Default:
     /// everybody.
     pub(super) allow_users: Field<Vec<Field<String>>>,
@@ -94,6 +97,8 @@ pub(super) struct Defaults {
     pub(super) listener: Field<Listener>,
     /// See the tunnel's key; for tunnels with `listener: portward`.
     pub(super) connect_wait: Field<Period>,
+    /// See the tunnel's key; for tunnels with `listener: portward` that it fits.
+    pub(super) on_demand: Field<Period>,
     /// See the tunnel's key; for tunnels with `listener: portward`.
     pub(super) allow_users: Field<Vec<Field<String>>>,
     /// See the tunnel's key.

@@ -191,6 +191,15 @@ impl Context<'_> {
                 Direction::LocalToRemote | Direction::Dynamic => "remove it: ssh makes no client wait",
             };
             self.forbid(&raw.connect_wait, "connect_wait", why, hint)?;
+            let hint = match direction {
+                Direction::RemoteToLocal => {
+                    "add `listener: portward`, or remove it: ssh listens only while it is connected"
+                }
+                Direction::LocalToRemote | Direction::Dynamic => {
+                    "remove it: ssh listens only while it is connected"
+                }
+            };
+            self.forbid(&raw.on_demand, "on_demand", why, hint)?;
             let hint =
                 "add `listener: portward`: a port that ssh listens on is open to every user of this machine";
             self.forbid(&raw.allow_users, "allow_users", why, hint)?;
@@ -219,6 +228,7 @@ impl Context<'_> {
             self.forbid(&drain, "drain", why, "remove it: a command is ended before it is started again"),
             self.forbid(&raw.listener, "listener", why, "a command listens itself"),
             self.forbid(&raw.connect_wait, "connect_wait", why, "a command listens itself"),
+            self.forbid(&raw.on_demand, "on_demand", why, "a command listens itself"),
             self.forbid(&raw.allow_users, "allow_users", why, "a command listens itself"),
         ];
         let argv = self.argv(&raw.command);

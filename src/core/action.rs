@@ -18,6 +18,8 @@ pub enum Action {
     OpenForward(Slot, Request, ConnectionId),
     /// Ask the connection to stop listening: `Closed`. No answer means that it hangs.
     CloseForward(Slot, Request, ConnectionId),
+    /// Find out whether the tunnel, whose clients wait from now on, has no client: `NoClients`, or it has had news of one.
+    AskForClients(Slot, Request),
     /// Start the process, to the destination with this index: `Ready`, and in any case `Ended` in the end.
     StartConnection(ConnectionId, usize),
     /// Find out why the connection is not ready in time: `NotReady`. It may become ready or end before that.

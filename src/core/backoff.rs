@@ -52,6 +52,7 @@ mod tests {
             on_conflict: OnConflict::Wait,
             standby: false,
             drain: Duration::ZERO,
+            on_demand: None,
             destinations: 1,
         }
     }

@@ -18,6 +18,14 @@ pub enum Event {
     PolicyChanged(Slot, Policy),
     /// The tunnel, which is stopped, is not served any more.
     Removed(Slot),
+    /// The first client of a tunnel with `on_demand` came; it may have to wait.
+    ClientsCame(Slot),
+    /// The last client of a tunnel with `on_demand` has left.
+    ClientsLeft(Slot),
+    /// A tunnel with `on_demand` has no client: the answer to [`AskForClients`](super::Action::AskForClients).
+    NoClients(Slot, Request),
+    /// The listener that portward itself held for the tunnel was closed, and its port is held by somebody else.
+    PortLost(Slot),
     /// A forward's request was answered.
     Forward(Request, ForwardEvent),
     /// Something became of a connection.

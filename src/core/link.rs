@@ -5,6 +5,7 @@
 //! decides on an event is in the files `turn.rs` and `loss.rs`.
 
 use super::connection::Connection;
+use super::demand::Demand;
 use super::forward::{self, Forward};
 use super::spare::{Spare, Standby};
 use super::{ConnectionId, Failure, Kind, Policy, Request, Slot, StateName};
@@ -45,6 +46,8 @@ pub(super) struct Tunnel {
     pub(super) forward: Forward,
     /// The connection that it was opened on last, or is to move to. If that cannot serve it any more, the active one does.
     pub(super) home: ConnectionId,
+    /// Whether there are clients to whom a connection is of use.
+    pub(super) demand: Demand,
     /// The last failure, until the tunnel is up or stopped.
     pub(super) last_failure: Option<Failure>,
     pub(super) name: StateName,
@@ -65,8 +68,11 @@ pub struct TunnelState<'l> {
     pub holders: &'l [Occupant],
     /// Whether it is to be up.
     pub is_wanted: bool,
-    /// The connection that listens for it, and the request that made it listen.
-    pub listening: Option<(ConnectionId, Request)>,
+    /// Whether it is up without a connection, which is made when a client comes.
+    pub is_asleep: bool,
+    /// What clients are to be connected to: the connection that listens and the request that made it listen, unless it is being given
+    /// up for want of clients.
+    pub serving: Option<(ConnectionId, Request)>,
 }
 
 /// What is asked for.
@@ -110,6 +116,22 @@ impl Tunnel {
     fn listening(&self) -> Option<(ConnectionId, Request)> {
         Some((self.forward.listening()?, self.forward.request()?))
     }
+
+    fn state(&self) -> TunnelState<'_> {
+        TunnelState {
+            slot: self.forward.slot,
+            state: (self.name, self.entered),
+            last_failure: self.last_failure.as_ref(),
+            holders: self.forward.holders(),
+            is_wanted: self.wanted == Wanted::Up,
+            is_asleep: self.is_asleep(),
+            serving: self.listening().filter(|_| self.demand.serves()),
+        }
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.name == StateName::Up && self.demand.is_asleep()
+    }
 }
 
 impl Link {
@@ -142,8 +164,9 @@ impl Link {
         } else {
             (Wanted::Down, StateName::Stopped)
         };
-        let (forward, home) = (Forward::new(slot, policy), ConnectionId::default());
-        self.tunnels.push(Tunnel { wanted, forward, home, last_failure: None, name, entered: now });
+        let (forward, home, demand) =
+            (Forward::new(slot, policy), ConnectionId::default(), Demand::Permanent);
+        self.tunnels.push(Tunnel { wanted, forward, home, demand, last_failure: None, name, entered: now });
         self.combine_policies();
     }
 
@@ -154,14 +177,12 @@ impl Link {
 
     /// How its tunnels are, in the order in which they were added.
     pub fn tunnels(&self) -> impl Iterator<Item = TunnelState<'_>> {
-        self.tunnels.iter().map(|tunnel| TunnelState {
-            slot: tunnel.forward.slot,
-            state: (tunnel.name, tunnel.entered),
-            last_failure: tunnel.last_failure.as_ref(),
-            holders: tunnel.forward.holders(),
-            is_wanted: tunnel.wanted == Wanted::Up,
-            listening: tunnel.listening(),
-        })
+        self.tunnels.iter().map(Tunnel::state)
+    }
+
+    /// How the tunnel is.
+    pub fn tunnel_state(&self, slot: Slot) -> Option<TunnelState<'_>> {
+        self.tunnel(slot).map(Tunnel::state)
     }
 
     pub(super) fn combine_policies(&mut self) {
@@ -179,7 +200,9 @@ impl Link {
         };
         let connections = self.connections().filter_map(Connection::deadline);
         let forwards = self.tunnels.iter().filter_map(|tunnel| tunnel.forward.deadline());
-        connections.chain(forwards).chain(login).chain(self.spare.deadline()).min()
+        let demands =
+            self.tunnels.iter().filter_map(|tunnel| tunnel.demand.deadline(tunnel.forward.policy.on_demand));
+        connections.chain(forwards).chain(login).chain(self.spare.deadline()).chain(demands).min()
     }
 
     /// Whether the tunnel is to be up, whatever its state.
@@ -206,6 +229,11 @@ impl Link {
     /// The connection that listens for the tunnel, and the request that made it listen.
     pub fn listening(&self, slot: Slot) -> Option<(ConnectionId, Request)> {
         self.tunnel(slot)?.listening()
+    }
+
+    /// Whether the tunnel is up without a connection, which is made when a client comes.
+    pub fn is_asleep(&self, slot: Slot) -> bool {
+        self.tunnel(slot).is_some_and(Tunnel::is_asleep)
     }
 
     /// The request by which the tunnel waits for its port.
@@ -330,7 +358,9 @@ impl Link {
 
     pub(super) fn needs_connection(&self) -> bool {
         let needs = |tunnel: &Tunnel| {
-            tunnel.wanted == Wanted::Up && !matches!(tunnel.forward.state, forward::State::Failed)
+            tunnel.wanted == Wanted::Up
+                && !matches!(tunnel.forward.state, forward::State::Failed)
+                && !tunnel.demand.is_asleep()
         };
         self.login != Login::Failed && self.tunnels.iter().any(needs)
     }
@@ -357,7 +387,9 @@ impl Link {
             // The old connection could not have the port back either.
             forward::State::AwaitingPort { holders, .. } => !holders.is_empty(),
             forward::State::Backoff { .. } | forward::State::Failed => true,
-            forward::State::Idle | forward::State::Confirmed => tunnel.wanted != Wanted::Up,
+            forward::State::Idle | forward::State::Confirmed => {
+                tunnel.wanted != Wanted::Up || tunnel.demand.is_asleep()
+            }
             forward::State::Opening { .. } | forward::State::Closing { .. } => false,
         };
         let mut moving = self.tunnels.iter().filter(|tunnel| tunnel.home == next.id);
@@ -366,7 +398,7 @@ impl Link {
 
     pub(super) fn state_name(&self, index: usize) -> StateName {
         let tunnel = &self.tunnels[index];
-        let Tunnel { wanted, forward, .. } = tunnel;
+        let Tunnel { wanted, forward, demand, .. } = tunnel;
         let is_replacing = self.is_moving(tunnel);
         match wanted {
             Wanted::ByHand => return StateName::NeedsAuth,
@@ -396,6 +428,8 @@ impl Link {
                 }
             }
             forward::State::AwaitingPort { .. } => StateName::AwaitingPort,
+            // Clients are accepted, and the first one is what a connection is made for.
+            forward::State::Confirmed | forward::State::Closing { .. } if demand.is_asleep() => StateName::Up,
             forward::State::Confirmed => StateName::Connecting,
             forward::State::Listening { .. } if is_replacing => StateName::Replacing,
             forward::State::Listening { .. } => StateName::Up,

@@ -275,7 +275,7 @@ impl Turn<'_> {
     fn note_failure(&mut self, tunnels: &[usize], failure: &Failure) {
         for &index in tunnels {
             let tunnel = &mut self.link.tunnels[index];
-            if tunnel.wanted == Wanted::Up {
+            if tunnel.wanted == Wanted::Up && !tunnel.demand.is_asleep() {
                 tunnel.last_failure = Some(failure.clone());
             }
         }

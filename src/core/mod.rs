@@ -10,6 +10,7 @@ mod action;
 mod backoff;
 mod check_error;
 mod connection;
+mod demand;
 mod event;
 mod failure;
 mod forward;

@@ -23,6 +23,8 @@ pub struct Policy {
     pub standby: bool,
     /// `restart.drain`: how long a connection that was replaced may go on carrying what it carries; zero ends it at once.
     pub drain: Duration,
+    /// `on_demand`: how long a connection is kept without clients; `None`: for ever.
+    pub on_demand: Option<Duration>,
     /// How many destinations there are: one, and `fallback_hosts`.
     pub destinations: usize,
 }

@@ -1,6 +1,8 @@
 //! Properties of a [`Link`], checked against a small world.
 
+mod demand;
 mod network;
+mod relay;
 mod shared;
 mod world;
 

@@ -212,3 +212,48 @@ fn an_answer_to_an_earlier_request_changes_nothing() {
     }
     assert_eq!(actions, []);
 }
+
+#[test]
+fn demand_table() {
+    use demand::{Demand, Input};
+
+    let mut requests = Request::default();
+    let (earlier, request) = (requests.take_next(), requests.take_next());
+    let inputs = [
+        ("Reset", Input::Reset),
+        ("Came", Input::Came),
+        ("Left", Input::Left),
+        ("Nobody", Input::Nobody(request)),
+        ("EarlierNobody", Input::Nobody(earlier)),
+        ("Disconnected", Input::Disconnected),
+        ("PolicyChanged", Input::PolicyChanged),
+        ("DeadlinePassed", Input::DeadlinePassed),
+    ];
+    let states = [
+        Demand::Permanent,
+        Demand::Clients,
+        Demand::Lingering { since: at(5) },
+        Demand::Asking { request },
+        Demand::Asleep,
+    ];
+    let mut table = String::new();
+    for on_demand in [Some(Duration::from_secs(600)), None] {
+        writeln!(table, "on_demand: {on_demand:?}").unwrap();
+        for state in states {
+            let mut row = Row::new(&variant(&state));
+            for (name, input) in inputs {
+                let (mut next, mut requests, mut actions) = (state, requests, Vec::new());
+                let mut context = Context { now: at(10), requests: &mut requests, actions: &mut actions };
+                next.step(input, Slot(1), on_demand, &mut context);
+                row.add(
+                    name.to_owned(),
+                    (next != state).then(|| variant(&next)),
+                    &forward::Outcome::Nothing,
+                    &actions,
+                );
+            }
+            table.push_str(&row.finish());
+        }
+    }
+    insta::assert_snapshot!(table);
+}

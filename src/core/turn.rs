@@ -20,6 +20,7 @@
 //! What follows from the end of a connection is in the file `loss.rs`.
 
 use super::connection::{self, Connection};
+use super::demand;
 use super::forward::{self, Context};
 use super::link::{Link, Login, Target, Tunnel, Wanted};
 use super::spare::Spare;
@@ -67,6 +68,20 @@ impl Turn<'_> {
                 turn.link.combine_policies();
                 turn.retry_spare();
                 turn.step_forward(index, forward::Input::PolicyChanged);
+                turn.step_demand(index, demand::Input::PolicyChanged);
+            }),
+            Event::ClientsCame(slot) => self.tell_demand(slot, demand::Input::Came),
+            Event::ClientsLeft(slot) => self.tell_demand(slot, demand::Input::Left),
+            Event::NoClients(slot, request) => self.tell_demand(slot, demand::Input::Nobody(request)),
+            Event::PortLost(slot) => self.with_tunnel(slot, |turn, index| {
+                let tunnel = &turn.link.tunnels[index];
+                // In other states it is confirmed before it is used.
+                if matches!(tunnel.forward.state, forward::State::Confirmed) {
+                    turn.step_forward(
+                        index,
+                        forward::Input::Confirm(turn.link.usable(&turn.link.tunnels[index])),
+                    );
+                }
             }),
             Event::Removed(slot) => {
                 self.link.tunnels.retain(|tunnel| tunnel.forward.slot != slot);
@@ -95,9 +110,11 @@ impl Turn<'_> {
                 if self.link.active.is_none() && !self.link.ending.is_empty() {
                     self.link.login = Login::AfterEnd;
                 }
+                self.step_demand(index, demand::Input::Reset);
             }
             Wanted::Up => {}
         }
+        let tunnel = &mut self.link.tunnels[index];
         match tunnel.forward.state {
             forward::State::Failed => {
                 tunnel.forward.forget_failures();
@@ -126,6 +143,7 @@ impl Turn<'_> {
                 tunnel.wanted = Wanted::Down;
                 tunnel.last_failure = None;
                 tunnel.forward.forget_failures();
+                self.step_demand(index, demand::Input::Reset);
             }
         }
         if self.link.tunnels.iter().all(|tunnel| tunnel.wanted != Wanted::Up) {
@@ -137,6 +155,8 @@ impl Turn<'_> {
     fn restart(&mut self, index: usize) {
         self.start(index);
         match (self.link.policy.kind, &self.link.active) {
+            // It has no part in the connection.
+            (Kind::Ssh, Some(_)) if self.link.tunnels[index].demand.is_asleep() => {}
             (Kind::Ssh, Some(_)) => self.renew(index),
             (Kind::Ssh, None) => {
                 self.link.destination = 0;
@@ -186,6 +206,13 @@ impl Turn<'_> {
     fn advance(&mut self) -> bool {
         if self.link.login == Login::AfterEnd && self.link.ending.is_empty() {
             self.link.login = Login::Open;
+            return true;
+        }
+        if self.link.active.is_none()
+            && self.link.next.is_none()
+            && let Some(index) = self.link.tunnels.iter().position(|tunnel| tunnel.demand.lingers())
+        {
+            self.step_demand(index, demand::Input::Disconnected);
             return true;
         }
         if !self.link.needs_connection()
@@ -241,6 +268,7 @@ impl Turn<'_> {
             forward::State::Confirmed if is_wanted => match (self.link.login, self.link.target(tunnel)) {
                 // By the time that it may be used, it may be held.
                 (Login::AfterEnd | Login::Backoff { .. } | Login::Failed, _) => forward::Input::Release,
+                (Login::Open, _) if tunnel.demand.is_asleep() => return false,
                 (Login::Open, Target::Ready(id)) => {
                     self.link.tunnels[index].home = id;
                     match self.link.policy.kind {
@@ -264,6 +292,14 @@ impl Turn<'_> {
                     return true;
                 }
             },
+            // Nobody needs it, and portward's own listener has the port.
+            forward::State::Listening { on, .. }
+                if is_wanted
+                    && tunnel.demand.is_asleep()
+                    && !self.link.serving().any(|connection| connection.id == *on) =>
+            {
+                forward::Input::Unserve
+            }
             forward::State::Opening { on, .. }
             | forward::State::Listening { on, .. }
             | forward::State::Closing { on, .. }
@@ -273,7 +309,7 @@ impl Turn<'_> {
             }
             forward::State::Listening { on, .. } => {
                 let has_successor = self.link.usable(tunnel).is_some_and(|successor| successor != *on);
-                if is_wanted && !has_successor {
+                if is_wanted && !has_successor && !tunnel.demand.is_asleep() {
                     return false;
                 }
                 forward::Input::Close
@@ -320,6 +356,17 @@ impl Turn<'_> {
         if let Some(index) = self.link.tunnels.iter().position(concerned) {
             self.step_forward(index, forward::Input::Event(request, event));
         }
+    }
+
+    fn tell_demand(&mut self, slot: Slot, input: demand::Input) {
+        self.with_tunnel(slot, |turn, index| turn.step_demand(index, input));
+    }
+
+    fn step_demand(&mut self, index: usize, input: demand::Input) {
+        let Self { link, now, actions } = self;
+        let Tunnel { forward, demand, .. } = &mut link.tunnels[index];
+        let mut context = Context { now: *now, requests: &mut link.requests, actions };
+        demand.step(input, forward.slot, forward.policy.on_demand, &mut context);
     }
 
     pub(super) fn step_forward(&mut self, index: usize, input: forward::Input) {
@@ -435,6 +482,10 @@ impl Turn<'_> {
         for index in 0..self.link.tunnels.len() {
             if is_due(self.link.tunnels[index].forward.deadline()) {
                 self.step_forward(index, forward::Input::DeadlinePassed);
+            }
+            let Tunnel { forward, demand, .. } = &self.link.tunnels[index];
+            if is_due(demand.deadline(forward.policy.on_demand)) {
+                self.step_demand(index, demand::Input::DeadlinePassed);
             }
         }
         if let Login::Backoff { until } = self.link.login

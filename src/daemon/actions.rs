@@ -55,6 +55,11 @@ impl EventLoop {
             Action::CloseForward(slot, request, connection) => {
                 connections.order(connection, Order::Close(request, slot));
             }
+            Action::AskForClients(slot, request) => {
+                if let Some(entry) = entries.get_mut(&slot) {
+                    entry.resources.ask_for_clients(request);
+                }
+            }
             Action::StartConnection(connection, destination) => {
                 for slot in link.slots().filter(|slot| link.is_for(connection, *slot)) {
                     if let Some(entry) = entries.get_mut(&slot) {

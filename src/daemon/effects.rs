@@ -15,7 +15,7 @@ use super::held::{self, HeldListener, NotHeld, Races};
 use super::launch::Launch;
 use super::listening::Listening;
 use super::probe::Probes;
-use super::reporter::{Reporter, log};
+use super::reporter::{Reporter, TunnelReport, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::{command_line, elsewhere};
@@ -112,6 +112,14 @@ impl TunnelResources {
         if let Some(held) = &mut self.held {
             let path = |(connection, _)| Some(connections.ssh(connection)?.forward_path(slot, connection));
             held.serve(listening, listening.and_then(path).as_deref());
+        }
+    }
+
+    /// Reports `NoClients`, if the held listener has none.
+    pub(super) fn ask_for_clients(&mut self, request: Request) {
+        match &mut self.held {
+            Some(held) => held.ask_for_clients(request),
+            None => self.reporter.send(TunnelReport::NoClients(request)),
         }
     }
 
@@ -245,7 +253,7 @@ impl Effects {
         if resources.held.is_none() {
             let endpoints = self.ports.usable(desired.work.endpoints());
             let races = (request, &mut resources.races);
-            let held = self.holder.hold(&endpoints, races, &desired.clients, &resources.reporter)?;
+            let held = self.holder.hold(&endpoints, races, desired, &resources.reporter)?;
             resources.held = Some(held);
         }
         Ok(())

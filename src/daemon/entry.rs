@@ -14,7 +14,9 @@ use crate::clock::{Clock, Moment};
 use crate::config::desired::{self, Forward, SshTunnel, Work};
 use crate::core::{ConnectionId, Failure, Health, LinkId, Request, Slot, StateName, TunnelState};
 use crate::port::Occupant;
-use crate::protocol::{ConnectionErrors, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel};
+use crate::protocol::{
+    ConnectionErrors, ConnectionWord, FailedConnection, Took, TunnelHealth, TunnelStatus, autossh_tunnel,
+};
 
 /// A tunnel: what is desired, and its resources. Its state is with its link.
 #[derive(Debug)]
@@ -86,6 +88,11 @@ impl View<'_> {
         self.link.link.listening(self.entry.slot())
     }
 
+    /// Whether it is up without a connection, which is made when a client comes.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.link.link.is_asleep(self.entry.slot())
+    }
+
     /// The fallback host that it is connected to, or on its way to.
     fn fallback_host(&self) -> Option<&str> {
         let index = self.link.link.destination(self.entry.slot()).checked_sub(1)?;
@@ -137,6 +144,7 @@ impl View<'_> {
             connection_errors: entry.connection_errors.clone(),
             standby: link.standby(),
             draining: link.draining(),
+            connection: link.is_asleep(slot).then_some(ConnectionWord::Asleep),
             destination: self.fallback_host().map(str::to_owned),
             health: entry.health.as_ref().map(|health| TunnelHealth {
                 state: health.state(),
@@ -155,12 +163,13 @@ pub(super) struct Told {
     pub(super) state: (StateName, Moment),
     pub(super) last_failure: Option<Failure>,
     pub(super) holders: Vec<Occupant>,
+    pub(super) is_asleep: bool,
 }
 
 impl Told {
     /// Nothing has happened to the tunnel before `state`.
     pub(super) fn new(state: (StateName, Moment)) -> Self {
-        Self { state, last_failure: None, holders: Vec::new() }
+        Self { state, last_failure: None, holders: Vec::new(), is_asleep: false }
     }
 
     pub(super) fn of(tunnel: View<'_>) -> Self {
@@ -168,6 +177,7 @@ impl Told {
             state: tunnel.state(),
             last_failure: tunnel.last_failure().cloned(),
             holders: tunnel.holders().to_vec(),
+            is_asleep: tunnel.is_asleep(),
         }
     }
 
@@ -176,6 +186,7 @@ impl Told {
         self.state == tunnel.state
             && self.last_failure.as_ref() == tunnel.last_failure
             && self.holders == tunnel.holders
+            && self.is_asleep == tunnel.is_asleep
     }
 }
 

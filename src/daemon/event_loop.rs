@@ -146,6 +146,7 @@ impl EventLoop {
     fn take_of_tunnel(&mut self, slot: Slot, report: TunnelReport) {
         match report {
             TunnelReport::Forward(request, event) => self.hear(slot, Event::Forward(request, event)),
+            TunnelReport::NoClients(request) => self.hear(slot, Event::NoClients(slot, request)),
             TunnelReport::Listening(connection, listeners) => {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
                     entry.resources.set_listeners(connection, listeners);
@@ -234,6 +235,8 @@ impl EventLoop {
                 narrate::transition(tunnel, &tunnel.entry.told, now);
                 let told = Told::of(tunnel);
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
+                    // The connection that a client will need is no restart.
+                    entry.starts -= u64::from(told.is_asleep && !entry.told.is_asleep).min(entry.starts);
                     entry.told = told;
                 }
             }
@@ -454,6 +457,10 @@ impl State {
     pub(super) fn view(&self, slot: Slot) -> Option<View<'_>> {
         let entry = self.entries.get(&slot)?;
         Some(View { entry, link: self.links.get(entry.link)? })
+    }
+
+    pub(super) fn is_asleep(&self, slot: Slot) -> bool {
+        self.view(slot).is_some_and(|tunnel| tunnel.is_asleep())
     }
 
     /// The tunnels of a link.

@@ -2,6 +2,7 @@
 //! out.
 
 use super::event_loop::EventLoop;
+use super::held::HeldListener;
 use super::narrate;
 use super::timers::Timer;
 use crate::core::{CheckNumber, Event, Health, HealthAction, HealthEvent, Slot};
@@ -71,7 +72,9 @@ impl EventLoop {
 
     fn start_check(&mut self, slot: Slot, number: CheckNumber) {
         let Some(entry) = self.state.entries.get_mut(&slot) else { return };
-        if let Some(probe) = Probe::new(&entry.desired, &entry.listeners) {
+        let wants_to_know = entry.desired.policy.on_demand.is_some();
+        let announcer = entry.resources.held().filter(|_| wants_to_know).map(HeldListener::announcer);
+        if let Some(probe) = Probe::new(&entry.desired, &entry.listeners, announcer) {
             let reporter = entry.resources.reporter().clone();
             entry.checks.start(number, probe, reporter, self.effects.pace());
         }

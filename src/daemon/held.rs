@@ -13,7 +13,7 @@ use crate::core::{ConnectionId, Failure, FailureKind, Request, Slot};
 use crate::port::{Endpoint, PortError, Ports};
 use crate::process::limits;
 use crate::protocol::Clients;
-use crate::relay::{Allowed, Held, ListenError, Relay, Sockets, Terms, Upstream};
+use crate::relay::{Allowed, Announcer, Held, ListenError, Relay, Sockets, Terms, Upstream};
 
 /// How often a port may be taken between the moment that it is found unbound and the moment that it is listened on, before
 /// that counts as a failure. Each time the port is waited for again.
@@ -27,6 +27,8 @@ pub(super) struct HeldListener {
     serving: Option<(ConnectionId, Request)>,
     /// The number of the upstream that was given last.
     upstream: u64,
+    /// The latest question whether there is a client, and its number.
+    asked: (u64, Request),
 }
 
 /// Why a port that was found unbound is not held.
@@ -70,7 +72,7 @@ impl Holder {
         &mut self,
         endpoints: &[Endpoint],
         (request, races): (Request, &mut Races),
-        clients: &desired::Clients,
+        desired: &desired::Tunnel,
         reporter: &Reporter<Slot>,
     ) -> Result<HeldListener, NotHeld> {
         let sockets = Sockets::listen(endpoints).map_err(|error| {
@@ -85,12 +87,12 @@ impl Holder {
         let held = self
             .relay()
             .and_then(|relay| {
-                relay.hold(sockets, terms(clients), move |news| {
+                relay.hold(sockets, terms(desired), move |news| {
                     reporter.send(TunnelReport::Relay(number, news));
                 })
             })
             .map_err(|error| NotHeld::Failed(not_started(&error)))?;
-        Ok(HeldListener { number, held, serving: None, upstream: 0 })
+        Ok(HeldListener { number, held, serving: None, upstream: 0, asked: (0, Request::default()) })
     }
 
     fn relay(&mut self) -> io::Result<&Relay> {
@@ -133,9 +135,25 @@ impl HeldListener {
         self.serving.filter(|_| self.upstream == upstream)
     }
 
-    /// Treats clients so from now on.
-    pub(super) fn treat(&self, clients: &desired::Clients) {
-        self.held.set_terms(terms(clients));
+    /// Treats clients from now on as the tunnel has it.
+    pub(super) fn treat(&self, desired: &desired::Tunnel) {
+        self.held.set_terms(terms(desired));
+    }
+
+    /// Asks whether there is no client.
+    pub(super) fn ask_for_clients(&mut self, request: Request) {
+        self.asked = (self.asked.0 + 1, request);
+        self.held.ask_for_clients(self.asked.0);
+    }
+
+    /// The request that the answer with this number is for, if it is the latest.
+    pub(super) fn answered(&self, number: u64) -> Option<Request> {
+        Some(self.asked.1).filter(|_| self.asked.0 == number)
+    }
+
+    /// By which health checks are announced.
+    pub(super) fn announcer(&self) -> Announcer {
+        self.held.announcer()
     }
 
     /// What is counted of its clients.
@@ -153,12 +171,13 @@ impl HeldListener {
     }
 }
 
-fn terms(clients: &desired::Clients) -> Terms {
+fn terms(desired: &desired::Tunnel) -> Terms {
+    let (clients, tell_presence) = (&desired.clients, desired.policy.on_demand.is_some());
     let allowed = clients.allow_users.as_ref().map(|allowed| {
         let desired::AllowedUsers { users, groups } = allowed.clone();
         Arc::new(Allowed { users, groups })
     });
-    Terms { connect_wait: clients.connect_wait, allowed }
+    Terms { connect_wait: clients.connect_wait, allowed, tell_presence }
 }
 
 fn refused(error: ListenError) -> Failure {

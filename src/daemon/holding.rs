@@ -49,6 +49,13 @@ impl EventLoop {
         match news {
             // The status that is published next has the figures.
             News::Changed { given_up: 0 } => {}
+            News::FirstCame => self.hear(slot, Event::ClientsCame(slot)),
+            News::LastLeft => self.hear(slot, Event::ClientsLeft(slot)),
+            News::Nobody(number) => {
+                if let Some(request) = held.answered(number) {
+                    self.hear(slot, Event::NoClients(slot, request));
+                }
+            }
             News::Changed { given_up } => {
                 if let Some(tunnel) = self.state.view(slot) {
                     narrate::given_up(tunnel, given_up);
@@ -71,12 +78,15 @@ impl EventLoop {
                 let held = self.effects.hold(&mut entry.resources, request, &entry.desired);
                 narrate::broken(entry, address, &error);
                 match (held, listening) {
-                    (Ok(()), _) => entry.resources.serve(link.listening(slot), connections),
+                    // What the event that follows is heard for connects them again.
+                    (Ok(()), _) => {}
                     (Err(_), Some(request)) => {
                         self.hear(slot, Event::Forward(request, ForwardEvent::ListenerLost));
                     }
-                    (Err(_), None) => {}
+                    (Err(_), None) => self.hear(slot, Event::PortLost(slot)),
                 }
+                // Those that waited were reset, and those that are connected are known to the old listener alone.
+                self.hear(slot, Event::ClientsLeft(slot));
             }
         }
     }
@@ -94,7 +104,7 @@ impl Entry {
     /// listener of a tunnel that is not wanted any more.
     pub(super) fn direct_clients(&mut self, tunnel: &TunnelState<'_>, connections: &Connections) {
         if tunnel.is_wanted {
-            self.resources.serve(tunnel.listening, connections);
+            self.resources.serve(tunnel.serving, connections);
         } else {
             self.resources.release();
         }

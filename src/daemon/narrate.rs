@@ -156,6 +156,34 @@ pub(super) fn starved(entry: &Entry, error: &io::Error) {
     );
 }
 
+/// The tunnel needs no connection until a client comes.
+fn asleep(entry: &Entry) {
+    let identity = entry.identity();
+    let Some(on_demand) = entry.desired.policy.on_demand else { return };
+    log!(
+        info,
+        identity,
+        state = StateName::Up.as_str(),
+        event = "asleep",
+        "port {} listens and there is no ssh until a client comes; it is ended {on_demand:?} after the last client \
+         (`on_demand`)",
+        identity.port
+    );
+}
+
+/// A client came to a tunnel that was asleep.
+fn woken(entry: &Entry, state: StateName) {
+    let identity = entry.identity();
+    log!(
+        info,
+        identity,
+        state = state.as_str(),
+        event = "woken",
+        "a client came to port {}, and waits for a connection to the server",
+        identity.port
+    );
+}
+
 /// As many clients wait as may.
 pub(super) fn crowded(entry: &Entry) {
     let identity = entry.identity();
@@ -239,6 +267,11 @@ pub(super) fn transition(tunnel: View<'_>, before: &Told, now: Moment) {
     if old == new && new == StateName::Up && before.last_failure.is_some() && failure.is_none() {
         log!(info, entry.identity(), state = new.as_str(), event = "continued", "the process continues");
     }
+    match (before.is_asleep, tunnel.is_asleep()) {
+        (false, true) => asleep(entry),
+        (true, false) if new == StateName::Connecting => woken(entry, new),
+        (false, false) | (true, _) => {}
+    }
     if old != new {
         self::entered(tunnel, new, milliseconds(now.since(entered)));
     }
@@ -284,6 +317,8 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
 fn entered(tunnel: View<'_>, state: StateName, duration_ms: f64) {
     let (identity, word) = (tunnel.entry.identity(), state.as_str());
     match state {
+        // What it does instead is told by `asleep`.
+        StateName::Up if tunnel.is_asleep() => {}
         StateName::Up => {
             log!(info, identity, state = word, event = "state", duration_ms, "up: {}", serves(tunnel));
         }

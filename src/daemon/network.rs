@@ -29,7 +29,7 @@ impl EventLoop {
             let mut waiting = self.state.slots_of(id);
             waiting.retain(|slot| waits(&self.state, *slot));
             self.hear_of_link(id, Event::NetworkChanged);
-            waiting.retain(|slot| !waits(&self.state, *slot));
+            waiting.retain(|slot| !waits(&self.state, *slot) && !self.state.is_asleep(*slot));
             for tunnel in waiting.into_iter().filter_map(|slot| self.state.view(slot)) {
                 narrate::retried_early(tunnel);
             }

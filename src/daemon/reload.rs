@@ -7,6 +7,7 @@ use super::connections::Connections;
 use super::effects::TunnelResources;
 use super::entry::{Entry, Phases, Told, View};
 use super::event_loop::EventLoop;
+use super::held::HeldListener;
 use super::links::{Common, LinkEntry};
 use super::narrate;
 use super::reporter::{Identity, Reporter};
@@ -186,7 +187,7 @@ impl EventLoop {
         let (hash, policy) = (desired.hash.clone(), desired.policy);
         let is_checked_anew = entry.desired.health != desired.health;
         if let Some(held) = entry.resources.held() {
-            held.treat(&desired.clients);
+            held.treat(&desired);
         }
         let link = entry.link;
         let old = std::mem::replace(&mut entry.desired, desired);
@@ -222,6 +223,8 @@ impl EventLoop {
         }
         let entry = self.state.entries.get_mut(&slot);
         let held = entry.filter(|_| stays).and_then(|entry| entry.resources.take_held());
+        let clients = held.as_ref().map(HeldListener::clients);
+        let has_clients = clients.is_some_and(|clients| clients.now + clients.waiting > 0);
         self.hear(slot, Event::StopRequested(slot));
         self.keep(slot, desired);
         if let Some(entry) = self.state.entries.get_mut(&slot) {
@@ -231,6 +234,10 @@ impl EventLoop {
         }
         if enabled {
             self.hear(slot, Event::StartRequested(slot));
+        }
+        if has_clients {
+            // To the link the tunnel begins anew.
+            self.hear(slot, Event::ClientsCame(slot));
         }
         slot
     }

@@ -94,6 +94,8 @@ pub(super) enum Report {
 pub(super) enum TunnelReport {
     /// A request of its forward was answered.
     Forward(Request, ForwardEvent),
+    /// There is no client: the answer to a request.
+    NoClients(Request),
     /// What the connection's process listens on for it, as the kernel shows it now.
     Listening(ConnectionId, Vec<Listener>),
     /// A health check ended so.

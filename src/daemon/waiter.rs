@@ -29,7 +29,7 @@ impl Waiter {
             (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => tunnel.rests().then(done),
             (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
             (Verb::Restart, StateName::Up)
-                if tunnel.listening().is_some_and(|(on, _)| on >= self.awaited) =>
+                if tunnel.is_asleep() || tunnel.listening().is_some_and(|(on, _)| on >= self.awaited) =>
             {
                 Some(done())
             }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::reach::{closed, connect};
 use crate::core::{CheckError, CheckErrorKind};
+use crate::relay::Announcer;
 
 /// ssh accepts a connection before the server has connected to the target, and closes it when the server could not. So a connection
 /// that is closed without a byte within this time has led nowhere.
@@ -21,9 +22,14 @@ const GREETING: [u8; 3] = [5, 1, 0];
 const CHOSEN: [u8; 2] = [5, 0];
 
 /// Connects; the connection must bring a byte, or stay open for [`SETTLED`] or nearly all of `patience`, whichever is shorter.
-pub(super) async fn stays(listen: SocketAddr, patience: Duration, next_step: &str) -> Result<(), CheckError> {
+pub(super) async fn stays(
+    listen: SocketAddr,
+    announcer: Option<&Announcer>,
+    patience: Duration,
+    next_step: &str,
+) -> Result<(), CheckError> {
     let began = Instant::now();
-    let mut stream = connect(listen).await?;
+    let mut stream = connect(listen, announcer).await?;
     let settled = SETTLED.min(patience.mul_f64(0.9).saturating_sub(began.elapsed()));
     match timeout(settled, stream.read(&mut [0; 1])).await {
         // It stays open, or it greets.
@@ -38,7 +44,7 @@ pub(super) async fn stays(listen: SocketAddr, patience: Duration, next_step: &st
 
 /// Greets a SOCKS5 proxy, which must answer. Whether it reaches anything is not asked.
 pub(super) async fn socks(listen: SocketAddr) -> Result<(), CheckError> {
-    let mut stream = connect(listen).await?;
+    let mut stream = connect(listen, None).await?;
     let mut answer = [0; 2];
     let exchange = async {
         stream.write_all(&GREETING).await?;

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 
 use super::reach::{closed, connect};
 use crate::core::{CheckError, CheckErrorKind};
+use crate::relay::Announcer;
 
 /// Bytes of an answer that are read: its head must fit in them. The body is not wanted.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -23,6 +24,7 @@ const WELL: std::ops::Range<u16> = 200..400;
 /// Sends `GET path` with this `Host`; the answer must be one of [`WELL`].
 pub(super) async fn get(
     listen: SocketAddr,
+    announcer: Option<&Announcer>,
     path: &str,
     host: &str,
     next_step: &str,
@@ -38,7 +40,7 @@ pub(super) async fn get(
     let request = request.map_err(|error| {
         answered(CheckErrorKind::Failed, &format!("cannot be sent ({error})"), "correct `http`")
     })?;
-    let stream = TokioIo::new(connect(listen).await?);
+    let stream = TokioIo::new(connect(listen, announcer).await?);
     let broken = |error: &hyper::Error| {
         if is_end(error) {
             closed(listen, &format!("did not answer GET {path} ({error})"), next_step)

@@ -8,6 +8,7 @@ use super::{command, connect, http};
 use crate::config::desired::{Check, Forward, Health, Ssh, SshTunnel, Tunnel, Work};
 use crate::core::{CheckError, CheckErrorKind};
 use crate::process::Pace;
+use crate::relay::Announcer;
 use crate::shell;
 
 /// One check of a tunnel that is up.
@@ -18,16 +19,20 @@ pub struct Probe {
     health: Health,
     /// Where the tunnel listens, as a client of this machine reaches it; `None`: a server listens.
     listen: Option<SocketAddr>,
+    /// Who is to know that its connection is not that of a client.
+    announcer: Option<Announcer>,
 }
 
 impl Probe {
-    /// The check of `tunnel`, which listens on `listeners`: on the first of them. `None`: it asks for none.
-    pub fn new(tunnel: &Tunnel, listeners: &[SocketAddr]) -> Option<Self> {
+    /// The check of `tunnel`, which listens on `listeners`: on the first of them. Its connection is announced by `announcer`; that
+    /// of the program of [`Check::Command`] is not. `None`: it asks for none.
+    pub fn new(tunnel: &Tunnel, listeners: &[SocketAddr], announcer: Option<Announcer>) -> Option<Self> {
         Some(Self {
             tunnel: tunnel.name.clone(),
             work: tunnel.work.clone(),
             health: tunnel.health.clone()?,
             listen: listeners.first().map(reachable),
+            announcer,
         })
     }
 
@@ -53,14 +58,14 @@ impl Probe {
                     if is_socks {
                         connect::socks(listen).await
                     } else {
-                        connect::stays(listen, patience, &step).await
+                        connect::stays(listen, self.announcer.as_ref(), patience, &step).await
                     }
                 };
                 self.within(&format!("{listen} did not answer"), check, cancelled, report).await;
             }
             (Check::Http(path), Some(listen)) => {
                 let (host, step) = (self.host(listen), self.next_step());
-                let check = http::get(listen, path, &host, &step);
+                let check = http::get(listen, self.announcer.as_ref(), path, &host, &step);
                 self.within(&format!("GET {path} on {listen} was not answered"), check, cancelled, report)
                     .await;
             }

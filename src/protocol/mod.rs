@@ -36,7 +36,8 @@ pub use refused::Refused;
 pub use reload::{ReloadQuery, ReloadReport, Reloaded};
 pub use sse::{Decoder, SentEvent};
 pub use status::{
-    Clients, ConnectionErrors, FailedConnection, Health, HealthWord, Snapshot, TunnelHealth, TunnelStatus,
+    Clients, ConnectionErrors, ConnectionWord, FailedConnection, Health, HealthWord, Snapshot, TunnelHealth,
+    TunnelStatus,
 };
 pub use timeout::{Timeout, TimeoutError, duration};
 

@@ -76,6 +76,9 @@ pub struct TunnelStatus {
     /// Replaced connections that still carry what clients have begun (`restart.drain`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub draining: usize,
+    /// `asleep`: up without a connection, which is made when a client comes (`on_demand`). Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionWord>,
     /// The fallback host that serves in place of `remote_host`, or is being tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
@@ -94,6 +97,11 @@ const fn is_zero(number: &usize) -> bool {
 }
 
 impl TunnelStatus {
+    /// Whether it is up without a connection, until a client comes.
+    pub fn is_asleep(&self) -> bool {
+        self.connection == Some(ConnectionWord::Asleep)
+    }
+
     /// Whether its health checks fail.
     pub fn is_failing(&self) -> bool {
         self.health.as_ref().is_some_and(|health| health.state == HealthState::Failing)
@@ -112,6 +120,14 @@ impl TunnelStatus {
         };
         self == other || (self.health.is_some() && unchecked(self) == unchecked(other))
     }
+}
+
+/// The word for the connection of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionWord {
+    /// There is none until a client comes.
+    Asleep,
 }
 
 /// What the health checks of a tunnel have shown. A check that changes nothing else is no event of `/events`.

@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use super::autossh_tunnel::{self, Configured, Listed, LogSummary};
 use super::{
     Acted, Change, CheckError, CheckErrorKind, Conclusion, ConnectionErrorKind, ConnectionErrors,
-    FailedConnection, Failure, FailureKind, Health, HealthState, HealthWord, Holder, Occupant, OccupantKind,
-    Protocol, RecentLog, ReloadReport, Reloaded, StateName, Took, TunnelHealth, TunnelStatus,
+    ConnectionWord, FailedConnection, Failure, FailureKind, Health, HealthState, HealthWord, Holder,
+    Occupant, OccupantKind, Protocol, RecentLog, ReloadReport, Reloaded, StateName, Took, TunnelHealth,
+    TunnelStatus,
 };
 
 pub(crate) const HASH: &str = "0123456789abcdef0123456789abcdef";
@@ -52,6 +53,7 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         connection_errors: None,
         standby: None,
         draining: 0,
+        connection: None,
         destination: None,
         health: None,
         clients: None,
@@ -101,6 +103,15 @@ fn a_status_is_written_as_ever() {
            "connection_errors":{"count":2,"last":{"at":"2026-11-24T10:00:01Z","kind":"refused",
            "message":"nothing listens"}}}"#,
     );
+}
+
+#[test]
+fn a_connection_is_written_of_a_tunnel_that_sleeps_alone() {
+    assert!(!serde_json::to_string(&tunnel("web")).unwrap().contains(r#""connection":"#));
+    let sleeping = TunnelStatus { connection: Some(ConnectionWord::Asleep), ..tunnel("web") };
+    let written = serde_json::to_string(&sleeping).unwrap();
+    assert!(written.contains(r#""connection":"asleep""#), "{written}");
+    assert_eq!(serde_json::from_str::<TunnelStatus>(&written).unwrap(), sleeping);
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
         (StateName::Failed, _, Some(failure)) => {
             Some(format!("failed ({failure}). A retry would not help: fix it, then `portward start {name}`."))
         }
+        (StateName::Up, _, Some(failure)) if tunnel.is_asleep() => {
+            Some(format!("sleeps until a client comes; its last connection failed ({failure})."))
+        }
         (StateName::Up | StateName::Replacing, _, Some(failure)) => {
             Some(format!("keeps its old connection; the last attempt to replace it failed ({failure})."))
         }
@@ -209,6 +212,15 @@ mod tests {
         insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection) and is being tried again.");
         failed.state = StateName::Failed;
         insta::assert_snapshot!(explain(&failed, now()).unwrap(), @"failed (refused: db-server refused the connection). A retry would not help: fix it, then `portward start database`.");
+    }
+
+    #[test]
+    fn a_tunnel_that_sleeps_after_a_failure_says_what_it_waits_for() {
+        let mut sleeping = tunnel("database");
+        sleeping.connection = Some(super::super::ConnectionWord::Asleep);
+        assert_eq!(explain(&sleeping, now()), None);
+        sleeping.last_error = Some(Failure::new(FailureKind::Refused, "db-server refused the connection"));
+        insta::assert_snapshot!(explain(&sleeping, now()).unwrap(), @"sleeps until a client comes; its last connection failed (refused: db-server refused the connection).");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::bind::Sockets;
 use super::carry::{End, carry, reset_on_close};
 use super::figures::{self, Counted, Figures, News};
 use super::order::{Order, Terms, Upstream};
+use super::presence::{Presence, Present};
 use super::room::{Place, Room};
 use super::{upstream, waiting};
 use crate::port::Ports;
@@ -59,6 +61,8 @@ struct Client {
     stream: TcpStream,
     /// Freed at its end.
     place: Option<Place>,
+    /// From when it is admitted; never for a health check.
+    present: Option<Present>,
 }
 
 /// A client that waits.
@@ -94,6 +98,9 @@ struct Counter {
     ports: Ports,
     news: Arc<dyn Fn(News) + Send + Sync>,
     upstream: Option<Upstream>,
+    presence: Arc<Presence>,
+    /// Where the next health check comes from.
+    check: Option<SocketAddr>,
     waiting: BTreeMap<u64, Waiting>,
     next_number: u64,
     /// The connection for the next client, while ssh's queue is full.
@@ -128,12 +135,16 @@ impl Desk {
         ports: Ports,
         news: impl Fn(News) + Send + Sync + 'static,
     ) -> Self {
+        let news: Arc<dyn Fn(News) + Send + Sync> = Arc::new(news);
+        let presence = Presence::new(terms.tell_presence, news.clone());
         let counter = Counter {
             terms,
             figures,
             ports,
-            news: Arc::new(news),
+            news,
             upstream: None,
+            presence,
+            check: None,
             waiting: BTreeMap::new(),
             next_number: 0,
             connecting: None,
@@ -171,8 +182,7 @@ impl Desk {
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
-                    Some(Order::Serve(upstream)) => counter.serve(upstream),
-                    Some(Order::Treat(terms)) => counter.terms = terms,
+                    Some(order) => counter.obey(order),
                     None => return,
                 },
                 Some(event) = reported.recv() => counter.hear(event, &events),
@@ -186,6 +196,10 @@ impl Desk {
                     first = index + 1;
                     match accepted {
                         Ok(stream) => {
+                            // A check is announced before it connects.
+                            while let Ok(order) = orders.try_recv() {
+                                counter.obey(order);
+                            }
                             let place = room.take();
                             if room.is_full() {
                                 counter.tell_full(room.size());
@@ -209,6 +223,22 @@ impl Desk {
 }
 
 impl Counter {
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Serve(upstream) => self.serve(upstream),
+            Order::Treat(terms) => {
+                self.presence.tell(terms.tell_presence);
+                self.terms = terms;
+            }
+            Order::AskForClients(number) => {
+                if self.presence.is_nobody() {
+                    (self.news)(News::Nobody(number));
+                }
+            }
+            Order::Disregard(address) => self.check = Some(address),
+        }
+    }
+
     fn serve(&mut self, upstream: Option<Upstream>) {
         self.upstream = upstream;
         self.connecting = None;
@@ -230,7 +260,8 @@ impl Counter {
         let _ = stream.set_nodelay(true);
         figures::add(&self.figures.total, 1);
         self.next_number += 1;
-        let client = Client { number: self.next_number, arrived: Instant::now(), stream, place };
+        let client =
+            Client { number: self.next_number, arrived: Instant::now(), stream, place, present: None };
         match self.terms.allowed.clone() {
             None => self.admit(client, events),
             Some(allowed) => {
@@ -270,7 +301,11 @@ impl Counter {
     }
 
     /// Connects a client, or lets it wait.
-    fn admit(&mut self, client: Client, events: &mpsc::UnboundedSender<Event>) {
+    fn admit(&mut self, mut client: Client, events: &mpsc::UnboundedSender<Event>) {
+        let from = self.check.and_then(|_| client.stream.peer_addr().ok());
+        if self.check.take_if(|check| Some(*check) == from).is_none() {
+            client.present = Some(self.presence.add());
+        }
         let upstream =
             self.upstream.as_ref().filter(|_| self.waiting.is_empty() && self.connecting.is_none());
         match upstream.map(|upstream| upstream::connect(&upstream.path)) {
@@ -306,9 +341,9 @@ impl Counter {
                 }
             };
             let Ok(way) = way else { return reset_on_close(&client.stream) };
-            let Client { number, arrived, stream, place } = client;
+            let Client { number, arrived, stream, place, present } = client;
             let Ok(stream) = waiting::anew(stream) else { return };
-            relay(Client { number, arrived, stream, place }, way, figures, events).await;
+            relay(Client { number, arrived, stream, place, present }, way, figures, events).await;
         });
     }
 

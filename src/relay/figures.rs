@@ -66,6 +66,13 @@ pub enum News {
         /// Clients that were given up since this was told last, because they had waited for as long as they may.
         given_up: u64,
     },
+    /// There was no client, and now one is connected or waits; only if [`Terms::tell_presence`](super::Terms::tell_presence) is set.
+    FirstCame,
+    /// The last client has ended, has left or was given up; on the same condition. Also told, if there is no client, when the
+    /// condition begins to hold.
+    LastLeft,
+    /// There is no client: the answer to the question with this number. If there is one, that has been told before.
+    Nobody(u64),
     /// A client that may not be one was closed, and so were this many others since this was told last. Told at most once a
     /// second.
     Denied(Stranger, u64),

@@ -14,6 +14,7 @@
 //! - `desk`: one tunnel: accepts its clients, keeps those that wait, and connects them.
 //! - `waiting`: one client that waits, watched for its end.
 //! - `upstream`: connects to ssh's unix socket.
+//! - `presence`: whether there are clients at all.
 //! - `carry`: copies between a client and ssh.
 //! - `room`: how many clients the limit of open files has room for.
 //! - `figures`: what is counted, and what is reported.
@@ -24,6 +25,7 @@ mod carry;
 mod desk;
 mod figures;
 mod order;
+mod presence;
 mod room;
 mod thread;
 mod upstream;
@@ -34,4 +36,4 @@ pub use bind::{ListenError, Sockets};
 pub use desk::MOST_WAITING;
 pub use figures::{Figures, News};
 pub use order::{Terms, Upstream};
-pub use thread::{Held, Relay};
+pub use thread::{Announcer, Held, Relay};

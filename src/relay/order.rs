@@ -1,5 +1,6 @@
 //! What a held listener is told.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ pub struct Terms {
     pub connect_wait: Duration,
     /// Who may be a client; `None`: everybody.
     pub allowed: Option<Arc<Allowed>>,
+    /// Whether [`News::FirstCame`](super::News::FirstCame) and [`News::LastLeft`](super::News::LastLeft) are wanted.
+    pub tell_presence: bool,
 }
 
 /// Where ssh takes clients.
@@ -31,4 +34,8 @@ pub(super) enum Order {
     Serve(Option<Upstream>),
     /// Treat clients so.
     Treat(Terms),
+    /// Tell if there is no client; with the caller's number.
+    AskForClients(u64),
+    /// The next client from this address is a health check, and is not told as a client.
+    Disregard(SocketAddr),
 }

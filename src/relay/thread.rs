@@ -35,6 +35,19 @@ pub struct Held {
     addresses: Vec<SocketAddr>,
 }
 
+/// Announces health checks to a held listener, as long as that lives.
+#[derive(Debug, Clone)]
+pub struct Announcer(mpsc::WeakUnboundedSender<Order>);
+
+impl Announcer {
+    /// The next client that connects from `address` is a health check, which is no client.
+    pub fn announce(&self, address: SocketAddr) {
+        if let Some(orders) = self.0.upgrade() {
+            let _ = orders.send(Order::Disregard(address));
+        }
+    }
+}
+
 impl Relay {
     /// Starts the thread. `ports` answers questions about clients; it should not be the one that the event loop uses.
     ///
@@ -99,6 +112,16 @@ impl Held {
     /// Changes how clients are treated, those that wait included.
     pub fn set_terms(&self, terms: Terms) {
         self.order(Order::Treat(terms));
+    }
+
+    /// Asks whether there is no client: [`News::Nobody`] with this number, unless there is one.
+    pub fn ask_for_clients(&self, number: u64) {
+        self.order(Order::AskForClients(number));
+    }
+
+    /// By which health checks are announced.
+    pub fn announcer(&self) -> Announcer {
+        Announcer(self.orders.downgrade())
     }
 
     fn order(&self, order: Order) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Served, TOOK, three_tunnels};
 use crate::daemon::handle::Outcome;
 use crate::protocol::tests::{HASH, listener};
-use crate::protocol::{Failure, FailureKind, Holder, Snapshot, StateName, TunnelStatus};
+use crate::protocol::{ConnectionWord, Failure, FailureKind, Holder, Snapshot, StateName, TunnelStatus};
 
 #[tokio::test]
 async fn status_has_the_fields_of_autossh_tunnel_and_ours() {
@@ -78,6 +78,20 @@ async fn a_done_request_answers_in_the_words_of_autossh_tunnel_and_with_the_phas
     expected["message"] = message.into();
     expected["output"] = message.into();
     assert_eq!((status, body), (200, expected));
+}
+
+#[tokio::test]
+async fn a_restart_of_a_tunnel_that_sleeps_says_that_there_is_nothing_to_restart() {
+    let served = Served::with(|_, status| {
+        let connection = Some(ConnectionWord::Asleep);
+        Some(Outcome::Done { status: TunnelStatus { connection, ..status.clone() }, took: TOOK })
+    });
+    let (status, body) = served.post("/restart/database").await;
+    let message =
+        "database sleeps: there is no connection to restart, and a new one is made when a client comes";
+    assert_eq!((status, &body["message"]), (200, &json!(message)));
+    let (_, body) = served.post("/start/database").await;
+    assert_eq!(body["message"], "database is up after 182.0 ms, and sleeps until a client comes");
 }
 
 #[tokio::test]

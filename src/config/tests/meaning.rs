@@ -108,6 +108,7 @@ fn what_is_not_said_has_its_default() {
             on_conflict: OnConflict::Wait,
             standby: false,
             drain: Duration::ZERO,
+            on_demand: None,
             destinations: 1,
         }
     );
@@ -382,6 +383,30 @@ tunnels:
                     direction: local_to_remote, listener: portward}]";
     let standard = only(standard);
     assert_eq!((by(&standard), standard.clients.connect_wait.as_secs()), (Some(ListenedBy::Portward), 30));
+}
+
+#[test]
+fn only_tunnels_that_it_fits_sleep_by_default_and_what_a_tunnel_says_itself_counts() {
+    let desired = valid(
+        "
+defaults: {on_demand: 10m}
+tunnels:
+  - {remote_host: h, remote_port: 1, local_port: 2, listener: portward}
+  - {remote_host: h, remote_port: 1, local_port: 3, listener: portward, on_demand: 90s}
+  - {remote_host: h, remote_port: 1, local_port: 4, listener: portward, standby: true}
+  - {remote_host: h, remote_port: 1, local_port: 5, listener: portward, health: {command: [check]}}
+  - {remote_host: h, remote_port: 1, local_port: 6, listener: portward, health: connect}
+  - {remote_host: h, remote_port: 1, local_port: 7}
+  - {remote_host: h, local_port: 8, direction: dynamic}
+  - {command: [serve], local_port: 9}
+",
+    );
+    let seconds = |tunnel: &Tunnel| tunnel.policy.on_demand.map_or(0, |time| time.as_secs());
+    assert_eq!(desired.tunnels.iter().map(seconds).collect::<Vec<_>>(), [600, 90, 0, 0, 600, 0, 0, 0]);
+    let own = "defaults: {standby: true}\ntunnels: [{remote_host: h, remote_port: 1, local_port: 2, \
+               listener: portward, on_demand: 1s}]";
+    let policy = only(own).policy;
+    assert_eq!((policy.standby, policy.on_demand), (false, Some(Duration::from_secs(1))));
 }
 
 #[test]

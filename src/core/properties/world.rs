@@ -7,8 +7,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::relay::{Order, Relay};
 use super::*;
 use crate::clock::Moment;
+use crate::core::demand::Demand;
+use crate::core::link::{Login, Tunnel, Wanted};
 use crate::port::{Holder, Occupant, OccupantKind, Protocol};
 
 pub(in crate::core) fn policy(kind: Kind, on_conflict: OnConflict) -> Policy {
@@ -22,6 +25,7 @@ pub(in crate::core) fn policy(kind: Kind, on_conflict: OnConflict) -> Policy {
         on_conflict,
         standby: false,
         drain: Duration::ZERO,
+        on_demand: None,
         destinations: 1,
     }
 }
@@ -83,6 +87,8 @@ pub(super) struct World {
     pub(super) refusing: BTreeSet<ConnectionId>,
     /// Connections of which the network loses what they send: a probe is not answered.
     pub(super) cut_off: BTreeSet<ConnectionId>,
+    /// The held listeners, for tunnels that may have `on_demand`.
+    relays: BTreeMap<Slot, Relay>,
     pub(super) starts: usize,
     pub(super) actions: Vec<Action>,
 }
@@ -118,6 +124,14 @@ pub(super) enum Happening {
     RemoveAddress(Index),
     PortUnusable(FailureKind),
     Stale,
+    ClientComes(Index),
+    ClientLeaves(Index),
+    /// The relay carries out an order.
+    RelayObeys(Index),
+    /// The link hears of what the relay told.
+    RelayTells(Index),
+    /// `on_demand` is edited.
+    ChangeDemand(Index, Option<Duration>),
 }
 
 fn kinds() -> impl Strategy<Value = FailureKind> {
@@ -136,8 +150,12 @@ pub(super) fn conflicts() -> impl Strategy<Value = OnConflict> {
 }
 
 pub(super) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+    prop::collection::vec(happening(), 0..120)
+}
+
+pub(super) fn happening() -> impl Strategy<Value = Happening> {
     let index = any::<Index>;
-    let one = prop_oneof![
+    prop_oneof![
         3 => index().prop_map(Happening::Start),
         1 => index().prop_map(Happening::Stop),
         3 => index().prop_map(Happening::Restart),
@@ -159,8 +177,7 @@ pub(super) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         1 => index().prop_map(Happening::RemoveAddress),
         1 => kinds().prop_map(Happening::PortUnusable),
         1 => Just(Happening::Stale),
-    ];
-    prop::collection::vec(one, 0..120)
+    ]
 }
 
 fn pick<T: Copy>(index: Index, from: &[T]) -> Option<T> {
@@ -189,6 +206,7 @@ impl World {
             is_spared: false,
             refusing: BTreeSet::new(),
             cut_off: BTreeSet::new(),
+            relays: BTreeMap::new(),
             starts: 0,
             actions: Vec::new(),
         }
@@ -233,6 +251,11 @@ impl World {
         self.link.standby().is_none_or(|standby| standby == Standby::Ready)
     }
 
+    /// What its clients are connected to.
+    pub(super) fn serving(&self, slot: Slot) -> Option<(ConnectionId, Request)> {
+        self.link.tunnel_state(slot)?.serving
+    }
+
     /// The connection that listens for a tunnel.
     pub(super) fn owner(&self, slot: Slot) -> Option<ConnectionId> {
         let mut owners = self.processes.iter().filter(|(_, process)| process.listening.contains(&slot));
@@ -248,7 +271,9 @@ impl World {
         {
             self.confirmed.insert(slot);
         }
+        let news = event.clone();
         self.actions = self.link.hear(event, self.now);
+        self.direct_clients();
         for action in self.actions.clone() {
             self.note(action);
         }
@@ -259,6 +284,7 @@ impl World {
             assert!(self.processes.is_empty(), "stopped with processes: {self:#?}");
             assert_eq!(self.link.deadline(), None, "stopped with a deadline: {self:#?}");
         }
+        self.check_demand(&news);
     }
 
     fn note(&mut self, action: Action) {
@@ -286,6 +312,9 @@ impl World {
                 let process = self.processes.get(&id).unwrap();
                 assert!(process.is_ready, "asked before it is ready: {self:#?}");
                 self.order(id, action);
+            }
+            Action::AskForClients(slot, request) => {
+                self.relays.entry(slot).or_default().orders.push_back(Order::Ask(request));
             }
             Action::Probe(id) => {
                 assert_eq!(self.kind, Kind::Ssh, "a command is probed");
@@ -376,6 +405,9 @@ impl World {
 
     pub(super) fn die(&mut self, id: ConnectionId) {
         self.processes.remove(&id);
+        for (slot, relay) in &mut self.relays {
+            relay.lose(*slot, id);
+        }
         self.hear(Event::Connection(id, ConnectionEvent::Ended(Failure::new(FailureKind::Killed, "killed"))));
     }
 
@@ -474,6 +506,109 @@ impl World {
                 }
             }
             Happening::Stale => self.check_stale(),
+            Happening::ClientComes(index) => self.client_comes(*index.get(&self.slots)),
+            Happening::ClientLeaves(index) => {
+                let slot = *index.get(&self.slots);
+                self.relays.entry(slot).or_default().leave(slot);
+            }
+            Happening::RelayObeys(index) => {
+                let slot = *index.get(&self.slots);
+                self.relays.entry(slot).or_default().obey(slot);
+            }
+            Happening::RelayTells(index) => {
+                let slot = *index.get(&self.slots);
+                if let Some(event) = self.relays.entry(slot).or_default().told.pop_front() {
+                    self.hear(event);
+                }
+            }
+            Happening::ChangeDemand(index, on_demand) => {
+                let event =
+                    Event::PolicyChanged(*index.get(&self.slots), Policy { on_demand, ..self.policy });
+                self.hear(event);
+            }
+        }
+    }
+
+    /// A client comes to a held listener; that of a tunnel which is not wanted is closed.
+    pub(super) fn client_comes(&mut self, slot: Slot) {
+        if self.link.is_wanted(slot) {
+            self.relays.entry(slot).or_default().come(slot);
+        }
+    }
+
+    /// The relay carries out all that it was ordered.
+    pub(super) fn relay_obeys(&mut self, slot: Slot) {
+        let relay = self.relays.entry(slot).or_default();
+        while !relay.orders.is_empty() {
+            relay.obey(slot);
+        }
+    }
+
+    pub(super) fn all_clients_leave(&mut self) {
+        for (slot, relay) in &mut self.relays {
+            while relay.clients() > 0 {
+                relay.leave(*slot);
+            }
+        }
+    }
+
+    pub(super) fn clients(&self, slot: Slot) -> usize {
+        self.relays.get(&slot).map_or(0, Relay::clients)
+    }
+
+    pub(super) fn relay_is_quiet(&self) -> bool {
+        self.relays.values().all(Relay::is_quiet)
+    }
+
+    /// Whether the tunnel has `on_demand`.
+    pub(super) fn sleeps(&self, slot: Slot) -> bool {
+        let tunnel = self.link.tunnels.iter().find(|tunnel| tunnel.forward.slot == slot).unwrap();
+        tunnel.forward.policy.on_demand.is_some()
+    }
+
+    /// Lets the link hear of all that the relays have told.
+    pub(super) fn deliver(&mut self) {
+        while let Some(event) = self.relays.values_mut().find_map(|relay| relay.told.pop_front()) {
+            self.hear(event);
+        }
+    }
+
+    /// As the event loop does after each event. The listener of a tunnel that is not wanted any more is closed.
+    fn direct_clients(&mut self) {
+        for slot in self.slots.clone() {
+            if !self.link.is_wanted(slot) {
+                self.relays.remove(&slot);
+                continue;
+            }
+            let (serving, tells) = (self.serving(slot).map(|(on, _)| on), self.sleeps(slot));
+            let relay = self.relays.entry(slot).or_default();
+            if relay.ordered_to_tell != tells {
+                relay.ordered_to_tell = tells;
+                relay.orders.push_back(Order::Tell(tells));
+            }
+            if relay.ordered != serving {
+                relay.ordered = serving;
+                relay.orders.push_back(Order::Serve(serving));
+            }
+        }
+    }
+
+    fn check_demand(&self, news: &Event) {
+        for tunnel in self.link.tunnels.iter().filter(|tunnel| tunnel.wanted == Wanted::Up) {
+            let Some(relay) = self.relays.get(&tunnel.forward.slot) else { continue };
+            let fell_asleep = matches!(news, Event::NoClients(slot, _) if *slot == tunnel.forward.slot)
+                && tunnel.demand.is_asleep();
+            assert!(!fell_asleep || relay.connected() == 0, "a client's connection is ended: {self:#?}");
+            let is_known = relay.is_quiet() && self.sleeps(tunnel.forward.slot) && relay.clients() > 0;
+            assert!(!is_known || tunnel.demand == Demand::Clients, "nobody cares for a client: {self:#?}");
+            let may_fail =
+                self.link.login == Login::Failed || matches!(tunnel.forward.state, forward::State::Failed);
+            assert!(!is_known || may_fail || self.link.needs_connection(), "no connection: {self:#?}");
+        }
+        let needs = |tunnel: &Tunnel| tunnel.wanted == Wanted::Up && !tunnel.demand.is_asleep();
+        if !self.link.tunnels.iter().any(needs) {
+            let lives = self.link.active.is_some() || self.link.next.is_some();
+            assert!(!lives, "a connection for those who sleep: {self:#?}");
         }
     }
 
@@ -536,6 +671,15 @@ impl World {
         for _ in 0..1000 {
             if done(self) {
                 return;
+            }
+            let told = self.relays.values_mut().find_map(|relay| relay.told.pop_front());
+            if let Some(event) = told {
+                self.hear(event);
+                continue;
+            }
+            if let Some((slot, relay)) = self.relays.iter_mut().find(|(_, relay)| !relay.orders.is_empty()) {
+                relay.obey(*slot);
+                continue;
             }
             let ordered = self.processes.iter().find(|(_, process)| !process.orders.is_empty());
             let ordered = ordered.map(|(id, _)| *id);

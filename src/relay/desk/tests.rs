@@ -37,7 +37,7 @@ impl Lab {
         let ports = Ports::new().unwrap();
         let desk = Desk::new(
             sockets,
-            Terms { connect_wait, allowed: None },
+            Terms { connect_wait, allowed: None, tell_presence: true },
             received,
             figures.clone(),
             room,
@@ -163,7 +163,13 @@ async fn a_client_is_given_up_after_its_time_and_not_before_and_a_new_time_count
     let mut lab = Lab::new(DEADLINE * 10);
     let mut client = lab.client(1).await;
     lab.counts("one waits", |figures| read(&figures.waiting) == 1).await;
-    lab.orders.send(Order::Treat(Terms { connect_wait: Duration::from_millis(50), allowed: None })).unwrap();
+    lab.orders
+        .send(Order::Treat(Terms {
+            connect_wait: Duration::from_millis(50),
+            allowed: None,
+            tell_presence: true,
+        }))
+        .unwrap();
     assert!(is_reset(&mut client).await);
     lab.told("one given up", |news| matches!(news, News::Changed { given_up: 1 })).await;
     assert_eq!([&lab.figures.refused, &lab.figures.waiting].map(read), [1, 0]);
@@ -222,4 +228,43 @@ async fn the_end_of_the_handle_closes_the_port_and_resets_who_waits() {
     drop(orders);
     assert!(is_reset(&mut client).await);
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_first_and_the_last_client_are_told_and_a_health_check_is_none() {
+    let mut lab = Lab::new(DEADLINE * 10);
+    let ask = |lab: &Lab, number| lab.orders.send(Order::AskForClients(number)).unwrap();
+    let first = |news: &News| matches!(news, News::FirstCame);
+    let last = |news: &News| matches!(news, News::LastLeft);
+    let check = tokio::net::TcpSocket::new_v4().unwrap();
+    check.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    lab.orders.send(Order::Disregard(check.local_addr().unwrap())).unwrap();
+    let check = check.connect(lab.address).await.unwrap();
+    lab.counts("the check waits", |figures| read(&figures.waiting) == 1).await;
+    ask(&lab, 1);
+    let told = tokio::time::timeout(DEADLINE, lab.news.recv()).await.unwrap();
+    assert!(matches!(told, Some(News::Nobody(1))), "{told:?}");
+
+    let client = lab.client(1).await;
+    lab.told("the first client", first).await;
+    // There is one: neither a second one nor the question is told of.
+    drop(lab.client(2).await);
+    ask(&lab, 2);
+    drop(client);
+    let mut told = Vec::new();
+    while !told.last().is_some_and(last) {
+        told.push(tokio::time::timeout(DEADLINE, lab.news.recv()).await.unwrap().unwrap());
+    }
+    assert!(!told.iter().any(|news| matches!(news, News::Nobody(_) | News::FirstCame)), "{told:?}");
+    ask(&lab, 3);
+    lab.told("that nobody is there", |news| matches!(news, News::Nobody(3))).await;
+
+    let treat = |tell_presence| Order::Treat(Terms { connect_wait: DEADLINE, allowed: None, tell_presence });
+    lab.orders.send(treat(false)).unwrap();
+    let client = lab.client(3).await;
+    lab.counts("it waits", |figures| read(&figures.waiting) == 2).await;
+    lab.orders.send(treat(true)).unwrap();
+    lab.told("the client that is there", first).await;
+    drop((client, check));
+    lab.told("its end", last).await;
 }
