@@ -17,7 +17,9 @@ use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, h
 use crate::process::{
     Child, LONGEST_LINE, Main, OUTPUT_GRACE, Pace, Pipe, Remains, Tree, limits, read_lines,
 };
-use crate::ssh::{self, ConnectionError, ControlSocket, End, Listens, Master, MasterError, SocketMade};
+use crate::ssh::{
+    self, ConnectionError, ControlSocket, End, Listens, Master, MasterError, NotOpened, SocketMade,
+};
 use crate::text;
 
 use super::reporter::{Report, Reporter};
@@ -239,7 +241,7 @@ impl Attempt {
         tunnel: &SshTunnel,
         (pid, control): (u32, &ControlSocket),
     ) -> Option<Request> {
-        let listens = Listens { endpoints: &self.endpoints, socket: &control.forward_path() };
+        let listens = Listens { endpoints: &self.endpoints, sockets: control.forward_paths() };
         match order {
             Order::Open(request) => match self.open_forward(master, tunnel, pid, listens).await {
                 Ok(()) => {
@@ -329,18 +331,22 @@ impl Attempt {
         listens: Listens<'_>,
     ) -> Result<(), Failure> {
         if tunnel.is_held() {
-            // ssh does not listen where a file is. That of an earlier request leads nowhere any more.
-            let _ = fs::remove_file(listens.socket);
+            // ssh does not listen where a file is. Those of an earlier request lead nowhere any more.
+            for socket in listens.sockets {
+                let _ = fs::remove_file(socket);
+            }
         }
-        if let Err(error) = master.open(&tunnel.forward, listens).await {
-            return Err(self.why_refused(&error, tunnel));
+        if let Err(refused) = master.open(&tunnel.forward, listens).await {
+            return Err(self.why_refused(&refused, tunnel));
         }
         if self.endpoints.is_empty() {
             return Ok(());
         }
+        // Read once: of a range there are many listeners.
+        let sockets = holder::sockets(pid).unwrap_or_default();
         let is_ours = |listener: &Listener| {
             let is_wanted = self.endpoints.iter().any(|endpoint| endpoint.address == listener.address);
-            is_wanted && holder::pid_owns(pid, listener.inode)
+            is_wanted && sockets.contains(&listener.inode)
         };
         let has_all = |found: &[Listener]| {
             let ours = found.iter().filter(|listener| is_ours(listener));
@@ -364,14 +370,15 @@ impl Attempt {
         Ok(())
     }
 
-    fn why_refused(&self, error: &MasterError, tunnel: &SshTunnel) -> Failure {
+    fn why_refused(&self, NotOpened { offset, error }: &NotOpened, tunnel: &SshTunnel) -> Failure {
         let destination = &tunnel.destination;
         if !matches!(error, MasterError::Refused(_)) {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
-        if let Forward::Remote { port, .. } = &tunnel.forward {
+        if let Forward::Remote { ports, .. } = &tunnel.forward {
+            let port = ports.at(*offset);
             let below_1024 =
-                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
+                if port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(

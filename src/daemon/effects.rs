@@ -88,8 +88,8 @@ struct Running {
     /// What it listens on, as the kernel showed it last.
     listeners: Vec<Listener>,
     tail: OutputTail,
-    /// The unix socket on which an ssh listens for a held listener.
-    forward: Option<PathBuf>,
+    /// The unix sockets on which an ssh listens for a held listener, one for each port.
+    forwards: Vec<PathBuf>,
     at_login: SocketsAtLogin,
     /// `None` for a command.
     probes: Option<Probes>,
@@ -154,9 +154,9 @@ impl TunnelResources {
     /// Connects the clients of the held listener to what `listening` has opened, or lets them wait.
     pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>) {
         let running = listening.and_then(|(connection, _)| self.running.get(&connection));
-        let path = running.and_then(|running| running.forward.as_deref());
+        let paths = running.map(|running| &running.forwards[..]);
         if let Some(held) = &mut self.held {
-            held.serve(listening, path);
+            held.serve(listening, paths);
         }
     }
 
@@ -463,11 +463,12 @@ impl Effects {
             tail: tail.clone(),
             at_login: at_login.clone(),
         };
-        let mut forward = None;
+        let mut forwards = Vec::new();
         let started = match &*desired.work_at(destination) {
             Work::Ssh(tunnel) => {
-                let control = self.control.socket(&format!("{}-{connection}", resources.slot.0));
-                forward = Some(control.0.forward_path());
+                let name = format!("{}-{connection}", resources.slot.0);
+                let control = self.control.socket(&name, tunnel.held_ports());
+                forwards = control.0.forward_paths().to_vec();
                 let (launch, probes) = (Launch::pending(), Probes::new(control.0.path()));
                 let (orders, received) = mpsc::unbounded_channel();
                 let start = SshStart {
@@ -501,7 +502,7 @@ impl Effects {
                     orders,
                     listeners: Vec::new(),
                     tail,
-                    forward,
+                    forwards,
                     at_login,
                     probes,
                 };

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -114,15 +114,15 @@ impl HeldListener {
         self.held.addresses()
     }
 
-    /// Connects clients to what `listening` has opened on the unix socket `path`, or lets them wait.
-    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>, path: Option<&Path>) {
+    /// Connects clients to what `listening` has opened on the unix sockets `paths`, one for each port, or lets them wait.
+    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>, paths: Option<&[PathBuf]>) {
         if self.serving == listening {
             return;
         }
         self.serving = listening;
         self.upstream += 1;
         let upstream =
-            listening.and(path).map(|path| Upstream { number: self.upstream, path: path.to_owned() });
+            listening.and(paths).map(|paths| Upstream { number: self.upstream, paths: paths.to_vec() });
         self.held.serve(upstream);
     }
 

@@ -99,7 +99,7 @@ impl Probe {
         };
         match &self.work {
             Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, .. }) => {
-                host_port(&target.host, target.port)
+                host_port(&target.host, target.ports.first())
             }
             Work::Ssh(SshTunnel { forward: Forward::Remote { .. } | Forward::Dynamic { .. }, .. })
             | Work::Command(_) => listen.to_string(),
@@ -110,7 +110,7 @@ impl Probe {
     fn next_step(&self) -> String {
         match &self.work {
             Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, destination, .. }) => {
-                format!("check from {destination} whether {}:{} answers", target.host, target.port)
+                format!("check from {destination} whether {}:{} answers", target.host, target.ports.first())
             }
             Work::Ssh(SshTunnel { destination, .. }) => {
                 format!("check whether {destination} can be reached: `ssh {destination} true`")

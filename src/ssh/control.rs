@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::future::pending;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,8 @@ const MAX_PATH: usize = 108 - 1 - 17;
 /// Longest file name passed to [`ControlDirectory::socket`]: two numbers, which stay far below their 20 digits.
 const NAME_ROOM: usize = 20;
 
-/// What the names of the unix sockets end with on which ssh listens for portward's own listeners. Shorter than ssh's suffix.
+/// The extension of the unix sockets on which ssh listens for portward's own listeners; a number of up to three digits follows it for
+/// all ports of a range but the first. Shorter than ssh's suffix.
 const FORWARD: &str = "fwd";
 
 /// Template of the name of a private directory, for mkdtemp(3).
@@ -192,7 +194,8 @@ impl ControlDirectory {
         for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
             let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
             // Its ssh would take that for a client. It goes with the control socket.
-            if path.extension().is_some_and(|extension| extension == FORWARD) {
+            if path.extension().is_some_and(|extension| extension.as_bytes().starts_with(FORWARD.as_bytes()))
+            {
                 continue;
             }
             if try_connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
@@ -232,8 +235,9 @@ impl ControlDirectory {
             .map_err(|Insecure { uid, mode, .. }| ControlError::Unsafe { path: path.to_owned(), uid, mode })
     }
 
-    /// Reserves the path of a control socket. `name` has at most 20 bytes.
-    pub fn socket(&mut self, name: &str) -> (ControlSocket, SocketMade) {
+    /// Reserves the path of a control socket, and of so many sockets on which the same ssh listens for portward's own listener.
+    /// `name` has at most 20 bytes.
+    pub fn socket(&mut self, name: &str, forwards: usize) -> (ControlSocket, SocketMade) {
         // The daemon calls this as well and reports its errors. If there is no directory at all, ssh reports that.
         let _ = self.restore(false);
         // Each time, because inotify may have become available, or unavailable.
@@ -241,11 +245,14 @@ impl ControlDirectory {
         let path = self.place.path.join(name);
         // Names are unique, so existing files belong to nobody.
         let _ = fs::remove_file(&path);
-        let _ = fs::remove_file(path.with_extension(FORWARD));
+        let forwards: Vec<_> = (0..forwards).map(|number| forward_path(&path, number)).collect();
+        for path in &forwards {
+            let _ = fs::remove_file(path);
+        }
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
         let made = SocketMade { path: path.clone(), heard, is_watched };
-        (ControlSocket { path, expected: self.expected.clone() }, made)
+        (ControlSocket { path, forwards, expected: self.expected.clone() }, made)
     }
 }
 
@@ -335,7 +342,16 @@ fn announce(event: &notify::Event, expected: &Expected) {
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
+    forwards: Vec<PathBuf>,
     expected: Expected,
+}
+
+/// The path of the unix socket with this number that belongs to the control socket `control`.
+fn forward_path(control: &Path, number: usize) -> PathBuf {
+    match number {
+        0 => control.with_extension(FORWARD),
+        number => control.with_extension(format!("{FORWARD}{number}")),
+    }
 }
 
 impl ControlSocket {
@@ -344,9 +360,9 @@ impl ControlSocket {
         &self.path
     }
 
-    /// The path of the unix socket on which the same ssh listens for portward's own listener.
-    pub fn forward_path(&self) -> PathBuf {
-        self.path.with_extension(FORWARD)
+    /// The paths of the unix sockets on which the same ssh listens for portward's own listener, one for each port.
+    pub fn forward_paths(&self) -> &[PathBuf] {
+        &self.forwards
     }
 }
 
@@ -355,7 +371,9 @@ impl Drop for ControlSocket {
         lock(&self.expected).remove(&self.path);
         // These fail if ssh has removed the file itself, and if it never listened for portward.
         let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(self.forward_path());
+        for path in &self.forwards {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -386,7 +404,7 @@ mod tests {
     async fn a_linked_socket_is_announced_and_its_place_cleared() {
         let directory = tempfile::tempdir().unwrap();
         let mut control = ControlDirectory::open(&Watcher::default(), &directory.path().join("ssh")).unwrap();
-        let (socket, made) = control.socket("1-1");
+        let (socket, made) = control.socket("1-1", 0);
         make(socket.path());
         made.wait().await;
         let path = socket.path().to_owned();
@@ -420,9 +438,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ssh");
         let mut control = open(&path).unwrap();
-        let (before, _made) = control.socket("1-1");
+        let (before, _made) = control.socket("1-1", 0);
         fs::remove_dir_all(&path).unwrap();
-        let (socket, made) = control.socket("1-2");
+        let (socket, made) = control.socket("1-2", 0);
         assert_eq!(socket.path(), path.join("1-2"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         make(socket.path());
@@ -439,7 +457,7 @@ mod tests {
         fs::rename(&path, directory.path().join("old")).unwrap();
         let other = open(&path).unwrap();
         assert!(matches!(control.restore(false), Err(ControlError::Elsewhere { .. })));
-        let (socket, made) = control.socket("1-1");
+        let (socket, made) = control.socket("1-1", 0);
         let private = socket.path().parent().unwrap().to_owned();
         assert!(!private.starts_with(directory.path()), "{private:?}");
         assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o700);
@@ -457,7 +475,7 @@ mod tests {
         assert!(!dead.exists() && alive.exists());
         fs::remove_file(&alive).unwrap();
         assert!(private.exists(), "a socket is in there");
-        let (later, _made) = control.socket("1-2");
+        let (later, _made) = control.socket("1-2", 0);
         assert_eq!(later.path(), path.join("1-2"));
         drop((socket, later, control));
         assert!(!private.exists() && !path.exists());
@@ -467,7 +485,7 @@ mod tests {
     async fn without_inotify_the_socket_is_looked_for() {
         let directory = tempfile::tempdir().unwrap();
         let mut control = open(&directory.path().join("ssh")).unwrap();
-        let (socket, made) = control.socket("1-1");
+        let (socket, made) = control.socket("1-1", 0);
         let made = SocketMade { is_watched: false, ..made };
         let path = socket.path().to_owned();
         // Nobody announces it.

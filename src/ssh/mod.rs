@@ -18,7 +18,7 @@ pub use by_hand::{accepting_line, line};
 pub use connection_errors::{ConnectionError, ConnectionErrorKind};
 pub use control::{ControlDirectory, ControlError, ControlSocket, SocketMade};
 pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};
-pub use forward::{Listens, Master, MasterError, is_of_closing};
+pub use forward::{Listens, Master, MasterError, NotOpened, is_of_closing};
 pub use master::{command, question};
 pub use plan::Plan;
 pub use settings::Settings;
