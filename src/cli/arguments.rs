@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::help;
-use super::ranges::PortRange;
 use crate::observe::log::LogMode;
+use crate::port::PortRange;
 use crate::protocol::{Timeout, duration};
 
 /// Keeps SSH tunnels up, and never starts one on a busy port

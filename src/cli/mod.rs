@@ -15,7 +15,6 @@ mod failure;
 mod help;
 mod logs;
 mod output;
-mod ranges;
 mod reload;
 mod run;
 mod sse;

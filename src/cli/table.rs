@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
+use crate::port;
 use crate::protocol::wording::{elapsed, explain, remarks};
 use crate::protocol::{Snapshot, StateName, TunnelStatus};
 use crate::text;
@@ -113,7 +114,7 @@ fn table(tunnels: &[&TunnelStatus], now: Timestamp, width: Option<u16>) -> Strin
 
 fn row(tunnel: &TunnelStatus, now: Timestamp) -> [String; 8] {
     let text = |text: &str| text::line(text).into_owned();
-    let listeners = tunnel.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let listeners = port::concise(&tunnel.listeners).join(" ");
     let local = if listeners.is_empty() { &tunnel.local_port } else { &listeners };
     [
         Sign::of(tunnel).letter().to_string(),

@@ -8,9 +8,8 @@ use owo_colors::OwoColorize;
 use super::arguments::WhoArguments;
 use super::failure::Failed;
 use super::output;
-use super::ranges::PortRange;
 use crate::port::advice::advice;
-use crate::port::{Holder, Occupant, OccupantKind, Ports, Protocol, Question, SHORT_CONTAINER_ID};
+use crate::port::{Holder, Occupant, OccupantKind, PortRange, Ports, Protocol, Question, SHORT_CONTAINER_ID};
 use crate::text;
 
 /// Beyond this many next steps, a person asks about one port.
@@ -48,7 +47,11 @@ fn render(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol, width
     }
     let is_free = |range: &&PortRange| !occupants.iter().any(|held| range.ports().contains(&held.port));
     let free = asked.iter().filter(is_free);
-    let free: Vec<String> = free.map(|range| format!("Nobody holds {} {range}.", protocol.name())).collect();
+    let nobody_holds = |range: &PortRange| {
+        let word = if range.length() == 1 { "port" } else { "ports" };
+        format!("Nobody holds {} {word} {range}.", protocol.name())
+    };
+    let free: Vec<String> = free.map(nobody_holds).collect();
     if !free.is_empty() {
         parts.push(free.join("\n"));
     }
@@ -155,7 +158,7 @@ fn hidden(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol) -> Op
     if hidden == 0 {
         return None;
     }
-    let ports = asked.iter().map(PortRange::as_written).collect::<Vec<_>>().join(" ");
+    let ports = asked.iter().map(PortRange::to_string).collect::<Vec<_>>().join(" ");
     let udp = if protocol == Protocol::Udp { " --udp" } else { "" };
     Some(format!(
         "The kernel hides the pid and the command of processes of other users ({hidden} of {} here): \

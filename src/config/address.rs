@@ -2,11 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::desired::HostPort;
+use super::desired::HostPorts;
 use super::diagnose::{Refusal, quote};
+use super::hint::write;
 use super::meant::{self, Keys};
-use crate::port::Endpoint;
+use crate::port::{Endpoint, PortRange};
 use crate::text::is_unsafe;
+
+/// Maximum number of ports of a range. ssh listens on up to two sockets for each, which is half of the 1,024 descriptors that it has
+/// as a rule; its clients need the others. And each port is asked for, and looked at, by itself.
+const LONGEST_RANGE: usize = 256;
 
 /// What a port without an address means for a listener of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,13 +22,25 @@ pub(super) enum Listener {
     Command,
 }
 
-/// `13306`, `0.0.0.0:13306`, `[::1]:80`, `localhost:80` or `*:80`: where to listen on this machine.
-pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Refusal> {
+/// Where to listen on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listen {
+    /// Every port at every address, in the order of the ports.
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) ports: PortRange,
+}
+
+/// `13306`, `0.0.0.0:13306`, `[::1]:80`, `localhost:80`, `*:80` or `8000-8010`: where to listen on this machine.
+pub(super) fn listen(text: &str, listener: Listener) -> Result<Listen, Refusal> {
     let keys = match listener {
         Listener::Ssh => Keys::Pair("local_port", "remote_port"),
         Listener::Command => Keys::Command,
     };
-    let (host, port) = split(text, keys)?;
+    let (host, ports) = split(text, keys)?;
+    if ports.length() > 1 && listener == Listener::Command {
+        return Err(Refusal::new(format!("{} is more than one port", quote(text)))
+            .hint("a command has one port: write a tunnel for each"));
+    }
     let addresses: Vec<IpAddr> = match (host, listener) {
         (None, Listener::Ssh) | (Some("localhost"), _) => {
             vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
@@ -44,42 +61,42 @@ pub(super) fn listen(text: &str, listener: Listener) -> Result<Vec<Endpoint>, Re
         }
     };
     let v6only = |address: &IpAddr| address.is_ipv6() && listener == Listener::Ssh;
-    Ok(addresses
-        .iter()
-        .map(|address| Endpoint { v6only: v6only(address), ..Endpoint::new(*address, port) })
-        .collect())
+    let endpoint =
+        |address: &IpAddr, port| Endpoint { v6only: v6only(address), ..Endpoint::new(*address, port) };
+    let at_addresses = |port| addresses.iter().map(move |address| endpoint(address, port));
+    Ok(Listen { endpoints: ports.ports().flat_map(at_addresses).collect(), ports })
 }
 
-/// `3306`, `10.0.0.5:3306`, `db.internal:3306` or `[::1]:3306`: where a forward connects to.
-pub(super) fn target(text: &str) -> Result<HostPort, Refusal> {
-    let (host, port) = split(text, Keys::Other)?;
+/// `3306`, `10.0.0.5:3306`, `db.internal:3306`, `[::1]:3306` or `8000-8010`: where a forward connects to.
+pub(super) fn target(text: &str) -> Result<HostPorts, Refusal> {
+    let (host, ports) = split(text, Keys::Other)?;
     let host = host.unwrap_or("localhost");
     if host == "*" {
         return Err(Refusal::new("`*` is not a host to connect to").hint("write a host name or an address"));
     }
-    Ok(HostPort { host: host.to_owned(), port })
+    Ok(HostPorts { host: host.to_owned(), ports })
 }
 
-/// `8080`, `0.0.0.0:8080` or `*:8080`: where the server listens.
-pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, u16), Refusal> {
-    let (host, port) = split(text, Keys::Pair("remote_port", "local_port"))?;
-    Ok((host.map(str::to_owned), port))
+/// `8080`, `0.0.0.0:8080`, `*:8080` or `8000-8010`: where the server listens.
+pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, PortRange), Refusal> {
+    let (host, ports) = split(text, Keys::Pair("remote_port", "local_port"))?;
+    Ok((host.map(str::to_owned), ports))
 }
 
-/// Splits `[host:]port` and removes the brackets around an IPv6 address.
-fn split(text: &str, keys: Keys) -> Result<(Option<&str>, u16), Refusal> {
+/// Splits `[host:]port[-port]` and removes the brackets around an IPv6 address.
+fn split(text: &str, keys: Keys) -> Result<(Option<&str>, PortRange), Refusal> {
     meant::port(text, keys)?;
     if text.contains('/') {
         return Err(Refusal::new(format!("{} is not a port", quote(text)))
             .hint("unix sockets cannot be forwarded yet: write a port, or address:port"));
     }
     let Some((host, digits)) = text.rsplit_once(':') else {
-        return Ok((None, port(text)?));
+        return Ok((None, ports(text)?));
     };
-    let port = port(digits)?;
+    let ports = ports(digits)?;
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match address.parse::<Ipv6Addr>() {
-            Ok(_) => Ok((Some(address), port)),
+            Ok(_) => Ok((Some(address), ports)),
             Err(_) if address.contains('%') => Err(of_one_interface(address)),
             Err(_) => Err(Refusal::new(format!("{} is not an IPv6 address", quote(address)))),
         };
@@ -93,13 +110,36 @@ fn split(text: &str, keys: Keys) -> Result<(Option<&str>, u16), Refusal> {
             .hint(format!("write \"*:{digits}\" for all addresses, or {digits} alone")));
     }
     check_host(host)?;
-    Ok((Some(host), port))
+    Ok((Some(host), ports))
 }
 
 /// A link-local address requires the name of an interface, for which the syntax has no place.
 fn of_one_interface(address: &str) -> Refusal {
     Refusal::new(format!("{} is an address of one interface alone, which is not supported", quote(address)))
         .hint("write another address, or the port alone")
+}
+
+/// `8000`, or `8000-8010`.
+fn ports(text: &str) -> Result<PortRange, Refusal> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit());
+    let range = text.split_once('-').map(|(first, last)| (first.trim(), last.trim()));
+    let (first, last) =
+        range.filter(|(first, last)| is_number(first) && is_number(last)).unwrap_or((text, text));
+    let (first, last) = (port(first)?, port(last)?);
+    let range = PortRange::new(first, last).ok_or_else(|| {
+        let meant = format!("{last}-{first}");
+        Refusal::new(format!("{} ends before it begins", quote(text))).hint(write(&meant))
+    })?;
+    if text.contains(char::is_whitespace) {
+        return Err(
+            Refusal::new(format!("{} has white space in it", quote(text))).hint(write(&range.to_string()))
+        );
+    }
+    if range.length() > LONGEST_RANGE {
+        return Err(Refusal::new(format!("{} is {} ports", quote(text), range.length()))
+            .hint(format!("{LONGEST_RANGE} are the most: write a tunnel for each part of them")));
+    }
+    Ok(range)
 }
 
 fn port(digits: &str) -> Result<u16, Refusal> {
@@ -142,7 +182,7 @@ mod tests {
     use super::*;
 
     fn listens(text: &str, listener: Listener) -> Vec<String> {
-        let endpoints = listen(text, listener).unwrap();
+        let Listen { endpoints, .. } = listen(text, listener).unwrap();
         endpoints
             .iter()
             .map(|endpoint| format!("{endpoint}{}", if endpoint.v6only { " v6only" } else { "" }))
@@ -172,7 +212,10 @@ mod tests {
 
     #[test]
     fn a_target_is_localhost_unless_it_names_a_host() {
-        let host_port = |host: &str, port| HostPort { host: host.to_owned(), port };
+        let host_port = |host: &str, port| HostPorts {
+            host: host.to_owned(),
+            ports: PortRange::new(port, port).unwrap(),
+        };
         assert_eq!(target("3306").unwrap(), host_port("localhost", 3306));
         assert_eq!(target("db.internal:3306").unwrap(), host_port("db.internal", 3306));
         assert_eq!(target("[::1]:3306").unwrap(), host_port("::1", 3306));
@@ -180,9 +223,39 @@ mod tests {
 
     #[test]
     fn the_server_binds_what_it_is_told() {
-        assert_eq!(remote_listen("8080").unwrap(), (None, 8080));
-        assert_eq!(remote_listen("*:8080").unwrap(), (Some("*".to_owned()), 8080));
-        assert_eq!(remote_listen("[::]:8080").unwrap(), (Some("::".to_owned()), 8080));
+        let port = PortRange::new(8080, 8080).unwrap();
+        assert_eq!(remote_listen("8080").unwrap(), (None, port));
+        assert_eq!(remote_listen("*:8080").unwrap(), (Some("*".to_owned()), port));
+        assert_eq!(remote_listen("[::]:8080").unwrap(), (Some("::".to_owned()), port));
+    }
+
+    #[test]
+    fn a_range_is_every_port_at_every_address_in_the_order_of_the_ports() {
+        assert_eq!(
+            listens("80-81", Listener::Ssh),
+            ["127.0.0.1:80", "[::1]:80 v6only", "127.0.0.1:81", "[::1]:81 v6only"]
+        );
+        assert_eq!(
+            listens("0.0.0.0:8000-8002", Listener::Ssh),
+            ["0.0.0.0:8000", "0.0.0.0:8001", "0.0.0.0:8002"]
+        );
+        assert_eq!(listens("127.0.0.1:8000-8000", Listener::Ssh), ["127.0.0.1:8000"]);
+        let target = target("db-1:8000-8010").unwrap();
+        assert_eq!((target.host.as_str(), target.ports.length()), ("db-1", 11));
+        assert_eq!(remote_listen("[::]:1-256").unwrap().1.length(), LONGEST_RANGE);
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for text in
+            ["0-5", "5-0", "8010-8000", "1-65536", "8000-", "8000--8010", "8000-8010-8020", "1-257", "a-b"]
+        {
+            assert!(target(text).is_err(), "{text}");
+            assert!(target(&format!("db:{text}")).is_err(), "{text}");
+        }
+        let refused = target("db:8000 - 8010").unwrap_err().to_string();
+        assert!(refused.contains("white space"), "{refused}");
+        assert!(listen("8000-8001", Listener::Command).is_err());
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::environment::Environment;
 use crate::core::{HealthPolicy, Policy};
-use crate::port::Endpoint;
+use crate::port::{Endpoint, PortRange};
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,21 +206,21 @@ pub enum ListenedBy {
 pub enum Forward {
     /// `-L`: listen here, connect from the server.
     Local {
-        /// Where to listen here (never empty).
+        /// Where to listen here (never empty): every port of a range at every address, in the order of the ports.
         listen: Vec<Endpoint>,
         /// Who listens there.
         by: ListenedBy,
-        /// Where the server connects to.
-        target: HostPort,
+        /// Where the server connects to: as many ports as there are in `listen`, in the same order.
+        target: HostPorts,
     },
     /// `-R`: listen on the server, connect from here.
     Remote {
         /// Address to bind on the server; `None`: the server's loopback.
         bind: Option<String>,
-        /// Port on the server.
-        port: u16,
-        /// Where ssh connects to from here.
-        target: HostPort,
+        /// Ports on the server.
+        ports: PortRange,
+        /// Where ssh connects to from here: as many ports, in the same order.
+        target: HostPorts,
     },
     /// `-D`: a SOCKS proxy here.
     Dynamic {
@@ -229,9 +230,17 @@ pub enum Forward {
 }
 
 impl Forward {
-    /// Whether portward listens in place of ssh, which then listens on a unix socket.
+    /// Whether portward listens in place of ssh, which then listens on a unix socket for each port.
     pub fn is_held(&self) -> bool {
-        matches!(self, Self::Local { by: ListenedBy::Portward, .. })
+        self.held_ports() > 0
+    }
+
+    /// The number of ports on which portward listens in place of ssh.
+    pub fn held_ports(&self) -> usize {
+        match self {
+            Self::Local { by: ListenedBy::Portward, target, .. } => target.ports.length(),
+            Self::Local { by: ListenedBy::Ssh, .. } | Self::Remote { .. } | Self::Dynamic { .. } => 0,
+        }
     }
 
     /// The local endpoints that ssh itself listens on.
@@ -243,13 +252,20 @@ impl Forward {
     }
 }
 
-/// A host name or address with a port.
+/// A host name or address with a port, or with several that follow one another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HostPort {
+pub struct HostPorts {
     /// Name or address, without brackets.
     pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Ports.
+    pub ports: PortRange,
+}
+
+/// `db:3306` or `db:8000-8010`, for a message.
+impl fmt::Display for HostPorts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.host, self.ports)
+    }
 }
 
 /// A program that binds the port itself.

@@ -54,7 +54,7 @@ pub(super) fn meant(name: Option<&str>, wanted: Wanted, node: &Node) -> Option<S
             Some("write one list: each argument is an element of it".to_owned())
         }
         (Wanted::Text, Some("local_port" | "remote_port"), Kind::Sequence(_)) => {
-            Some("a tunnel has one port: write a tunnel for each".to_owned())
+            Some("a tunnel has one port, or a range such as 8000-8010: write a tunnel for each".to_owned())
         }
         (Wanted::Text, _, Kind::Mapping(entries)) => match &entries[..] {
             // A placeholder of Python's format or a similar template.

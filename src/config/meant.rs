@@ -123,9 +123,14 @@ pub(super) fn port(text: &str, keys: Keys) -> Result<(), Refusal> {
     let several = |separator: char| {
         text.contains(separator) && text.split(separator).all(|part| is_number(part.trim()))
     };
-    if several('-') || several(',') || several(' ') {
-        return Err(Refusal::new(format!("{} is more than one port", quote(text)))
-            .hint("a tunnel has one port: write a tunnel for each"));
+    if several(',') || several(' ') {
+        let hint = match keys {
+            Keys::Command => "a command has one port: write a tunnel for each",
+            Keys::Pair(..) | Keys::Other => {
+                "a tunnel has one port, or a range such as 8000-8010: write a tunnel for each"
+            }
+        };
+        return Err(Refusal::new(format!("{} is more than one port", quote(text))).hint(hint));
     }
     let parts: Vec<&str> = text.split(':').collect();
     let (bind, rest) = match &parts[..] {

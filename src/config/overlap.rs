@@ -23,14 +23,21 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
     let mut remote: HashMap<(Server<'_>, u16), Vec<(&str, Owner<'_>)>> = HashMap::new();
     for (place, tunnel) in tunnels {
         let owner = Owner { name: &tunnel.name, line: Some(place.line) };
-        if let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind, port, .. } }) = &tunnel.work {
+        if let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind, ports, .. } }) = &tunnel.work {
             let bind = bind.as_deref().unwrap_or("localhost");
-            let listeners = remote.entry((Server::of(ssh), *port)).or_default();
-            if let Some((other, first)) = listeners.iter().find(|(other, _)| remote_overlap(bind, other)) {
+            let server = Server::of(ssh);
+            let clash = ports.ports().find_map(|port| {
+                let listeners = remote.get(&(server, port))?;
+                let (other, first) = listeners.iter().find(|(other, _)| remote_overlap(bind, other))?;
+                Some((port, *other, *first))
+            });
+            if let Some((port, other, first)) = clash {
                 let listens = format!("port {port} of {}, bound to {other}", ssh.destination);
-                report(problems, *place, owner, *first, &listens);
+                report(problems, *place, owner, first, &listens);
             } else {
-                listeners.push((bind, owner));
+                for port in ports.ports() {
+                    remote.entry((server, port)).or_default().push((bind, owner));
+                }
             }
         }
         let clash = tunnel.work.endpoints().iter().find_map(|endpoint| {

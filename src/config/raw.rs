@@ -34,9 +34,11 @@ pub(super) struct Tunnel {
     pub(super) name: Field<String>,
     /// Destination for ssh: `user@host`, `ssh://user@host:port` or a Host alias of ssh_config.
     pub(super) remote_host: Field<String>,
-    /// -L: `port` or `host:port` as seen from the server. -R: `port` or `bind:port` on the server. Not used with `dynamic`.
+    /// -L: `port` or `host:port` as seen from the server. -R: `port` or `bind:port` on the server. Not used with `dynamic`. A range
+    /// (`8000-8010`) is as long as that of `local_port`.
     pub(super) remote_port: Field<Port>,
-    /// -L, -D and command: `port` or `address:port` to listen on. -R: `port` or `host:port` of the service here.
+    /// -L, -D and command: `port` or `address:port` to listen on. -R: `port` or `host:port` of the service here. A range
+    /// (`8000-8010`, at most 256 ports) for -L and -R: all of its ports are up, or none.
     pub(super) local_port: Field<Port>,
     /// Which side listens. Default: `remote_to_local`, ssh -L.
     pub(super) direction: Field<Direction>,

@@ -13,7 +13,7 @@ use super::located::{Field, Located};
 /// Maximum of a duration. Longer ones are typing errors.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A port, alone or after an address; kept as written, because the hash of autossh-tunnel is computed from it.
+/// A port or a range of ports, alone or after an address; kept as written, because the hash of autossh-tunnel is computed from it.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub(super) struct Port(pub(super) String);
 
@@ -29,7 +29,7 @@ impl JsonSchema for Port {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65535 },
-            { "type": "string", "pattern": "^(.+:)?[0-9]{1,5}$" },
+            { "type": "string", "pattern": "^(.+:)?[0-9]{1,5}(-[0-9]{1,5})?$" },
         ] })
     }
 }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::address::{self, Listener};
 use super::desired::{CommandTunnel, Forward, ListenedBy, Ssh, SshTunnel, Work};
-use super::diagnose::{Place, Refusal};
+use super::diagnose::{Place, Refusal, quote};
 use super::entry::{Context, direction};
 use super::environment::{Environment, check_string};
+use super::hint::{write, yaml};
 use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode};
 use super::values::{Period, Port};
 use super::{meant, paths, ssh};
-use crate::port::Protocol;
+use crate::port::{PortRange, Protocol};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -139,18 +140,27 @@ impl Context<'_> {
             Direction::RemoteToLocal => {
                 let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
                 let target = self.remote_port(entry, address::target);
-                let (listen, target, by) = (listen?, target?, by?);
-                Some((Forward::Local { listen: listen.value, by, target: target.value }, listen.place))
+                let (Located { place, value: listen }, target, by) = (listen?, target?, by?);
+                self.pair(raw, listen.ports, target.value.ports)?;
+                Some((Forward::Local { listen: listen.endpoints, by, target: target.value }, place))
             }
             Direction::LocalToRemote => {
                 let target = self.local_port(entry, address::target);
                 let listen = self.remote_port(entry, address::remote_listen);
-                let (target, Located { place, value: (bind, port) }) = (target?, listen?);
+                let (target, Located { place, value: (bind, ports) }) = (target?, listen?);
                 by?;
-                Some((Forward::Remote { bind, port, target: target.value }, place))
+                self.pair(raw, target.value.ports, ports)?;
+                Some((Forward::Remote { bind, ports, target: target.value }, place))
             }
             Direction::Dynamic => {
-                let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
+                let listen = self.local_port(entry, |text| {
+                    let listen = address::listen(text, Listener::Ssh)?;
+                    if listen.ports.length() == 1 {
+                        return Ok(listen.endpoints);
+                    }
+                    Err(Refusal::new(format!("{} is more than one port", quote(text)))
+                        .hint("a SOCKS proxy has one port: its clients choose where it connects to"))
+                });
                 let hint = "remove it: the clients of a SOCKS proxy choose where it connects to";
                 let no_target =
                     self.forbid(&raw.remote_port, "remote_port", "means nothing for `dynamic`", hint);
@@ -160,6 +170,34 @@ impl Context<'_> {
                 Some((Forward::Dynamic { listen: listen.value }, listen.place))
             }
         }
+    }
+
+    /// Checks that each port of one side has one on the other. `None`: it is not so, which is reported.
+    fn pair(&self, raw: &raw::Tunnel, local: PortRange, remote: PortRange) -> Option<()> {
+        let field = raw.remote_port.get().filter(|_| local.length() != remote.length());
+        let Some(Located { place, value: Port(written) }) = field else { return Some(()) };
+        let count = |ports: PortRange| match ports.length() {
+            1 => "one port".to_owned(),
+            length => format!("{length} ports"),
+        };
+        let refusal =
+            Refusal::new(format!("`remote_port` is {}, and `local_port` is {}", count(remote), count(local)));
+        let last = u16::try_from(usize::from(remote.first()) + local.length() - 1);
+        let meant = last.ok().and_then(|last| PortRange::new(remote.first(), last));
+        let host = written.rfind(':').map_or("", |colon| &written[..=colon]);
+        self.report(
+            *place,
+            refusal.hint(meant.map_or_else(
+                || "write as many ports on either side".to_owned(),
+                |ports| {
+                    format!(
+                        "each port has one on the other side: {}",
+                        write(&format!("remote_port: {}", yaml(&format!("{host}{ports}"))))
+                    )
+                },
+            )),
+        );
+        None
     }
 
     /// Who listens on the local port. `None`: it is wrong, which is reported.
@@ -251,7 +289,7 @@ impl Context<'_> {
         no_ssh.into_iter().collect::<Option<()>>()?;
         let listen = listen?;
         let protocol = protocol?.unwrap_or_default();
-        let endpoints = listen.value.iter().map(|endpoint| endpoint.over(protocol)).collect();
+        let endpoints = listen.value.endpoints.iter().map(|endpoint| endpoint.over(protocol)).collect();
         let tunnel = CommandTunnel {
             argv: argv?,
             working_directory: working_directory?,

@@ -231,13 +231,13 @@ impl Connections {
 }
 
 impl RunningSsh {
-    /// The unix socket on which it listens for the held listener of a tunnel.
-    pub(super) fn forward_path(&self, slot: Slot, connection: ConnectionId) -> PathBuf {
-        ssh::forward_path(&self.control, &forward_name(slot, connection))
+    /// The unix sockets on which it listens for the held listener of a tunnel, one for each port.
+    pub(super) fn forward_paths(&self, slot: Slot, connection: ConnectionId, ports: usize) -> Vec<PathBuf> {
+        ssh::forward_paths(&self.control, &forward_name(slot, connection), ports)
     }
 }
 
-/// The unique name of the unix socket on which an ssh listens for the held listener of a tunnel.
+/// The unique name of the unix sockets on which an ssh listens for the held listener of a tunnel.
 pub(super) fn forward_name(slot: Slot, connection: ConnectionId) -> String {
     format!("{}-{connection}", slot.0)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -93,7 +94,7 @@ impl TunnelResources {
     /// Takes the held listener, whose clients wait from now on.
     pub(super) fn take_held(&mut self) -> Option<HeldListener> {
         let mut held = self.held.take()?;
-        held.serve(None, None);
+        held.serve(None, |_| None);
         Some(held)
     }
 
@@ -107,11 +108,13 @@ impl TunnelResources {
     }
 
     /// Connects the clients of the held listener to what `listening` has opened, or lets them wait.
-    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>, connections: &Connections) {
-        let slot = self.slot();
+    pub(super) fn serve(
+        &mut self,
+        listening: Option<(ConnectionId, Request)>,
+        paths: impl FnOnce(ConnectionId) -> Option<Vec<PathBuf>>,
+    ) {
         if let Some(held) = &mut self.held {
-            let path = |(connection, _)| Some(connections.ssh(connection)?.forward_path(slot, connection));
-            held.serve(listening, listening.and_then(path).as_deref());
+            held.serve(listening, paths);
         }
     }
 

@@ -192,16 +192,17 @@ impl Told {
 
 /// What cannot be seen from here of a tunnel that is up.
 fn unseen(work: &Work) -> Option<String> {
-    let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind: Some(bind), port, .. } }) = work else {
+    let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind: Some(bind), ports, .. } }) = work else {
         return None;
     };
     let destination = &ssh.destination;
     let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     (!is_loopback).then(|| {
         format!(
-            "{destination} took the request to listen on {bind} port {port}, and does not say where it listens: with \
-             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{port}'` there; \
-             `GatewayPorts clientspecified` in its sshd_config makes it follow"
+            "{destination} took the request to listen on {bind} port {ports}, and does not say where it listens: with \
+             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{}'` there; \
+             `GatewayPorts clientspecified` in its sshd_config makes it follow",
+            ports.first()
         )
     })
 }

@@ -14,7 +14,7 @@ use super::listening::Listening;
 use crate::config::desired::Forward;
 use crate::core::{ConnectionEvent, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, Listener, Verdict, holder};
-use crate::ssh::{self, ForwardSocket, Listens, Master, MasterError};
+use crate::ssh::{self, ForwardSockets, Listens, Master, MasterError, NotOpened};
 
 /// How long a master may take to answer before it counts as one that lives and is stopped: 0.2 ms measured.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ struct Opened {
     request: Request,
     listening: Arc<Listening>,
     forward: Forward,
-    socket: ForwardSocket,
+    sockets: ForwardSockets,
     /// Reports when a listener is gone. Ends when it is dropped.
     watch: JoinSet<()>,
 }
@@ -92,11 +92,12 @@ impl<'a> Forwards<'a> {
         let endpoints = self.attempt.ports.usable(&wanted);
         let listening =
             Listening::new(self.attempt.connection, reporter, self.attempt.ports.clone(), endpoints);
-        let socket = self.ssh.control.forward_socket(&forward_name(slot, self.attempt.connection));
+        let name = forward_name(slot, self.attempt.connection);
+        let sockets = self.ssh.control.forward_sockets(&name, forward.held_ports());
         let mut opened =
-            Opened { request, listening: Arc::new(listening), forward, socket, watch: JoinSet::new() };
-        if let Err(error) = self.master.open(&opened.forward, opened.listens()).await {
-            return Err(self.why_refused(&error, &opened));
+            Opened { request, listening: Arc::new(listening), forward, sockets, watch: JoinSet::new() };
+        if let Err(refused) = self.master.open(&opened.forward, opened.listens()).await {
+            return Err(self.why_refused(&refused, &opened));
         }
         if let Err(failure) = self.confirm(&opened) {
             // It would say the same when asked again.
@@ -120,9 +121,11 @@ impl<'a> Forwards<'a> {
         if endpoints.is_empty() {
             return Ok(());
         }
+        // Read once: of a range there are many listeners.
+        let sockets = holder::sockets(self.pid).unwrap_or_default();
         let is_ours = |listener: &Listener| {
             let is_wanted = endpoints.iter().any(|endpoint| endpoint.address == listener.address);
-            is_wanted && holder::pid_owns(self.pid, listener.inode)
+            is_wanted && sockets.contains(&listener.inode)
         };
         let has_all = |found: &[Listener]| {
             let ours = found.iter().filter(|listener| is_ours(listener));
@@ -156,14 +159,15 @@ impl<'a> Forwards<'a> {
         }
     }
 
-    fn why_refused(&self, error: &MasterError, opened: &Opened) -> Failure {
+    fn why_refused(&self, NotOpened { offset, error }: &NotOpened, opened: &Opened) -> Failure {
         let destination = &self.ssh.ssh.destination;
         if !matches!(error, MasterError::Refused(_)) {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
-        if let Forward::Remote { port, .. } = &opened.forward {
+        if let Forward::Remote { ports, .. } = &opened.forward {
+            let port = ports.at(*offset);
             let below_1024 =
-                if *port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
+                if port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
             return Failure::new(
                 FailureKind::RemotePortHeld,
                 format!(
@@ -197,7 +201,7 @@ impl<'a> Forwards<'a> {
 
 impl Opened {
     fn listens(&self) -> Listens<'_> {
-        Listens { endpoints: self.listening.endpoints(), socket: self.socket.path() }
+        Listens { endpoints: self.listening.endpoints(), sockets: self.sockets.paths() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -118,16 +118,20 @@ impl HeldListener {
         self.held.addresses()
     }
 
-    /// Connects clients to what `listening` has opened on the unix socket `path`, or lets them wait.
-    pub(super) fn serve(&mut self, listening: Option<(ConnectionId, Request)>, path: Option<&Path>) {
+    /// Connects clients to what `listening` has opened on unix sockets, one for each port, or lets them wait. `paths` tells those of a
+    /// connection.
+    pub(super) fn serve(
+        &mut self,
+        listening: Option<(ConnectionId, Request)>,
+        paths: impl FnOnce(ConnectionId) -> Option<Vec<PathBuf>>,
+    ) {
         if self.serving == listening {
             return;
         }
         self.serving = listening;
         self.upstream += 1;
-        let upstream =
-            listening.and(path).map(|path| Upstream { number: self.upstream, path: path.to_owned() });
-        self.held.serve(upstream);
+        let paths = listening.and_then(|(connection, _)| paths(connection));
+        self.held.serve(paths.map(|paths| Upstream { number: self.upstream, paths }));
     }
 
     /// What clients are connected to, if that is still the upstream with this number.

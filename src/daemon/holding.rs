@@ -9,6 +9,7 @@ use super::event_loop::{EventLoop, State};
 use super::held::NotHeld;
 use super::links::LinkEntry;
 use super::narrate;
+use crate::config::desired::Work;
 use crate::core::{Event, ForwardEvent, Slot, TunnelState};
 use crate::relay::News;
 
@@ -104,7 +105,13 @@ impl Entry {
     /// listener of a tunnel that is not wanted any more.
     pub(super) fn direct_clients(&mut self, tunnel: &TunnelState<'_>, connections: &Connections) {
         if tunnel.is_wanted {
-            self.resources.serve(tunnel.serving, connections);
+            let ports = match &self.desired.work {
+                Work::Ssh(tunnel) => tunnel.forward.held_ports(),
+                Work::Command(_) => 0,
+            };
+            let paths =
+                |connection| Some(connections.ssh(connection)?.forward_paths(tunnel.slot, connection, ports));
+            self.resources.serve(tunnel.serving, paths);
         } else {
             self.resources.release();
         }

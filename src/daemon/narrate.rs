@@ -11,8 +11,8 @@ use super::reporter::{Failed, log};
 use crate::clock::Moment;
 use crate::config::desired::{Forward, Work};
 use crate::core::{Failure, StateName};
-use crate::port::Occupant;
 use crate::port::advice::{self, advice};
+use crate::port::{self, Occupant};
 use crate::process::{self, Remains, limits};
 use crate::protocol::ReloadReport;
 use crate::relay::{MOST_WAITING, Stranger};
@@ -298,7 +298,14 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let identity = entry.identity();
     let holder_pid = held_by.iter().find_map(|occupant| occupant.holder.as_ref()?.pid);
     let now = Timestamp::now();
-    let reasons: Vec<_> = held_by.iter().map(|occupant| advice::predicate(occupant, now)).collect();
+    let mut port = 0;
+    let reason = |occupant: &Occupant| {
+        let predicate = advice::predicate(occupant, now);
+        // Of a range, several may be held.
+        let is_told = std::mem::replace(&mut port, occupant.port) == occupant.port;
+        if is_told { predicate } else { format!("port {} {predicate}", occupant.port) }
+    };
+    let reasons: Vec<_> = held_by.iter().map(reason).collect();
     let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
     log!(
         warn,
@@ -306,8 +313,7 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
         state = StateName::AwaitingPort.as_str(),
         event = "held",
         holder_pid,
-        "port {} {}; the tunnel comes up as soon as it is free: {}",
-        identity.port,
+        "{}; the tunnel comes up as soon as it is free: {}",
         text::excerpt(&reasons.join(" and "), HOLDERS_LENGTH),
         text::excerpt(&steps.join("; "), HOLDERS_LENGTH)
     );
@@ -362,18 +368,19 @@ fn left(remains: &Remains) -> String {
 
 /// What an up tunnel does, from the listener to the target.
 fn serves(tunnel: View<'_>) -> String {
-    let here = tunnel.entry.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let here = port::concise(&tunnel.entry.listeners).join(", ");
     match &*tunnel.work() {
         Work::Command(tunnel) => format!("{} listens on {here}", tunnel.argv[0]),
         Work::Ssh(tunnel) => match &tunnel.forward {
             Forward::Local { target, .. } => {
-                format!("{here} -> {}:{} at {}", target.host, target.port, tunnel.ssh.destination)
+                format!("{here} -> {target} at {}", tunnel.ssh.destination)
             }
             Forward::Dynamic { .. } => format!("{here} is a SOCKS proxy through {}", tunnel.ssh.destination),
-            Forward::Remote { port, target, .. } => format!(
-                "{} listens on port {port}, on the addresses that its sshd chooses (`ss -ltn 'sport = :{port}'` there shows \
-                 them) -> {}:{}",
-                tunnel.ssh.destination, target.host, target.port
+            Forward::Remote { ports, target, .. } => format!(
+                "{} listens on port {ports}, on the addresses that its sshd chooses (`ss -ltn 'sport = :{}'` there shows \
+                 them) -> {target}",
+                tunnel.ssh.destination,
+                ports.first()
             ),
         },
     }

@@ -25,7 +25,7 @@ const COMMAND_LENGTH: usize = 1024;
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) hash: String,
-    /// The port that the tunnel is about: the local one, or the server's for a remote forward.
+    /// The port that the tunnel is about: the local one, or the server's for a remote forward. Of a range, the first.
     pub(super) port: u16,
 }
 
@@ -33,8 +33,9 @@ impl Identity {
     pub(super) fn of(tunnel: &desired::Tunnel) -> Self {
         let port = match &tunnel.work {
             desired::Work::Ssh(desired::SshTunnel {
-                forward: desired::Forward::Remote { port, .. }, ..
-            }) => *port,
+                forward: desired::Forward::Remote { ports, .. },
+                ..
+            }) => ports.first(),
             desired::Work::Ssh(_) | desired::Work::Command(_) => {
                 tunnel.work.endpoints().first().map_or(0, crate::port::Endpoint::port)
             }

@@ -104,7 +104,7 @@ impl Probe {
         };
         match &self.work {
             Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, .. }) => {
-                host_port(&target.host, target.port)
+                host_port(&target.host, target.ports.first())
             }
             Work::Ssh(SshTunnel { forward: Forward::Remote { .. } | Forward::Dynamic { .. }, .. })
             | Work::Command(_) => listen.to_string(),
@@ -115,7 +115,7 @@ impl Probe {
     fn next_step(&self) -> String {
         match &self.work {
             Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, ssh: Ssh { destination, .. } }) => {
-                format!("check from {destination} whether {}:{} answers", target.host, target.port)
+                format!("check from {destination} whether {}:{} answers", target.host, target.ports.first())
             }
             Work::Ssh(SshTunnel { ssh: Ssh { destination, .. }, .. }) => {
                 format!("check whether {destination} can be reached: `ssh {destination} true`")

@@ -1,6 +1,6 @@
 //! Queries about ports.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,9 @@ use super::{Endpoint, HeldBy, Listener, PortError, Protocol, Subscription, Verdi
 
 /// A socket may go away between a failed trial bind and the query that is to explain it: then both are done again.
 const EXPLANATION_ATTEMPTS: u32 = 3;
+
+/// Questions about single ports are asked of up to so many; beyond that, one dump of all listeners is cheaper.
+const FEW: usize = 32;
 
 /// The kernel's knowledge of ports. Cheap to clone; clones share their sockets.
 #[derive(Debug, Clone)]
@@ -96,12 +99,12 @@ impl Ports {
     }
 
     /// The sockets that a connection to each of `endpoints` would reach: of several that share an address, one. `None` where
-    /// a look-up cannot find them all: of UDP, and of wildcard addresses. Takes some microseconds, however many listeners there are.
+    /// look-ups cannot find them all (of UDP, and of wildcard addresses), and where there are so many that a dump is cheaper. Takes some microseconds, however many listeners there are.
     pub fn look_up(&self, endpoints: &[Endpoint]) -> Result<Option<Vec<Listener>>, PortError> {
         let is_definite = |endpoint: &Endpoint| {
             endpoint.protocol == Protocol::Tcp && !endpoint.address.ip().is_unspecified()
         };
-        if !endpoints.iter().all(is_definite) {
+        if endpoints.len() > FEW || !endpoints.iter().all(is_definite) {
             return Ok(None);
         }
         let mut listeners = Vec::new();
@@ -196,9 +199,10 @@ impl Ports {
     /// Those of a tunnel's `endpoints` that it listens on. A machine without IPv6 has no `::1`: then IPv4 alone will do.
     pub fn usable(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
         let has_v4 = endpoints.iter().any(|endpoint| endpoint.address.is_ipv4());
+        let mut available = BTreeMap::new();
         let needed = |endpoint: &&Endpoint| {
-            let optional = has_v4 && endpoint.address.is_ipv6();
-            !optional || self.is_available(endpoint.address.ip())
+            let (optional, address) = (has_v4 && endpoint.address.is_ipv6(), endpoint.address.ip());
+            !optional || *available.entry(address).or_insert_with(|| self.is_available(address))
         };
         endpoints.iter().filter(needed).copied().collect()
     }
@@ -330,8 +334,14 @@ impl Ports {
             .flat_map(|endpoint| verdict::families(endpoint).iter().map(|family| (endpoint.port(), *family)))
             .collect();
         let mut rows = Vec::new();
-        for (port, family) in dumps {
-            rows.extend(self.diag().listeners(family, Some(port))?);
+        if dumps.len() > FEW {
+            for family in [Family::V4, Family::V6] {
+                rows.extend(self.diag().listeners(family, None)?);
+            }
+        } else {
+            for (port, family) in dumps {
+                rows.extend(self.diag().listeners(family, Some(port))?);
+            }
         }
         Ok(tcp.flat_map(|endpoint| verdict::listeners_on(endpoint, &rows)).collect())
     }

@@ -24,12 +24,14 @@ pub struct Question {
     pub connections: bool,
 }
 
-/// The holders in `held` with their processes, each once. Reads /proc and blocks.
+/// The holders in `held` with their processes, each once for a port. Reads /proc and blocks.
 pub fn describe(held: &[HeldBy]) -> Vec<Occupant> {
     let mut occupants: Vec<Occupant> = Vec::new();
     for occupant in named(held.iter().map(from_holder).collect()) {
         let occupant = Occupant { time_wait_ms: None, ..occupant };
-        let is_same = |known: &Occupant| known.kind == occupant.kind && known.holder == occupant.holder;
+        let is_same = |known: &Occupant| {
+            known.port == occupant.port && known.kind == occupant.kind && known.holder == occupant.holder
+        };
         if occupant.holder.is_none() || !occupants.iter().any(is_same) {
             occupants.push(occupant);
         }

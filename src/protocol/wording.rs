@@ -14,13 +14,15 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
         (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
             Some(format!(
                 "waits for port {}: {}. It starts by itself once the port is unbound.",
-                tunnel.local_port, failure.message
+                awaited(tunnel),
+                failure.message
             ))
         }
         (StateName::AwaitingPort, Some(occupant), _) => Some(format!(
-            "waits for port {}, which {}. It starts by itself once the port is unbound: {}.",
-            tunnel.local_port,
+            "waits for port {}, which {}{}. It starts by itself once the port is unbound: {}.",
+            awaited(tunnel),
             advice::predicate(occupant, now),
+            others_held(tunnel),
             next_step(occupant)
         )),
         (StateName::AwaitingPort, None, _) => {
@@ -46,6 +48,30 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
         (StateName::Stopped | StateName::Stopping, _, Some(failure)) => Some(format!("last failed ({failure}).")),
         (_, _, Some(failure)) => Some(format!("failed ({failure}). portward tries again by itself.")),
         (_, _, None) => None,
+    }
+}
+
+/// The port that is waited for; of a range, the first one that is held.
+fn awaited(tunnel: &TunnelStatus) -> String {
+    let (_, ports) = tunnel.local_port.rsplit_once(':').unwrap_or(("", &tunnel.local_port));
+    match tunnel.held_by.first() {
+        Some(occupant) if ports.contains('-') => format!("{} of {}", occupant.port, tunnel.local_port),
+        Some(_) | None => tunnel.local_port.clone(),
+    }
+}
+
+/// The other ports of a range that are held; empty if there are none.
+fn others_held(tunnel: &TunnelStatus) -> String {
+    let mut ports: Vec<u16> = tunnel.held_by.iter().map(|occupant| occupant.port).collect();
+    let first = ports.first().copied();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.retain(|port| Some(*port) != first);
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    match &ports[..] {
+        [] => String::new(),
+        [port] => format!("; port {port} is held as well"),
+        ports => format!("; ports {} are held as well", ports.join(", ")),
     }
 }
 
@@ -169,6 +195,24 @@ mod tests {
 
     fn now() -> Timestamp {
         "2026-11-24T10:03:12Z".parse().unwrap()
+    }
+
+    #[test]
+    fn of_a_range_the_ports_that_are_held_are_named() {
+        let mut waiting = TunnelStatus { state: StateName::AwaitingPort, ..tunnel("range") };
+        waiting.local_port = "127.0.0.1:13300-13310".to_owned();
+        let held =
+            |port| crate::port::Occupant { port, ..listener(Holder { pid: Some(7), ..Holder::default() }) };
+        waiting.held_by = vec![held(13306)];
+        let told = explain(&waiting, now()).unwrap();
+        assert!(
+            told.starts_with("waits for port 13306 of 127.0.0.1:13300-13310, which is held by pid 7"),
+            "{told}"
+        );
+        assert!(!told.contains("as well"), "{told}");
+        waiting.held_by = vec![held(13306), held(13306), held(13310), held(13308)];
+        let told = explain(&waiting, now()).unwrap();
+        assert!(told.contains("; ports 13308, 13310 are held as well. It starts by itself"), "{told}");
     }
 
     #[test]

@@ -58,6 +58,8 @@ struct Client {
     /// Clients are served in the order of their numbers.
     number: u64,
     arrived: Instant,
+    /// Which of the upstream's sockets it goes to: how far its port is behind the first one.
+    offset: usize,
     stream: TcpStream,
     /// Freed at its end.
     place: Option<Place>,
@@ -69,6 +71,8 @@ struct Client {
 #[derive(Debug)]
 struct Waiting {
     arrived: Instant,
+    /// As that of the client.
+    offset: usize,
     /// Takes the connection to ssh. Dropped instead, it gives the client up.
     turn: oneshot::Sender<Way>,
     _counted: Counted,
@@ -103,8 +107,8 @@ struct Counter {
     check: Option<SocketAddr>,
     waiting: BTreeMap<u64, Waiting>,
     next_number: u64,
-    /// The connection for the next client, while ssh's queue is full.
-    connecting: Option<Connecting>,
+    /// The connection for the next client with this offset, while ssh's queue is full.
+    connecting: Option<(usize, Connecting)>,
     /// Until when nothing is tried for want of descriptors or memory.
     starved: Option<Instant>,
     /// When a change was told last, and when the next one is to be told.
@@ -186,7 +190,7 @@ impl Desk {
                     None => return,
                 },
                 Some(event) = reported.recv() => counter.hear(event, &events),
-                connected = connected(&mut counter.connecting) => counter.connected(connected),
+                (offset, connected) = connected(&mut counter.connecting) => counter.connected(offset, connected),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     counter.pass_deadline(Instant::now());
                 }
@@ -204,7 +208,7 @@ impl Desk {
                             if room.is_full() {
                                 counter.tell_full(room.size());
                             }
-                            counter.accepted(stream, place, &events);
+                            counter.accepted(stream, offset(&addresses, index), place, &events);
                         }
                         Err(error) if is_want(&error) => counter.starve(error),
                         Err(error) if is_of_listener(&error) => {
@@ -255,13 +259,25 @@ impl Counter {
     }
 
     /// A client was accepted.
-    fn accepted(&mut self, stream: TcpStream, place: Option<Place>, events: &mpsc::UnboundedSender<Event>) {
+    fn accepted(
+        &mut self,
+        stream: TcpStream,
+        offset: usize,
+        place: Option<Place>,
+        events: &mpsc::UnboundedSender<Event>,
+    ) {
         // As ssh does for its own. If it fails, small messages are late.
         let _ = stream.set_nodelay(true);
         figures::add(&self.figures.total, 1);
         self.next_number += 1;
-        let client =
-            Client { number: self.next_number, arrived: Instant::now(), stream, place, present: None };
+        let client = Client {
+            number: self.next_number,
+            arrived: Instant::now(),
+            offset,
+            stream,
+            place,
+            present: None,
+        };
         match self.terms.allowed.clone() {
             None => self.admit(client, events),
             Some(allowed) => {
@@ -308,14 +324,15 @@ impl Counter {
         }
         let upstream =
             self.upstream.as_ref().filter(|_| self.waiting.is_empty() && self.connecting.is_none());
-        match upstream.map(|upstream| upstream::connect(&upstream.path)) {
+        match upstream.map(|upstream| connect(upstream, client.offset)) {
             Some(Ok(ssh)) => {
                 let way = Way { ssh, counted: Counted::connected(&self.figures) };
                 tokio::spawn(relay(client, way, self.figures.clone(), events.clone()));
             }
             Some(Err(error)) => {
+                let offset = client.offset;
                 self.wait(client, events);
-                self.not_connected(error);
+                self.not_connected(offset, error);
             }
             None => self.wait(client, events),
         }
@@ -325,7 +342,8 @@ impl Counter {
     /// Keeps a client until it is its turn.
     fn wait(&mut self, client: Client, events: &mpsc::UnboundedSender<Event>) {
         let (turn, its_turn) = oneshot::channel();
-        let waiting = Waiting { arrived: client.arrived, turn, _counted: Counted::waiting(&self.figures) };
+        let Client { arrived, offset, .. } = client;
+        let waiting = Waiting { arrived, offset, turn, _counted: Counted::waiting(&self.figures) };
         self.waiting.insert(client.number, waiting);
         if self.waiting.len() >= MOST_WAITING && is_due(&mut self.told_crowded, BETWEEN_REMINDERS) {
             (self.news)(News::Crowded);
@@ -341,9 +359,9 @@ impl Counter {
                 }
             };
             let Ok(way) = way else { return reset_on_close(&client.stream) };
-            let Client { number, arrived, stream, place, present } = client;
+            let Client { number, arrived, offset, stream, place, present } = client;
             let Ok(stream) = waiting::anew(stream) else { return };
-            relay(Client { number, arrived, stream, place, present }, way, figures, events).await;
+            relay(Client { number, arrived, offset, stream, place, present }, way, figures, events).await;
         });
     }
 
@@ -352,19 +370,23 @@ impl Counter {
         while let Some(upstream) = &self.upstream
             && self.connecting.is_none()
             && self.starved.is_none()
-            && !self.waiting.is_empty()
+            && let Some(offset) = self.waiting.values().next().map(|first| first.offset)
         {
-            let connected = upstream::connect(&upstream.path);
-            self.connected(connected);
+            let connected = connect(upstream, offset);
+            self.connected(offset, connected);
         }
     }
 
-    fn connected(&mut self, result: io::Result<UnixStream>) {
+    /// Gives the connection to the first that waits for one to there.
+    fn connected(&mut self, offset: usize, result: io::Result<UnixStream>) {
         self.connecting = None;
         match result {
             Ok(ssh) => {
                 let mut way = Way { ssh, counted: Counted::connected(&self.figures) };
-                while let Some((_, waiting)) = self.waiting.pop_first() {
+                while let Some(number) =
+                    self.waiting.iter().find(|(_, first)| first.offset == offset).map(|(number, _)| *number)
+                    && let Some(waiting) = self.waiting.remove(&number)
+                {
                     match waiting.turn.send(way) {
                         Ok(()) => break,
                         // That client has just gone.
@@ -373,15 +395,16 @@ impl Counter {
                 }
                 self.changed();
             }
-            Err(error) => self.not_connected(error),
+            Err(error) => self.not_connected(offset, error),
         }
     }
 
-    fn not_connected(&mut self, error: io::Error) {
+    fn not_connected(&mut self, offset: usize, error: io::Error) {
         let Some(upstream) = &self.upstream else { return };
         if error.kind() == io::ErrorKind::WouldBlock {
-            let path = upstream.path.clone();
-            self.connecting = Some(Box::pin(async move { upstream::connect_when_possible(&path).await }));
+            let path = upstream.paths.get(offset).cloned().unwrap_or_default();
+            let connecting = Box::pin(async move { upstream::connect_when_possible(&path).await });
+            self.connecting = Some((offset, connecting));
         } else if is_want(&error) {
             self.starve(error);
         } else {
@@ -480,11 +503,24 @@ async fn accept(listeners: &[TcpListener], first: usize) -> (usize, io::Result<T
     .await
 }
 
-async fn connected(connecting: &mut Option<Connecting>) -> io::Result<UnixStream> {
+async fn connected(connecting: &mut Option<(usize, Connecting)>) -> (usize, io::Result<UnixStream>) {
     match connecting {
-        Some(connecting) => connecting.await,
+        Some((offset, connecting)) => (*offset, connecting.await),
         None => pending().await,
     }
+}
+
+/// Connects to the socket of `upstream` for this offset.
+fn connect(upstream: &Upstream, offset: usize) -> io::Result<UnixStream> {
+    let path = upstream.paths.get(offset).ok_or(io::ErrorKind::NotFound)?;
+    upstream::connect(path)
+}
+
+/// How far the port of the listener with this index is behind the first one.
+fn offset(addresses: &[SocketAddr], index: usize) -> usize {
+    let port = |address: &SocketAddr| usize::from(address.port());
+    let first = addresses.iter().map(port).min().unwrap_or_default();
+    addresses.get(index).map(port).unwrap_or_default() - first
 }
 
 /// Whether there is a want of descriptors or memory.

@@ -23,8 +23,8 @@ pub struct Terms {
 pub struct Upstream {
     /// The caller's number for it, by which [`News::UpstreamLost`](super::News::UpstreamLost) names it.
     pub number: u64,
-    /// The unix socket on which ssh listens.
-    pub path: PathBuf,
+    /// The unix sockets on which ssh listens: one for each port that is listened on, in the order of the ports.
+    pub paths: Vec<PathBuf>,
 }
 
 /// An order.

@@ -90,10 +90,9 @@ impl ConnectionError {
     pub fn message(&self, server: &str, forward: &Forward) -> String {
         let reason = &self.reason;
         let target = match forward {
-            Forward::Local { target, .. } => format!("{}:{}", target.host, target.port),
+            Forward::Local { target, .. } => target.to_string(),
             Forward::Dynamic { .. } => "what its client asked for".to_owned(),
             Forward::Remote { target, .. } => {
-                let target = format!("{}:{}", target.host, target.port);
                 let step = match self.kind {
                     ConnectionErrorKind::Dns => "correct the name in local_port".to_owned(),
                     ConnectionErrorKind::Prohibited

@@ -5,6 +5,7 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::future::pending;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,8 @@ const MAX_PATH: usize = 108 - 1 - 17;
 /// Longest file name passed to [`ControlDirectory::socket`]: two numbers, which stay far below their 20 digits.
 const NAME_ROOM: usize = 20;
 
-/// What the names of the unix sockets end with on which ssh listens for portward's own listeners. Shorter than ssh's suffix.
+/// The extension of the unix sockets on which ssh listens for portward's own listeners; a number of up to three digits follows it for
+/// all ports of a range but the first. Shorter than ssh's suffix.
 const FORWARD: &str = "fwd";
 
 /// Template of the name of a private directory, for mkdtemp(3).
@@ -192,7 +194,8 @@ impl ControlDirectory {
         for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
             let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
             // Its ssh would take that for a client. It goes with the control socket.
-            if path.extension().is_some_and(|extension| extension == FORWARD) {
+            if path.extension().is_some_and(|extension| extension.as_bytes().starts_with(FORWARD.as_bytes()))
+            {
                 continue;
             }
             if try_connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
@@ -343,13 +346,15 @@ impl ControlSocket {
         &self.path
     }
 
-    /// A place in the same directory for a unix socket on which the same ssh listens for portward's own listener. `name` is that of
-    /// [`forward_path`].
-    pub fn forward_socket(&self, name: &str) -> ForwardSocket {
-        let path = forward_path(&self.path, name);
-        // ssh does not listen where a file is, and an existing one belongs to nobody: names are unique.
-        let _ = fs::remove_file(&path);
-        ForwardSocket(path)
+    /// Places in the same directory for unix sockets on which the same ssh listens for portward's own listener, one for each port. `name`
+    /// is that of [`forward_paths`].
+    pub fn forward_sockets(&self, name: &str, ports: usize) -> ForwardSockets {
+        let paths = forward_paths(&self.path, name, ports);
+        for path in &paths {
+            // ssh does not listen where a file is, and an existing one belongs to nobody: names are unique.
+            let _ = fs::remove_file(path);
+        }
+        ForwardSockets(paths)
     }
 }
 
@@ -361,26 +366,33 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Where an ssh with the control socket `control` listens for portward's own listener. `name` is unique, and has at most 20 bytes.
-pub fn forward_path(control: &Path, name: &str) -> PathBuf {
-    control.with_file_name(name).with_extension(FORWARD)
+/// Where an ssh with the control socket `control` listens for portward's own listener, for each of so many ports. `name` is unique,
+/// and has at most 20 bytes.
+pub fn forward_paths(control: &Path, name: &str, ports: usize) -> Vec<PathBuf> {
+    let path = |number| match number {
+        0 => control.with_file_name(name).with_extension(FORWARD),
+        number => control.with_file_name(name).with_extension(format!("{FORWARD}{number}")),
+    };
+    (0..ports).map(path).collect()
 }
 
-/// The path of such a unix socket. Dropping it removes the file that ssh leaves behind.
+/// The paths of such unix sockets. Dropping it removes the files that ssh leaves behind.
 #[derive(Debug)]
-pub struct ForwardSocket(PathBuf);
+pub struct ForwardSockets(Vec<PathBuf>);
 
-impl ForwardSocket {
-    /// Its path.
-    pub fn path(&self) -> &Path {
+impl ForwardSockets {
+    /// The paths.
+    pub fn paths(&self) -> &[PathBuf] {
         &self.0
     }
 }
 
-impl Drop for ForwardSocket {
+impl Drop for ForwardSockets {
     fn drop(&mut self) {
-        // Fails if ssh never listened there.
-        let _ = fs::remove_file(&self.0);
+        for path in &self.0 {
+            // Fails if ssh never listened there.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

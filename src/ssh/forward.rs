@@ -1,6 +1,6 @@
 //! The forwards of a connected master, which its control socket opens and closes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::mux::{Direction, Forwarding, MuxClient, MuxError, Place};
 use crate::config::desired::{Forward, ListenedBy};
@@ -39,8 +39,17 @@ impl From<MuxError> for MasterError {
 pub struct Listens<'l> {
     /// The addresses of the forward that this machine has, where ssh itself listens on them.
     pub endpoints: &'l [Endpoint],
-    /// The unix socket, where portward listens and relays clients to it.
-    pub socket: &'l Path,
+    /// The unix sockets, one for each port, where portward listens and relays clients to them.
+    pub sockets: &'l [PathBuf],
+}
+
+/// A forward was not opened, on none of its listeners.
+#[derive(Debug)]
+pub struct NotOpened {
+    /// The listener that was refused: how far its port is behind the first one of the forward.
+    pub offset: u16,
+    /// Why.
+    pub error: MasterError,
 }
 
 /// Where the listener leads that is asked for after another one was closed: nobody connects to it.
@@ -66,25 +75,27 @@ impl Master {
     }
 
     /// Opens `forward` on all of its listeners, or on none.
-    pub async fn open(&mut self, forward: &Forward, listens: Listens<'_>) -> Result<(), MasterError> {
-        let mut opened = Vec::new();
-        for part in parts(forward, listens) {
-            if let Err(error) = self.client.open(&part).await {
-                for part in &opened {
+    pub async fn open(&mut self, forward: &Forward, listens: Listens<'_>) -> Result<(), NotOpened> {
+        let parts = parts(forward, listens);
+        for (index, Part { offset, forwarding }) in parts.iter().enumerate() {
+            if let Err(error) = self.client.open(forwarding).await {
+                for opened in &parts[..index] {
                     // The caller learns of the refusal, and ends a master that cannot close either.
-                    let _ = self.client.close(part).await;
+                    let _ = self.client.close(&opened.forwarding).await;
                 }
-                return Err(error.into());
+                if index > 0 && matches!(forward, Forward::Remote { .. }) {
+                    let _ = self.hear_from_server(CLOSING).await;
+                }
+                return Err(NotOpened { offset: *offset, error: error.into() });
             }
-            opened.push(part);
         }
         Ok(())
     }
 
     /// Closes the listeners of `forward`, those at the server included. It is not an error if one is closed already.
     pub async fn close(&mut self, forward: &Forward, listens: Listens<'_>) -> Result<(), MasterError> {
-        for part in parts(forward, listens) {
-            match self.client.close(&part).await {
+        for Part { forwarding, .. } in parts(forward, listens) {
+            match self.client.close(&forwarding).await {
                 Ok(()) | Err(MuxError::Refused(_)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -132,34 +143,109 @@ pub fn is_of_closing(line: &str) -> bool {
     line.trim_end().ends_with("remote port forwarding failed for listen port 0")
 }
 
-/// The listeners of a forward: ssh binds one address at a time.
-fn parts(forward: &Forward, listens: Listens<'_>) -> Vec<Forwarding> {
-    let listeners = |direction: Direction, target: &Place| {
-        let part = |endpoint: &Endpoint| Forwarding {
-            direction,
-            listen: Place::tcp(&endpoint.address.ip().to_string(), endpoint.port()),
-            target: target.clone(),
-        };
-        listens.endpoints.iter().map(part).collect()
-    };
+/// One listener of a forward.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    /// How far its port is behind the first one of the forward.
+    offset: u16,
+    forwarding: Forwarding,
+}
+
+/// The listeners of a forward: ssh binds one port of one address at a time. Each leads to the port that corresponds to its own.
+fn parts(forward: &Forward, listens: Listens<'_>) -> Vec<Part> {
+    let at = |endpoint: &Endpoint| Place::tcp(&endpoint.address.ip().to_string(), endpoint.port());
     match forward {
-        Forward::Local { by: ListenedBy::Ssh, target, .. } => {
-            listeners(Direction::Local, &Place::tcp(&target.host, target.port))
+        Forward::Local { by: ListenedBy::Ssh, listen, target } => {
+            let first = listen.first().map_or(0, Endpoint::port);
+            let part = |endpoint: &Endpoint| {
+                let offset = endpoint.port().saturating_sub(first);
+                let target = Place::tcp(&target.host, target.ports.at(offset));
+                let forwarding = Forwarding { direction: Direction::Local, listen: at(endpoint), target };
+                Part { offset, forwarding }
+            };
+            listens.endpoints.iter().map(part).collect()
         }
-        Forward::Local { by: ListenedBy::Portward, target, .. } => vec![Forwarding {
-            direction: Direction::Local,
-            listen: Place::unix(listens.socket),
-            target: Place::tcp(&target.host, target.port),
-        }],
-        Forward::Dynamic { .. } => listeners(Direction::Dynamic, &Place::socks()),
-        Forward::Remote { bind, port, target } => {
+        Forward::Local { by: ListenedBy::Portward, target, .. } => {
+            let part = |((offset, port), socket): ((u16, u16), &PathBuf)| {
+                let target = Place::tcp(&target.host, port);
+                let listen = Place::unix(socket);
+                Part { offset, forwarding: Forwarding { direction: Direction::Local, listen, target } }
+            };
+            (0..).zip(target.ports.ports()).zip(listens.sockets).map(part).collect()
+        }
+        Forward::Dynamic { .. } => {
+            let part = |endpoint: &Endpoint| {
+                let (direction, target) = (Direction::Dynamic, Place::socks());
+                Part { offset: 0, forwarding: Forwarding { direction, listen: at(endpoint), target } }
+            };
+            listens.endpoints.iter().map(part).collect()
+        }
+        Forward::Remote { bind, ports, target } => {
             // Without an address the server decides, as with `ssh -R PORT:...`: its loopback, unless GatewayPorts is set.
             let host = bind.as_deref().unwrap_or("localhost");
-            vec![Forwarding {
-                direction: Direction::Remote,
-                listen: Place::tcp(host, *port),
-                target: Place::tcp(&target.host, target.port),
-            }]
+            let part = |(offset, (port, target_port)): (u16, (u16, u16))| {
+                let (listen, target) = (Place::tcp(host, port), Place::tcp(&target.host, target_port));
+                Part { offset, forwarding: Forwarding { direction: Direction::Remote, listen, target } }
+            };
+            (0..).zip(ports.ports().zip(target.ports.ports())).map(part).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::desired::HostPorts;
+    use crate::port::PortRange;
+
+    fn endpoint(address: &str) -> Endpoint {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        Endpoint::new(address.ip(), address.port())
+    }
+
+    fn target() -> HostPorts {
+        HostPorts { host: "db".to_owned(), ports: PortRange::new(90, 92).unwrap() }
+    }
+
+    fn part(offset: u16, direction: Direction, listen: Place, target: Place) -> Part {
+        Part { offset, forwarding: Forwarding { direction, listen, target } }
+    }
+
+    #[test]
+    fn each_port_of_a_range_leads_to_the_port_that_corresponds_to_it_on_all_addresses() {
+        let listen = ["127.0.0.1:80", "[::1]:80", "127.0.0.1:81", "[::1]:81", "127.0.0.1:82", "[::1]:82"];
+        let listen = listen.map(endpoint).to_vec();
+        // This machine has no ::1.
+        let usable: Vec<_> = listen.iter().copied().filter(|endpoint| endpoint.address.is_ipv4()).collect();
+        let forward = Forward::Local { listen, by: ListenedBy::Ssh, target: target() };
+        let local = |offset: u16| {
+            let (here, there) = (Place::tcp("127.0.0.1", 80 + offset), Place::tcp("db", 90 + offset));
+            part(offset, Direction::Local, here, there)
+        };
+        let listens = Listens { endpoints: &usable, sockets: &[] };
+        assert_eq!(parts(&forward, listens), [local(0), local(1), local(2)]);
+    }
+
+    #[test]
+    fn each_port_of_a_held_range_has_a_socket_of_its_own() {
+        let forward =
+            Forward::Local { listen: vec![endpoint("[::]:80")], by: ListenedBy::Portward, target: target() };
+        let sockets = ["/a", "/b", "/c"].map(PathBuf::from);
+        let local = |offset: u16, socket: &str| {
+            part(offset, Direction::Local, Place::unix(socket), Place::tcp("db", 90 + offset))
+        };
+        let listens = Listens { endpoints: &[], sockets: &sockets };
+        assert_eq!(parts(&forward, listens), [local(0, "/a"), local(1, "/b"), local(2, "/c")]);
+    }
+
+    #[test]
+    fn each_port_of_a_server_leads_to_the_port_that_corresponds_to_it() {
+        let ports = PortRange::new(8000, 8002).unwrap();
+        let forward = Forward::Remote { bind: Some("*".to_owned()), ports, target: target() };
+        let remote = |offset: u16| {
+            part(offset, Direction::Remote, Place::tcp("*", 8000 + offset), Place::tcp("db", 90 + offset))
+        };
+        let listens = Listens { endpoints: &[], sockets: &[] };
+        assert_eq!(parts(&forward, listens), [remote(0), remote(1), remote(2)]);
     }
 }

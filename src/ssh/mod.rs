@@ -16,9 +16,9 @@ mod settings;
 
 pub use by_hand::{accepting_line, line};
 pub use connection_errors::{ConnectionError, ConnectionErrorKind};
-pub use control::{ControlDirectory, ControlError, ControlSocket, ForwardSocket, SocketMade, forward_path};
+pub use control::{ControlDirectory, ControlError, ControlSocket, ForwardSockets, SocketMade, forward_paths};
 pub use failure::{End, classify, is_debug, not_ready, not_the_master, quote};
-pub use forward::{Listens, Master, MasterError, is_of_closing};
+pub use forward::{Listens, Master, MasterError, NotOpened, is_of_closing};
 pub use master::{command, question};
 pub use plan::{AddressFamily, Plan};
 pub use settings::Settings;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::valid;
 use crate::config::desired::{
-    Check, CommandTunnel, Forward, Health, HostPort, ListenedBy, SshTunnel, Tunnel, Work,
+    Check, CommandTunnel, Forward, Health, HostPorts, ListenedBy, SshTunnel, Tunnel, Work,
 };
 use crate::config::environment::Environment;
 use crate::core::{HealthPolicy, Kind, OnConflict, Policy, Remedy};
-use crate::port::Endpoint;
+use crate::port::{Endpoint, PortRange};
 
 fn only(source: &str) -> Tunnel {
     let mut tunnels = valid(source).tunnels;
@@ -36,8 +36,12 @@ fn loopback(port: u16) -> Vec<Endpoint> {
     ["127.0.0.1", "::1"].map(|address| Endpoint::new(address.parse().unwrap(), port)).to_vec()
 }
 
-fn host_port(host: &str, port: u16) -> HostPort {
-    HostPort { host: host.to_owned(), port }
+fn port(number: u16) -> PortRange {
+    PortRange::new(number, number).unwrap()
+}
+
+fn host_port(host: &str, number: u16) -> HostPorts {
+    HostPorts { host: host.to_owned(), ports: port(number) }
 }
 
 /// The file of autossh-tunnel's README, as far as its keys go.
@@ -69,7 +73,7 @@ fn a_file_of_autossh_tunnel_means_what_it_meant() {
     assert_eq!(web.name, "web-server-0.0.0.0:18080");
     assert_eq!(
         ssh(web).forward,
-        Forward::Remote { bind: None, port: 8080, target: host_port("0.0.0.0", 18080) }
+        Forward::Remote { bind: None, ports: port(8080), target: host_port("0.0.0.0", 18080) }
     );
     assert!(web.interactive);
     // printf '%s' 'TEXT' | md5sum
@@ -91,6 +95,30 @@ fn the_hash_is_made_of_the_digits_as_written() {
     );
     let text = only("tunnels: [{remote_host: h, remote_port: '3306', local_port: \"013306\"}]");
     assert_eq!(number, text);
+}
+
+#[test]
+fn a_range_is_one_tunnel_with_as_many_ports_on_either_side() {
+    let local = only("tunnels: [{remote_host: me@db, remote_port: 'web:9000-9002', local_port: 8000-8002}]");
+    let ports = |first, last| PortRange::new(first, last).unwrap();
+    let listen: Vec<_> = (8000..=8002).flat_map(loopback).collect();
+    let target = HostPorts { host: "web".to_owned(), ports: ports(9000, 9002) };
+    assert_eq!(ssh(&local).forward, Forward::Local { listen, by: ListenedBy::Ssh, target });
+    assert_eq!(local.name, "db-8000-8002");
+    assert_eq!(local.written.local_port, "8000-8002");
+    // printf '%s' 'unnamed|me@db|web:9000-9002|8000-8002|remote_to_local|false' | md5sum
+    assert_eq!(local.hash, "65b0f5b3715265418418ff28fe78608f");
+    // printf '%s' 'me@db:web:9000-9002:8000-8002:remote_to_local' | md5sum
+    assert_eq!(local.log_id, "168fa6d5");
+    let remote = only(
+        "tunnels: [{remote_host: db, remote_port: '*:80-81', local_port: 'h:90-91', direction: local_to_remote}]",
+    );
+    let target = HostPorts { host: "h".to_owned(), ports: ports(90, 91) };
+    let forward = Forward::Remote { bind: Some("*".to_owned()), ports: ports(80, 81), target };
+    assert_eq!(ssh(&remote).forward, forward);
+    let one =
+        |port: &str| only(&format!("tunnels: [{{remote_host: h, remote_port: 1, local_port: {port}}}]"));
+    assert_eq!(ssh(&one("80-80")).forward, ssh(&one("80")).forward);
 }
 
 #[test]

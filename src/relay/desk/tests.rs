@@ -28,6 +28,10 @@ struct Lab {
 impl Lab {
     fn new(connect_wait: Duration) -> Self {
         let sockets = Sockets::listen(&[Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0)]).unwrap();
+        Self::with(sockets, connect_wait)
+    }
+
+    fn with(sockets: Sockets, connect_wait: Duration) -> Self {
         let address = sockets.listeners[0].local_addr().unwrap();
         let (orders, received) = mpsc::unbounded_channel();
         let (told, news) = mpsc::unbounded_channel();
@@ -53,7 +57,7 @@ impl Lab {
     }
 
     fn serve(&self, number: u64, path: &Path) {
-        let upstream = Upstream { number, path: path.to_owned() };
+        let upstream = Upstream { number, paths: vec![path.to_owned()] };
         self.orders.send(Order::Serve(Some(upstream))).unwrap();
     }
 
@@ -110,6 +114,47 @@ async fn clients_that_wait_are_connected_in_the_order_in_which_they_came() {
     }
     lab.counts("nobody waits", |figures| read(&figures.waiting) == 0).await;
     assert_eq!([&lab.figures.total, &lab.figures.refused].map(read), [200, 0]);
+}
+
+/// Two ports that follow one another, at one address.
+fn two_ports() -> Sockets {
+    loop {
+        let listener = |port| Endpoint::new(Ipv4Addr::LOCALHOST.into(), port);
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if let Some(next) = free.checked_add(1)
+            && let Ok(sockets) = Sockets::listen(&[listener(free), listener(next)])
+        {
+            return sockets;
+        }
+    }
+}
+
+#[tokio::test]
+async fn clients_of_each_port_of_a_range_are_connected_to_the_socket_of_that_port() {
+    let mut lab = Lab::with(two_ports(), DEADLINE);
+    let mut second = lab.address;
+    second.set_port(second.port() + 1);
+    let (mut clients, mut others) = (Vec::new(), Vec::new());
+    for greeting in 0..20 {
+        clients.push(lab.client(greeting).await);
+        let mut other = TcpStream::connect(second).await.unwrap();
+        other.write_all(&[100 + greeting]).await.unwrap();
+        others.push(other);
+    }
+    lab.counts("40 wait", |figures| read(&figures.waiting) == 40).await;
+    let paths = vec![lab.path("first"), lab.path("second")];
+    let [first, other] = [&paths[0], &paths[1]].map(|path| UnixListener::bind(path).unwrap());
+    lab.orders.send(Order::Serve(Some(Upstream { number: 1, paths }))).unwrap();
+    // Those that waited, and one more of each that did not.
+    clients.push(lab.client(20).await);
+    let mut last = TcpStream::connect(second).await.unwrap();
+    last.write_all(&[120]).await.unwrap();
+    for greeting in 0..=20 {
+        let (mut stream, _) = first.accept().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), greeting);
+        let (mut stream, _) = other.accept().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 100 + greeting);
+    }
 }
 
 #[tokio::test]
