@@ -242,11 +242,25 @@ impl Link {
         self.login != Login::Failed && self.tunnels.iter().any(needs)
     }
 
-    /// Whether a spare is to be made: beside a connection that serves, and for a port that is held.
+    /// Whether a spare is to be made: beside a connection that serves, and for a port that is held. What is about to listen comes
+    /// first, for the start of a process would delay it.
     pub(super) fn needs_spare(&self) -> bool {
         let waits = |tunnel: &Tunnel| tunnel.wanted != Wanted::Up || !tunnel.forward.holders().is_empty();
+        let is_done = |tunnel: &Tunnel| match &tunnel.forward.state {
+            // The one that listened may just have been lost.
+            forward::State::Listening { on, .. } => self.is_active(*on),
+            forward::State::Idle
+            | forward::State::AwaitingPort { .. }
+            | forward::State::Confirmed
+            | forward::State::Opening { .. }
+            | forward::State::Closing { .. } => waits(tunnel),
+            forward::State::Backoff { .. } | forward::State::Failed => true,
+        };
         let is_due = match &self.active {
-            Some(active) => active.is_ready() && active.suspended.is_none() && self.next.is_none(),
+            Some(active) => {
+                let is_in_use = active.is_ready() && active.suspended.is_none() && self.next.is_none();
+                is_in_use && self.tunnels.iter().all(is_done)
+            }
             None => self.tunnels.iter().all(waits),
         };
         self.wants_spare() && self.login == Login::Open && self.spare == Spare::Absent && is_due

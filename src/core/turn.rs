@@ -13,7 +13,7 @@
 //! ```
 //!
 //! With `restart.drain` the old connection is not terminated then: it carries on what its clients have begun.
-//! With `standby` a spare is made once the active connection is ready, and is the active one as soon as that is lost.
+//! With `standby` a spare is made once the active connection listens, and is the active one as soon as that is lost.
 
 use std::time::Duration;
 
