@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
@@ -64,6 +65,16 @@ impl<'lab> FarSide<'lab> {
         let mut command = self.lab.command("nsenter");
         command.arg(self.net_argument()).arg(program);
         command
+    }
+
+    /// Runs `body` there, on a thread with a runtime of its own, until this program ends.
+    pub fn spawn<F: Future<Output = ()>>(&self, body: impl FnOnce() -> F + Send + 'static) {
+        let namespace = fs::File::open(Self::path_of(&self.holder)).unwrap();
+        std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("entering the second network namespace");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(body());
+        });
     }
 
     fn net_argument(&self) -> String {

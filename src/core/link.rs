@@ -129,6 +129,12 @@ impl Tunnel {
         }
     }
 
+    fn needs_connection(&self) -> bool {
+        self.wanted == Wanted::Up
+            && !matches!(self.forward.state, forward::State::Failed)
+            && !self.demand.is_asleep()
+    }
+
     fn is_asleep(&self) -> bool {
         self.name == StateName::Up && self.demand.is_asleep()
     }
@@ -357,19 +363,39 @@ impl Link {
     }
 
     pub(super) fn needs_connection(&self) -> bool {
-        let needs = |tunnel: &Tunnel| {
-            tunnel.wanted == Wanted::Up
-                && !matches!(tunnel.forward.state, forward::State::Failed)
-                && !tunnel.demand.is_asleep()
-        };
-        self.login != Login::Failed && self.tunnels.iter().any(needs)
+        self.login != Login::Failed && self.tunnels.iter().any(Tunnel::needs_connection)
     }
 
-    /// Whether a spare is to be made: beside a connection that serves, and for a port that is held.
+    /// Whether nothing uses the active connection, and those that need one all belong to former ones.
+    pub(super) fn is_active_idle(&self) -> bool {
+        let belongs = |tunnel: &Tunnel| {
+            let connection = self.connection_of(tunnel).map(|connection| connection.id);
+            connection.is_none_or(|id| !self.former.iter().any(|former| former.id == id))
+        };
+        let mut needing = self.tunnels.iter().filter(|tunnel| tunnel.needs_connection());
+        let is_used = self.active.as_ref().is_some_and(|active| self.is_used(active.id));
+        !self.former.is_empty() && self.next.is_none() && !is_used && !needing.any(belongs)
+    }
+
+    /// Whether a spare is to be made: beside a connection that serves, and for a port that is held. What is about to listen comes
+    /// first, for the start of a process would delay it.
     pub(super) fn needs_spare(&self) -> bool {
         let waits = |tunnel: &Tunnel| tunnel.wanted != Wanted::Up || !tunnel.forward.holders().is_empty();
+        let is_done = |tunnel: &Tunnel| match &tunnel.forward.state {
+            // The one that listened may just have been lost.
+            forward::State::Listening { on, .. } => self.serving().any(|connection| connection.id == *on),
+            forward::State::Idle
+            | forward::State::AwaitingPort { .. }
+            | forward::State::Confirmed
+            | forward::State::Opening { .. }
+            | forward::State::Closing { .. } => waits(tunnel) || tunnel.demand.is_asleep(),
+            forward::State::Backoff { .. } | forward::State::Failed => true,
+        };
         let is_due = match &self.active {
-            Some(active) => active.is_ready() && active.suspended.is_none() && self.next.is_none(),
+            Some(active) => {
+                let is_in_use = active.is_usable() && self.next.is_none();
+                is_in_use && self.tunnels.iter().all(is_done)
+            }
             None => self.tunnels.iter().all(waits),
         };
         self.wants_spare() && self.login == Login::Open && self.spare == Spare::Absent && is_due

@@ -164,7 +164,7 @@ impl Turn<'_> {
     }
 
     /// Makes the newest of those that serve other tunnels the active connection.
-    fn take_back(&mut self) -> bool {
+    pub(super) fn take_back(&mut self) -> bool {
         self.link.active = self.link.former.pop();
         self.link.active.is_some()
     }

@@ -143,6 +143,11 @@ fn a_spare_takes_over_and_another_one_is_made() {
     let first = world.owner(ONE).unwrap();
     world.die(first);
     assert!(world.all(StateName::Forwarding), "nothing but the port is between: {world:#?}");
+    assert_eq!(
+        (world.starts, world.link.standby()),
+        (2, Some(Standby::Absent)),
+        "what is to listen comes first"
+    );
     world.settle(World::all_up);
     assert_eq!((world.owner(ONE), world.starts), (Some(first.next()), 3));
 }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! With `restart.drain` the old connection is not terminated then: it carries on what its clients have begun.
-//! With `standby` a spare is made once the active connection is ready, and is the active one as soon as that is lost.
+//! With `standby` a spare is made once the active connection listens, and is the active one as soon as that is lost.
 //! Where tunnels share a connection, those move that are to be restarted; the others stay on the old one, which is kept as `former`
 //! until it serves nobody.
 //!
@@ -230,6 +230,11 @@ impl Turn<'_> {
         if let Some(index) = unused {
             let connection = self.link.former.remove(index);
             self.end(connection, connection::Input::Drain);
+            return true;
+        }
+        if self.link.is_active_idle() {
+            self.drop_active(connection::Input::Drain);
+            self.take_back();
             return true;
         }
         if !self.link.wants_spare() && self.link.spare != Spare::Absent {

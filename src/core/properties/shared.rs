@@ -104,6 +104,17 @@ fn an_old_connection_ends_with_the_last_tunnel_that_it_serves() {
 }
 
 #[test]
+fn the_present_connection_ends_when_only_those_on_an_old_one_are_left() {
+    let (mut world, old, new) = parted(ssh());
+    world.hear(Event::StopRequested(ONE));
+    world.settle(|world| world.name(ONE) == StateName::Stopped && !world.processes.contains_key(&new));
+    assert_eq!((world.owner(TWO), world.owner(THREE), world.starts), (Some(old), Some(old), 2));
+    world.hear(Event::StartRequested(ONE));
+    world.settle(World::all_up);
+    assert_eq!((world.owner(ONE), world.starts), (Some(old), 2));
+}
+
+#[test]
 fn a_forward_that_is_refused_touches_no_other() {
     let mut world = World::up(ssh(), 3);
     let old = world.owner(ONE);
