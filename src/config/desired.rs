@@ -150,8 +150,16 @@ impl Work {
                 forward: Forward::Local { listen, .. } | Forward::Dynamic { listen },
                 ..
             }) => listen,
-            Self::Ssh(SshTunnel { forward: Forward::Remote { .. }, .. }) => &[],
+            Self::Ssh(SshTunnel { forward: Forward::Socket { .. } | Forward::Remote { .. }, .. }) => &[],
             Self::Command(command) => &command.listen,
+        }
+    }
+
+    /// The unix socket of this machine that it listens on.
+    pub fn socket(&self) -> Option<&LocalSocket> {
+        match self {
+            Self::Ssh(tunnel) => tunnel.socket(),
+            Self::Command(_) => None,
         }
     }
 
@@ -192,10 +200,19 @@ impl SshTunnel {
     /// The number of ports on which portward listens in place of ssh.
     pub fn held_ports(&self) -> usize {
         match &self.forward {
-            Forward::Local { by: ListenedBy::Portward, target, .. } => target.ports.length(),
-            Forward::Local { by: ListenedBy::Ssh, .. } | Forward::Remote { .. } | Forward::Dynamic { .. } => {
-                0
-            }
+            Forward::Local { by: ListenedBy::Portward, target, .. } => target.length(),
+            Forward::Local { by: ListenedBy::Ssh, .. }
+            | Forward::Socket { .. }
+            | Forward::Remote { .. }
+            | Forward::Dynamic { .. } => 0,
+        }
+    }
+
+    /// The unix socket of this machine that ssh listens on.
+    pub fn socket(&self) -> Option<&LocalSocket> {
+        match &self.forward {
+            Forward::Socket { listen, .. } => Some(listen),
+            Forward::Local { .. } | Forward::Remote { .. } | Forward::Dynamic { .. } => None,
         }
     }
 
@@ -203,7 +220,9 @@ impl SshTunnel {
     pub fn listens(&self) -> &[Endpoint] {
         match &self.forward {
             Forward::Local { listen, by: ListenedBy::Ssh, .. } | Forward::Dynamic { listen } => listen,
-            Forward::Local { by: ListenedBy::Portward, .. } | Forward::Remote { .. } => &[],
+            Forward::Local { by: ListenedBy::Portward, .. }
+            | Forward::Socket { .. }
+            | Forward::Remote { .. } => &[],
         }
     }
 }
@@ -227,22 +246,87 @@ pub enum Forward {
         /// Who listens there.
         by: ListenedBy,
         /// Where the server connects to: as many ports as there are in `listen`, in the same order.
-        target: HostPorts,
+        target: Target,
+    },
+    /// `-L` with a unix socket of this machine, on which ssh listens.
+    Socket {
+        /// Where to listen here.
+        listen: LocalSocket,
+        /// Where the server connects to: one port, or a unix socket.
+        target: Target,
     },
     /// `-R`: listen on the server, connect from here.
     Remote {
-        /// Address to bind on the server; `None`: the server's loopback.
-        bind: Option<String>,
-        /// Ports on the server.
-        ports: PortRange,
+        /// Where to listen on the server.
+        listen: RemoteListen,
         /// Where ssh connects to from here: as many ports, in the same order.
-        target: HostPorts,
+        target: Target,
     },
     /// `-D`: a SOCKS proxy here.
     Dynamic {
         /// Where ssh listens here (never empty).
         listen: Vec<Endpoint>,
     },
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RemoteListen {
+    /// On ports.
+    Ports {
+        /// Address to bind on the server; `None`: the server's loopback.
+        bind: Option<String>,
+        /// Ports on the server.
+        ports: PortRange,
+    },
+    /// On a unix socket: a path of the server, absolute, at most 107 bytes long and without control characters.
+    Socket(PathBuf),
+}
+
+/// A unix socket of this machine to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LocalSocket {
+    /// Absolute, at most 107 bytes long and without control characters.
+    pub path: PathBuf,
+    /// Permission bits of the file: at most 0777, at least 0600.
+    pub mode: u32,
+}
+
+/// Where a forward leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// To one port, or of a range to the one that corresponds to the port listened on.
+    Ports(HostPorts),
+    /// To a unix socket: an absolute path, at most 107 bytes long and without control characters.
+    Socket(PathBuf),
+}
+
+impl Target {
+    /// How many different ones there are.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Ports(target) => target.ports.length(),
+            Self::Socket(_) => 1,
+        }
+    }
+
+    /// The first one, for a message: `db:3306`, or a path.
+    pub fn first(&self) -> String {
+        match self {
+            Self::Ports(HostPorts { host, ports }) => format!("{host}:{}", ports.first()),
+            Self::Socket(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// `db:3306`, `db:8000-8010` or a path, for a message.
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ports(target) => target.fmt(formatter),
+            Self::Socket(path) => path.display().fmt(formatter),
+        }
+    }
 }
 
 /// A host name or address with a port, or with several that follow one another.

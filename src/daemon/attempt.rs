@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::config::desired::{Forward, SshTunnel};
+use crate::config::desired::{Forward, RemoteListen, SshTunnel};
 use crate::core::{ConnectionEvent, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Request};
 use crate::port::{Endpoint, Listener, PortError, Ports, Subscription, Verdict, holder};
 use crate::process::{
@@ -24,6 +24,7 @@ use crate::text;
 
 use super::reporter::{Report, Reporter};
 use super::tally::Tally;
+use super::unix_listener::{self, UnixListener};
 
 /// Lines of stderr that are kept to tell why a process ended,
 const LINES_KEPT: usize = 20;
@@ -68,6 +69,8 @@ pub(super) struct Attempt {
     pub(super) tail: OutputTail,
     /// Set once an ssh is ready.
     pub(super) at_login: SocketsAtLogin,
+    /// The unix socket that ssh listens on, if it does.
+    pub(super) unix: UnixListener,
 }
 
 /// The inodes of the sockets that an ssh had when it was ready. If it is connected to the server itself, that connection is the only
@@ -126,6 +129,9 @@ impl Attempt {
         let _ = timeout(OUTPUT_GRACE, &mut output).await;
         self.reporter.output_ended();
         drop(control);
+        if let Some(socket) = tunnel.socket() {
+            self.unix.remove(socket);
+        }
         let tail = self.tail.lines();
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &tunnel),
@@ -216,7 +222,7 @@ impl Attempt {
                             }
                             listening = self.carry_out(order, &mut master, tunnel, (pid, control)).await;
                         }
-                        () = self.listener_lost(&mut watch), if listening.is_some() => {
+                        () = self.listener_lost(tunnel, &mut watch), if listening.is_some() => {
                             // ssh closes its listeners when it ends, too, and its end is reported with its reason.
                             let request = listening.take();
                             if let Some(request) = request && lives(control, pid).await {
@@ -246,7 +252,7 @@ impl Attempt {
             Order::Open(request) => match self.open_forward(master, tunnel, pid, listens).await {
                 Ok(()) => {
                     self.answer(request, ForwardEvent::Opened);
-                    (!self.endpoints.is_empty()).then_some(request)
+                    (!self.endpoints.is_empty() || tunnel.socket().is_some()).then_some(request)
                 }
                 Err(failure) => {
                     self.answer(request, ForwardEvent::Refused(failure));
@@ -255,7 +261,12 @@ impl Attempt {
             },
             Order::Close(request) => {
                 match master.close(&tunnel.forward, listens).await {
-                    Ok(()) => self.answer(request, ForwardEvent::Closed),
+                    Ok(()) => {
+                        if let Some(socket) = tunnel.socket() {
+                            self.unix.remove(socket);
+                        }
+                        self.answer(request, ForwardEvent::Closed);
+                    }
                     // No answer means that it hangs: the deadline kills it.
                     Err(error) => self.reporter.warn(&error.to_string()),
                 }
@@ -283,7 +294,10 @@ impl Attempt {
     }
 
     /// Resolves once one of the listeners is gone.
-    async fn listener_lost(&self, watch: &mut Option<Subscription>) {
+    async fn listener_lost(&self, tunnel: &SshTunnel, watch: &mut Option<Subscription>) {
+        if let Some(socket) = tunnel.socket() {
+            return self.unix.lost(socket, &self.reporter).await;
+        }
         let subscription = match watch {
             Some(subscription) => subscription,
             None => watch.insert(self.watch_listeners().await),
@@ -339,6 +353,13 @@ impl Attempt {
         if let Err(refused) = master.open(&tunnel.forward, listens).await {
             return Err(self.why_refused(&refused, tunnel));
         }
+        if let Some(socket) = tunnel.socket()
+            && let Err(failure) = self.unix.opened(pid, socket)
+        {
+            let _ = master.close(&tunnel.forward, listens).await;
+            self.unix.remove(socket);
+            return Err(failure);
+        }
         if self.endpoints.is_empty() {
             return Ok(());
         }
@@ -375,7 +396,19 @@ impl Attempt {
         if !matches!(error, MasterError::Refused(_)) {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
-        if let Forward::Remote { ports, .. } = &tunnel.forward {
+        if let Forward::Remote { listen: RemoteListen::Socket(path), .. } = &tunnel.forward {
+            let path = path.display();
+            return Failure::new(
+                FailureKind::RemotePortHeld,
+                format!(
+                    "{destination} does not listen on {path} ({error}): a file is there already, left by an earlier connection \
+                     unless its sshd_config says `StreamLocalBindUnlink yes` (remove it there: `rm {path}`, if nobody listens on \
+                     it), the user there may not write to the directory, or its sshd forbids it (AllowStreamLocalForwarding no or \
+                     local and DisableForwarding in sshd_config, `restrict` in authorized_keys)"
+                ),
+            );
+        }
+        if let Forward::Remote { listen: RemoteListen::Ports { ports, .. }, .. } = &tunnel.forward {
             let port = ports.at(*offset);
             let below_1024 =
                 if port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
@@ -388,6 +421,15 @@ impl Attempt {
                 ),
             );
         }
+        let otherwise = || {
+            let last =
+                self.tail.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+            let last = last.unwrap_or_default();
+            Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}{last}"))
+        };
+        if let Some(socket) = tunnel.socket() {
+            return unix_listener::why_refused(socket, otherwise);
+        }
         match self.ports.verdict(&self.endpoints) {
             Err(error) => port_failure(&error),
             Ok(Verdict::Held(held)) => Failure::new(
@@ -397,15 +439,7 @@ impl Attempt {
                     held[0].endpoint
                 ),
             ),
-            Ok(Verdict::Unbound) => {
-                let last =
-                    self.tail.lines().pop().map(|line| format!("; its last line was: {}", ssh::quote(&line)));
-                let last = last.unwrap_or_default();
-                Failure::new(
-                    FailureKind::Exited,
-                    format!("ssh to {destination} does not listen: {error}{last}"),
-                )
-            }
+            Ok(Verdict::Unbound) => otherwise(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::effects::TunnelResources;
 use super::held::HeldListener;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
-use crate::config::desired::{self, Forward, SshTunnel, Work};
+use crate::config::desired::{self, Forward, RemoteListen, SshTunnel, Work};
 use crate::core::{
     Action, ConnectionEvent, ConnectionId, Event, ForwardEvent, Health, Link, Request, Slot, StateName,
 };
@@ -132,7 +132,9 @@ impl Entry {
 /// What cannot be seen from here of a tunnel that is up.
 fn unseen(work: &Work) -> Option<String> {
     let Work::Ssh(SshTunnel {
-        destination, forward: Forward::Remote { bind: Some(bind), ports, .. }, ..
+        destination,
+        forward: Forward::Remote { listen: RemoteListen::Ports { bind: Some(bind), ports }, .. },
+        ..
     }) = work
     else {
         return None;

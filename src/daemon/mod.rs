@@ -25,6 +25,8 @@ mod shares;
 mod ssh_start;
 mod tally;
 mod timers;
+mod unix_listener;
+
 mod upkeep;
 mod waiter;
 mod warnings;
@@ -101,7 +103,7 @@ impl Daemon {
         let handle = Handle::new(commands_in, changes.clone(), logs.clone());
         let event_loop = EventLoop {
             clock: Clock::start(),
-            effects: Effects::new(ports, control),
+            effects: Effects::new(ports, control, watcher.clone()),
             events,
             report,
             commands,
