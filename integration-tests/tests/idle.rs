@@ -12,7 +12,7 @@ use portward::protocol::{StateName, TunnelStatus};
 const HELPER_THREADS_END: Duration = Duration::from_secs(11);
 
 #[tokio::test]
-async fn ten_ssh_ten_commands_and_some_that_wait_or_sleep_make_no_system_call() {
+async fn ten_ssh_ten_commands_a_range_a_socket_and_some_that_wait_or_sleep_make_no_system_call() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
@@ -31,12 +31,28 @@ async fn ten_ssh_ten_commands_and_some_that_wait_or_sleep_make_no_system_call() 
         )
         .unwrap();
     }
+    let (socket, held) = (lab.path("app.sock"), lab.path("held.sock"));
+    let _holder = std::os::unix::net::UnixListener::bind(&held).unwrap();
+    writeln!(
+        tunnels,
+        "  - {{name: range, remote_host: server, remote_port: 127.0.0.1:8000-8009, local_port: 9480-9489}}\n  \
+         - {{name: socket, remote_host: server, remote_port: 127.0.0.1:8000, local_port: {}}}\n  \
+         - {{name: waits-for-a-path, remote_host: server, remote_port: 127.0.0.1:8000, local_port: {}}}",
+        socket.display(),
+        held.display()
+    )
+    .unwrap();
     let daemon = Daemon::start(&lab, &tunnels).await;
     for index in 0..10 {
         daemon.wait_state(&format!("ssh{index}"), StateName::Up).await;
         daemon.wait_state(&format!("command{index}"), StateName::Up).await;
     }
-    daemon.wait_holder("waits").await;
+    for name in ["range", "socket"] {
+        daemon.wait_state(name, StateName::Up).await;
+    }
+    for name in ["waits", "waits-for-a-path"] {
+        daemon.wait_holder(name).await;
+    }
     daemon.wait_status(0, "unused", "asleep", TunnelStatus::is_asleep).await;
     // One has been awake before.
     let mark = daemon.mark();
@@ -45,7 +61,7 @@ async fn ten_ssh_ten_commands_and_some_that_wait_or_sleep_make_no_system_call() 
     tokio::time::sleep(HELPER_THREADS_END).await;
     let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(20)).await;
     assert_eq!(calls, Vec::<String>::new());
-    assert_eq!(lab.ssh_starts().len(), 11);
+    assert_eq!(lab.ssh_starts().len(), 13);
 
     squatter.leave().await;
     daemon.wait_state("waits", StateName::Up).await;

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::help;
+use super::place::Place;
 use crate::observe::log::LogMode;
-use crate::port::PortRange;
 use crate::protocol::{Timeout, duration};
 
 /// Keeps SSH tunnels up, and never starts one on a busy port
@@ -161,9 +161,9 @@ pub(super) struct EventsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct WhoArguments {
-    /// Ports and ranges of ports, for example 3306 and 8000-8010
+    /// Ports, ranges of ports and unix sockets, for example 3306, 8000-8010 and /run/app.sock
     #[arg(value_name = "PORT", required = true)]
-    pub(super) ports: Vec<PortRange>,
+    pub(super) places: Vec<Place>,
     /// UDP ports instead of TCP ports
     #[arg(long)]
     pub(super) udp: bool,

@@ -15,6 +15,9 @@ pub(super) enum Failed {
     /// It could not be done; a text for a person.
     #[error("{0}")]
     NotDone(String),
+    /// What was asked cannot be answered, for this reason.
+    #[error("{0}")]
+    Unclear(String),
     /// It could not be done, and everything about it was said already.
     #[error("not done")]
     Said,
@@ -95,13 +98,13 @@ impl Failed {
             // `portward logs | head`: the reader has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::Said => {}
-            Self::NotDone(_) | Self::Client(_) | Self::Ports(_) | Self::Output(_) => {
+            Self::NotDone(_) | Self::Unclear(_) | Self::Client(_) | Self::Ports(_) | Self::Output(_) => {
                 output::complain(&format!("portward: {}", text::lines(&self.to_string())));
             }
         }
         match self {
             Self::NotDone(_) | Self::Said | Self::Output(_) => ExitCode::from(1),
-            Self::Client(_) | Self::Ports(_) => ExitCode::from(2),
+            Self::Unclear(_) | Self::Client(_) | Self::Ports(_) => ExitCode::from(2),
         }
     }
 }

@@ -15,6 +15,7 @@ mod failure;
 mod help;
 mod logs;
 mod output;
+mod place;
 mod reload;
 mod run;
 mod sse;

@@ -1,6 +1,7 @@
 //! `portward who`.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use owo_colors::OwoColorize;
@@ -8,8 +9,10 @@ use owo_colors::OwoColorize;
 use super::arguments::WhoArguments;
 use super::failure::Failed;
 use super::output;
+use super::place::Place;
 use crate::port::advice::advice;
-use crate::port::{Holder, Occupant, OccupantKind, PortRange, Ports, Protocol, Question, SHORT_CONTAINER_ID};
+use crate::port::unix::{self, Judgement};
+use crate::port::{Holder, Occupant, OccupantKind, Ports, Protocol, Question, SHORT_CONTAINER_ID};
 use crate::text;
 
 /// Beyond this many next steps, a person asks about one port.
@@ -17,23 +20,43 @@ const MOST_STEPS: usize = 10;
 
 /// Prints who holds the ports; fails if nobody does.
 pub(super) fn who(arguments: &WhoArguments) -> Result<(), Failed> {
+    let ranges = arguments.places.iter().filter_map(|place| match place {
+        Place::Ports(range) => Some(range.ports()),
+        Place::Socket(_) => None,
+    });
     let question = Question {
-        ports: arguments.ports.iter().map(PortRange::ports).collect(),
+        ports: ranges.collect(),
         protocol: if arguments.udp { Protocol::Udp } else { Protocol::Tcp },
         connections: arguments.clients,
     };
-    let occupants = Ports::new()?.occupants(&question)?;
+    let mut occupants =
+        if question.ports.is_empty() { Vec::new() } else { Ports::new()?.occupants(&question)? };
+    for place in &arguments.places {
+        if let Place::Socket(path) = place {
+            occupants.extend(socket(path)?);
+        }
+    }
     let text = if arguments.json {
         text::json(&serde_json::to_string(&occupants).map_err(|error| Failed::NotDone(error.to_string()))?)
     } else {
-        render(&occupants, &arguments.ports, question.protocol, output::width())
+        render(&occupants, &arguments.places, question.protocol, output::width())
     };
     output::print(&text)?;
     if occupants.is_empty() { Err(Failed::Said) } else { Ok(()) }
 }
 
+/// Who has the unix socket `path`.
+fn socket(path: &Path) -> Result<Option<Occupant>, Failed> {
+    let path = std::path::absolute(path).map_err(|error| Failed::Unclear(error.to_string()))?;
+    match unix::judge(&path) {
+        Judgement::Held(holder) => Ok(Some(unix::occupant(&path, &holder))),
+        Judgement::Unbound | Judgement::Stale(_) => Ok(None),
+        Judgement::Unusable(why) => Err(Failed::Unclear(why)),
+    }
+}
+
 /// A table, and below it what it does not show. Ends without a line end.
-fn render(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol, width: Option<u16>) -> String {
+fn render(occupants: &[Occupant], asked: &[Place], protocol: Protocol, width: Option<u16>) -> String {
     let mut parts = Vec::new();
     if !occupants.is_empty() {
         parts.push(table(occupants, width));
@@ -45,11 +68,16 @@ fn render(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol, width
     if !steps.is_empty() {
         parts.push(steps.join("\n"));
     }
-    let is_free = |range: &&PortRange| !occupants.iter().any(|held| range.ports().contains(&held.port));
+    let is_free = |place: &&Place| !occupants.iter().any(|held| place.is_of(held));
     let free = asked.iter().filter(is_free);
-    let nobody_holds = |range: &PortRange| {
-        let word = if range.length() == 1 { "port" } else { "ports" };
-        format!("Nobody holds {} {word} {range}.", protocol.name())
+    let nobody_holds = |place: &Place| match place {
+        Place::Ports(range) => {
+            let word = if range.length() == 1 { "port" } else { "ports" };
+            format!("Nobody holds {} {word} {range}.", protocol.name())
+        }
+        Place::Socket(path) => {
+            format!("Nobody listens on {}.", text::line(&path.to_string_lossy()))
+        }
     };
     let free: Vec<String> = free.map(nobody_holds).collect();
     if !free.is_empty() {
@@ -81,7 +109,7 @@ fn table(occupants: &[Occupant], width: Option<u16>) -> String {
 fn row(occupant: &Occupant) -> [String; 6] {
     let text = |text: &str| text::line(text).into_owned();
     let nothing = || "-".to_owned();
-    let mut address = occupant.address.to_string();
+    let mut address = occupant.path.clone().unwrap_or_else(|| occupant.address.to_string());
     if occupant.dual_stack {
         address.push_str(" and IPv4");
     }
@@ -135,7 +163,11 @@ fn place(holder: &Holder) -> Option<String> {
 fn next_steps(occupants: &[Occupant], protocol: Protocol) -> Vec<String> {
     let mut steps = Vec::new();
     for occupant in occupants.iter().filter(|occupant| is_in_the_way(occupant, occupants)) {
-        let step = format!("To free {} port {}: {}.", protocol.name(), occupant.port, advice(occupant));
+        let place = match &occupant.path {
+            Some(path) => path.clone(),
+            None => format!("{} port {}", protocol.name(), occupant.port),
+        };
+        let step = format!("To free {place}: {}.", advice(occupant));
         let step = text::line(&step).into_owned();
         if !steps.contains(&step) {
             steps.push(step);
@@ -147,18 +179,19 @@ fn next_steps(occupants: &[Occupant], protocol: Protocol) -> Vec<String> {
 /// The connections of a port that is served are no hindrance.
 fn is_in_the_way(occupant: &Occupant, among: &[Occupant]) -> bool {
     let serves = |other: &Occupant| {
-        other.port == occupant.port && matches!(other.kind, OccupantKind::Listener | OccupantKind::Bound)
+        (other.port, &other.path) == (occupant.port, &occupant.path)
+            && matches!(other.kind, OccupantKind::Listener | OccupantKind::Bound)
     };
     serves(occupant) || !among.iter().any(serves)
 }
 
 /// What this user may not see, and how to see it.
-fn hidden(occupants: &[Occupant], asked: &[PortRange], protocol: Protocol) -> Option<String> {
+fn hidden(occupants: &[Occupant], asked: &[Place], protocol: Protocol) -> Option<String> {
     let hidden = occupants.iter().filter(|occupant| occupant.is_hidden()).count();
     if hidden == 0 {
         return None;
     }
-    let ports = asked.iter().map(PortRange::to_string).collect::<Vec<_>>().join(" ");
+    let ports = asked.iter().map(Place::to_string).collect::<Vec<_>>().join(" ");
     let udp = if protocol == Protocol::Udp { " --udp" } else { "" };
     Some(format!(
         "The kernel hides the pid and the command of processes of other users ({hidden} of {} here): \

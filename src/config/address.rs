@@ -1,11 +1,14 @@
 //! The forms in which ports and addresses may be written.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use super::desired::HostPorts;
+use super::desired::{HostPorts, RemoteListen, Target};
 use super::diagnose::{Refusal, quote};
 use super::hint::write;
 use super::meant::{self, Keys};
+use super::paths::{self, Base};
 use crate::port::{Endpoint, PortRange};
 use crate::text::is_unsafe;
 
@@ -77,10 +80,65 @@ pub(super) fn target(text: &str) -> Result<HostPorts, Refusal> {
     Ok(HostPorts { host: host.to_owned(), ports })
 }
 
-/// `8080`, `0.0.0.0:8080`, `*:8080` or `8000-8010`: where the server listens.
-pub(super) fn remote_listen(text: &str) -> Result<(Option<String>, PortRange), Refusal> {
+/// Where a forward connects to, on the server's side.
+pub(super) fn remote_target(text: &str) -> Result<Target, Refusal> {
+    if is_socket(text) { remote_socket(text).map(Target::Socket) } else { target(text).map(Target::Ports) }
+}
+
+/// Where a forward connects to, on this machine.
+pub(super) fn local_target(text: &str, base: Base<'_>) -> Result<Target, Refusal> {
+    if is_socket(text) {
+        local_socket(text, base).map(Target::Socket)
+    } else {
+        target(text).map(Target::Ports)
+    }
+}
+
+/// Whether this is the path of a unix socket.
+pub(super) fn is_socket(text: &str) -> bool {
+    text.starts_with('/') || text.starts_with("~/")
+}
+
+/// The path of a unix socket of this machine.
+pub(super) fn local_socket(text: &str, base: Base<'_>) -> Result<PathBuf, Refusal> {
+    let path = paths::expand(text, base)?;
+    check_socket(&path)?;
+    Ok(path)
+}
+
+/// The path of a unix socket of the server.
+fn remote_socket(text: &str) -> Result<PathBuf, Refusal> {
+    if text.starts_with('~') {
+        return Err(Refusal::new(format!("{} is a path of the server, which knows no `~`", quote(text)))
+            .hint("write the path there from `/` on"));
+    }
+    // It is absolute, so that nothing of this machine is put in front.
+    local_socket(text, Base { directory: Path::new("/"), home: None })
+}
+
+/// Paths of unix sockets are limited by the kernel's `sockaddr_un`.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// Checks that a unix socket may have this path.
+pub(super) fn check_socket(path: &Path) -> Result<(), Refusal> {
+    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+        let refusal = Refusal::new(format!("the path is longer than {LONGEST_SOCKET_PATH} bytes"));
+        return Err(refusal.hint("the kernel takes no longer path for a unix socket"));
+    }
+    if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+        return Err(Refusal::new(format!("{} names no file", quote(&path.to_string_lossy())))
+            .hint("write the path of the socket itself, as in /run/app.sock"));
+    }
+    Ok(())
+}
+
+/// `8080`, `0.0.0.0:8080`, `*:8080`, `8000-8010` or a path: where the server listens.
+pub(super) fn remote_listen(text: &str) -> Result<RemoteListen, Refusal> {
+    if is_socket(text) {
+        return remote_socket(text).map(RemoteListen::Socket);
+    }
     let (host, ports) = split(text, Keys::Pair("remote_port", "local_port"))?;
-    Ok((host.map(str::to_owned), ports))
+    Ok(RemoteListen::Ports { bind: host.map(str::to_owned), ports })
 }
 
 /// Splits `[host:]port[-port]` and removes the brackets around an IPv6 address.
@@ -88,7 +146,7 @@ fn split(text: &str, keys: Keys) -> Result<(Option<&str>, PortRange), Refusal> {
     meant::port(text, keys)?;
     if text.contains('/') {
         return Err(Refusal::new(format!("{} is not a port", quote(text)))
-            .hint("unix sockets cannot be forwarded yet: write a port, or address:port"));
+            .hint("write a port, address:port, or the path of a unix socket from `/` on"));
     }
     let Some((host, digits)) = text.rsplit_once(':') else {
         return Ok((None, ports(text)?));
@@ -224,9 +282,10 @@ mod tests {
     #[test]
     fn the_server_binds_what_it_is_told() {
         let port = PortRange::new(8080, 8080).unwrap();
-        assert_eq!(remote_listen("8080").unwrap(), (None, port));
-        assert_eq!(remote_listen("*:8080").unwrap(), (Some("*".to_owned()), port));
-        assert_eq!(remote_listen("[::]:8080").unwrap(), (Some("::".to_owned()), port));
+        let listen = |bind: Option<&str>| RemoteListen::Ports { bind: bind.map(str::to_owned), ports: port };
+        assert_eq!(remote_listen("8080").unwrap(), listen(None));
+        assert_eq!(remote_listen("*:8080").unwrap(), listen(Some("*")));
+        assert_eq!(remote_listen("[::]:8080").unwrap(), listen(Some("::")));
     }
 
     #[test]
@@ -242,7 +301,23 @@ mod tests {
         assert_eq!(listens("127.0.0.1:8000-8000", Listener::Ssh), ["127.0.0.1:8000"]);
         let target = target("db-1:8000-8010").unwrap();
         assert_eq!((target.host.as_str(), target.ports.length()), ("db-1", 11));
-        assert_eq!(remote_listen("[::]:1-256").unwrap().1.length(), LONGEST_RANGE);
+        assert_eq!(super::target("1-256").unwrap().ports.length(), LONGEST_RANGE);
+    }
+
+    #[test]
+    fn a_path_is_a_unix_socket() {
+        let base = Base { directory: Path::new("/etc/portward"), home: Some(Path::new("/home/alice")) };
+        assert_eq!(local_target("~/app.sock", base).unwrap(), Target::Socket("/home/alice/app.sock".into()));
+        assert_eq!(remote_target("/run/x y:1.sock").unwrap(), Target::Socket("/run/x y:1.sock".into()));
+        assert_eq!(remote_listen("/run/s").unwrap(), RemoteListen::Socket("/run/s".into()));
+        let longest = format!("/{}", "x".repeat(LONGEST_SOCKET_PATH - 1));
+        assert!(remote_target(&longest).is_ok());
+        for text in
+            ["~/s", "/run/", "/", "/run/\0", "/run/a\nb", &format!("{longest}x"), "./s", "run/s", "~root/s"]
+        {
+            assert!(remote_target(text).is_err(), "{text}");
+        }
+        assert!(local_socket("/run/..", base).is_err());
     }
 
     #[test]

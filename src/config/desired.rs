@@ -151,9 +151,17 @@ impl Work {
         match self {
             Self::Ssh(tunnel) => match &tunnel.forward {
                 Forward::Local { listen, .. } | Forward::Dynamic { listen } => listen,
-                Forward::Remote { .. } => &[],
+                Forward::Socket { .. } | Forward::Remote { .. } => &[],
             },
             Self::Command(command) => &command.listen,
+        }
+    }
+
+    /// The unix socket of this machine that it listens on.
+    pub fn socket(&self) -> Option<&LocalSocket> {
+        match self {
+            Self::Ssh(tunnel) => tunnel.forward.socket(),
+            Self::Command(_) => None,
         }
     }
 
@@ -211,16 +219,21 @@ pub enum Forward {
         /// Who listens there.
         by: ListenedBy,
         /// Where the server connects to: as many ports as there are in `listen`, in the same order.
-        target: HostPorts,
+        target: Target,
+    },
+    /// `-L` with a unix socket of this machine, on which ssh listens.
+    Socket {
+        /// Where to listen here.
+        listen: LocalSocket,
+        /// Where the server connects to: one port, or a unix socket.
+        target: Target,
     },
     /// `-R`: listen on the server, connect from here.
     Remote {
-        /// Address to bind on the server; `None`: the server's loopback.
-        bind: Option<String>,
-        /// Ports on the server.
-        ports: PortRange,
+        /// Where to listen on the server.
+        listen: RemoteListen,
         /// Where ssh connects to from here: as many ports, in the same order.
-        target: HostPorts,
+        target: Target,
     },
     /// `-D`: a SOCKS proxy here.
     Dynamic {
@@ -238,8 +251,19 @@ impl Forward {
     /// The number of ports on which portward listens in place of ssh.
     pub fn held_ports(&self) -> usize {
         match self {
-            Self::Local { by: ListenedBy::Portward, target, .. } => target.ports.length(),
-            Self::Local { by: ListenedBy::Ssh, .. } | Self::Remote { .. } | Self::Dynamic { .. } => 0,
+            Self::Local { by: ListenedBy::Portward, target, .. } => target.length(),
+            Self::Local { by: ListenedBy::Ssh, .. }
+            | Self::Socket { .. }
+            | Self::Remote { .. }
+            | Self::Dynamic { .. } => 0,
+        }
+    }
+
+    /// The unix socket of this machine that ssh listens on.
+    pub fn socket(&self) -> Option<&LocalSocket> {
+        match self {
+            Self::Socket { listen, .. } => Some(listen),
+            Self::Local { .. } | Self::Remote { .. } | Self::Dynamic { .. } => None,
         }
     }
 
@@ -247,7 +271,67 @@ impl Forward {
     pub fn listens(&self) -> &[Endpoint] {
         match self {
             Self::Local { listen, by: ListenedBy::Ssh, .. } | Self::Dynamic { listen } => listen,
-            Self::Local { by: ListenedBy::Portward, .. } | Self::Remote { .. } => &[],
+            Self::Local { by: ListenedBy::Portward, .. } | Self::Socket { .. } | Self::Remote { .. } => &[],
+        }
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RemoteListen {
+    /// On ports.
+    Ports {
+        /// Address to bind on the server; `None`: the server's loopback.
+        bind: Option<String>,
+        /// Ports on the server.
+        ports: PortRange,
+    },
+    /// On a unix socket: a path of the server, absolute, at most 107 bytes long and without control characters.
+    Socket(PathBuf),
+}
+
+/// A unix socket of this machine to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LocalSocket {
+    /// Absolute, at most 107 bytes long and without control characters.
+    pub path: PathBuf,
+    /// Permission bits of the file: at most 0777, at least 0600.
+    pub mode: u32,
+}
+
+/// Where a forward leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// To one port, or of a range to the one that corresponds to the port listened on.
+    Ports(HostPorts),
+    /// To a unix socket: an absolute path, at most 107 bytes long and without control characters.
+    Socket(PathBuf),
+}
+
+impl Target {
+    /// How many different ones there are.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Ports(target) => target.ports.length(),
+            Self::Socket(_) => 1,
+        }
+    }
+
+    /// The first one, for a message: `db:3306`, or a path.
+    pub fn first(&self) -> String {
+        match self {
+            Self::Ports(HostPorts { host, ports }) => format!("{host}:{}", ports.first()),
+            Self::Socket(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// `db:3306`, `db:8000-8010` or a path, for a message.
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ports(target) => target.fmt(formatter),
+            Self::Socket(path) => path.display().fmt(formatter),
         }
     }
 }

@@ -65,7 +65,8 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         direction: direction(raw).as_str().to_owned(),
     };
     let hash = identity::hash(name.as_deref(), &written, interactive);
-    let name = name.unwrap_or_else(|| identity::derived_name(&runner(&work), &written.local_port));
+    let name =
+        name.unwrap_or_else(|| identity::derived_name(&runner(&work), &local_name(&written.local_port)));
     let log_id = identity::log_id(&written);
     let enabled = raw.enabled.value().copied().unwrap_or(true);
     let policy = Policy {
@@ -112,6 +113,12 @@ fn runner(work: &Work) -> String {
                 .map_or_else(|| "command".to_owned(), |name| text::line(&name.to_string_lossy()).into_owned())
         }
     }
+}
+
+/// What a derived name ends with: the port, or the name of a unix socket's file.
+fn local_name(local_port: &str) -> String {
+    let name = local_port.rsplit('/').next().unwrap_or(local_port);
+    text::line(name).into_owned()
 }
 
 fn check_name(name: &str) -> Result<(), Refusal> {

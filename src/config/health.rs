@@ -153,6 +153,10 @@ fn unfit(check: &Check, work: &Work) -> Option<Refusal> {
             Refusal::new("the server listens, and portward cannot connect from there")
                 .hint(by_command("asks the service over the server, and ends with status 0 if it answers")),
         ),
+        (Check::Connect | Check::Http(_), Work::Ssh(SshTunnel { forward: Forward::Socket { .. }, .. })) => Some(
+            Refusal::new("the tunnel listens on a unix socket, and this check needs a port")
+                .hint(by_command("connects to the socket, and ends with status 0 if it is answered")),
+        ),
         (Check::Http(_), Work::Ssh(SshTunnel { forward: Forward::Dynamic { .. }, .. })) => Some(
             Refusal::new("a SOCKS proxy has no page of its own").hint(
                 "write `connect: true`, or ask a page through it: `command: [sh, -c, 'curl -fsSo /dev/null -x \

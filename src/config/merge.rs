@@ -23,7 +23,7 @@ impl Tunnel {
             merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
             merged.standby = self.standby.or(&defaults.standby);
             merged.share = self.share.or(&defaults.share);
-            if work::is_local(&merged, mode) {
+            if work::is_local(&merged, mode) && !work::listens_on_socket(&merged, mode) {
                 merged.listener = self.listener.or(&defaults.listener);
             }
             if merged.listener.value() == Some(&Listener::Portward) {
@@ -41,7 +41,9 @@ impl Tunnel {
         merged.enabled = self.enabled.or(&defaults.enabled);
         merged.restart = merge(&self.restart, &restart, Restart::merged);
         merged.stop_grace = self.stop_grace.or(&defaults.stop_grace);
-        merged.on_conflict = self.on_conflict.or(&defaults.on_conflict);
+        if !work::listens_on_socket(&merged, mode) {
+            merged.on_conflict = self.on_conflict.or(&defaults.on_conflict);
+        }
         merged
     }
 }

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::desired::{ApiTcp, Forward, Ssh, SshTunnel, Tunnel, Work};
+use super::desired::{Api, Forward, RemoteListen, Ssh, SshTunnel, Tunnel, Work};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use crate::port::Endpoint;
 
 /// Reports every tunnel that would listen where an earlier one does, each against the first such one.
 /// `tunnels` come with the place of their port.
-pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems: &Problems) {
+pub(super) fn check(tunnels: &[(Place, Tunnel)], api: &Api, problems: &Problems) {
     let mut local: HashMap<u16, Vec<(Endpoint, Owner<'_>)>> = HashMap::new();
-    if let Some(api) = api {
+    if let Some(api) = &api.tcp {
         // The API's listener on `[::]` accepts IPv4, too, unless the machine is configured otherwise.
         let endpoint = Endpoint { address: api.listen, v6only: false, ..Endpoint::new(api.listen.ip(), 0) };
         local
@@ -20,10 +20,41 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
             .or_default()
             .push((endpoint, Owner { name: "api.listen", line: None }));
     }
+    let mut sockets: HashMap<&Path, Owner<'_>> = HashMap::new();
+    if let Some(path) = &api.socket {
+        sockets.insert(path, Owner { name: "api.socket", line: None });
+    }
+    let mut remote_sockets: HashMap<(Server<'_>, &Path), Owner<'_>> = HashMap::new();
     let mut remote: HashMap<(Server<'_>, u16), Vec<(&str, Owner<'_>)>> = HashMap::new();
     for (place, tunnel) in tunnels {
         let owner = Owner { name: &tunnel.name, line: Some(place.line) };
-        if let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind, ports, .. } }) = &tunnel.work {
+        if let Some(socket) = tunnel.work.socket() {
+            match sockets.get(&*socket.path) {
+                Some(first) => {
+                    report(problems, *place, owner, *first, &socket.path.display().to_string(), PATH);
+                }
+                None => drop(sockets.insert(&socket.path, owner)),
+            }
+        }
+        if let Work::Ssh(SshTunnel {
+            ssh,
+            forward: Forward::Remote { listen: RemoteListen::Socket(path), .. },
+        }) = &tunnel.work
+        {
+            let server = Server::of(ssh);
+            match remote_sockets.get(&(server, path.as_path())) {
+                Some(first) => {
+                    let listens = format!("{} of {}", path.display(), ssh.destination);
+                    report(problems, *place, owner, *first, &listens, PATH);
+                }
+                None => drop(remote_sockets.insert((server, path), owner)),
+            }
+        }
+        if let Work::Ssh(SshTunnel {
+            ssh,
+            forward: Forward::Remote { listen: RemoteListen::Ports { bind, ports }, .. },
+        }) = &tunnel.work
+        {
             let bind = bind.as_deref().unwrap_or("localhost");
             let server = Server::of(ssh);
             let clash = ports.ports().find_map(|port| {
@@ -33,7 +64,7 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
             });
             if let Some((port, other, first)) = clash {
                 let listens = format!("port {port} of {}, bound to {other}", ssh.destination);
-                report(problems, *place, owner, first, &listens);
+                report(problems, *place, owner, first, &listens, PORT);
             } else {
                 for port in ports.ports() {
                     remote.entry((server, port)).or_default().push((bind, owner));
@@ -45,7 +76,7 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
             listeners.iter().find(|(other, _)| endpoint.overlaps(other)).copied()
         });
         if let Some((other, first)) = clash {
-            report(problems, *place, owner, first, &other.to_string());
+            report(problems, *place, owner, first, &other.to_string(), PORT);
         } else {
             for endpoint in tunnel.work.endpoints() {
                 local.entry(endpoint.port()).or_default().push((*endpoint, owner));
@@ -53,6 +84,11 @@ pub(super) fn check(tunnels: &[(Place, Tunnel)], api: Option<&ApiTcp>, problems:
         }
     }
 }
+
+/// What to do about two that listen on one port,
+const PORT: &str = "give one of them another port or another address";
+/// or on one path.
+const PATH: &str = "give one of them another path";
 
 /// Who listens, for messages.
 #[derive(Clone, Copy)]
@@ -62,14 +98,14 @@ struct Owner<'t> {
     line: Option<usize>,
 }
 
-fn report(problems: &Problems, place: Place, second: Owner<'_>, first: Owner<'_>, listens: &str) {
+fn report(problems: &Problems, place: Place, second: Owner<'_>, first: Owner<'_>, listens: &str, hint: &str) {
     let line = first.line.map_or(String::new(), |line| format!(" (line {line})"));
     let refusal = Refusal::new(format!(
         "{} would listen where {}{line} does: {listens}",
         quote(second.name),
         quote(first.name)
     ));
-    problems.report(place, refusal.hint("give one of them another port or another address"));
+    problems.report(place, refusal.hint(hint));
 }
 
 /// Whether two listeners on one port of a server exclude each other, as far as the configuration shows what they bind.

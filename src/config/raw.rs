@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::environment::Variables;
 use super::located::Field;
-use super::values::{Count, Options, Period, Port, Yes};
+use super::values::{Count, Options, Period, Port, SocketMode, Yes};
 
 /// The configuration of portward.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -35,11 +35,13 @@ pub(super) struct Tunnel {
     /// Destination for ssh: `user@host`, `ssh://user@host:port` or a Host alias of ssh_config.
     pub(super) remote_host: Field<String>,
     /// -L: `port` or `host:port` as seen from the server. -R: `port` or `bind:port` on the server. Not used with `dynamic`. A range
-    /// (`8000-8010`) is as long as that of `local_port`.
+    /// (`8000-8010`) is as long as that of `local_port`. Or the path of a unix socket of the server.
     pub(super) remote_port: Field<Port>,
     /// -L, -D and command: `port` or `address:port` to listen on. -R: `port` or `host:port` of the service here. A range
-    /// (`8000-8010`, at most 256 ports) for -L and -R: all of its ports are up, or none.
+    /// (`8000-8010`, at most 256 ports) for -L and -R: all of its ports are up, or none. Or for these the path of a unix socket.
     pub(super) local_port: Field<Port>,
+    /// Mode of the unix socket that a -L listens on, as an octal string from 0600 to 0777. Default: `"0600"`.
+    pub(super) socket_mode: Field<SocketMode>,
     /// Which side listens. Default: `remote_to_local`, ssh -L.
     pub(super) direction: Field<Direction>,
     /// Who listens on `local_port` of a -L. Default: `ssh`.

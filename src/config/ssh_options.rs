@@ -70,7 +70,12 @@ pub const SSH_OPTIONS: &[SshOption] = &[
     option(
         "StreamLocalBindMask",
         Treatment::Fixed("0177"),
-        "the unix socket that ssh listens on for portward is for portward's user alone",
+        "a unix socket that ssh listens on is for portward's user alone, until portward gives it `socket_mode`",
+    ),
+    option(
+        "StreamLocalBindUnlink",
+        Treatment::Fixed("no"),
+        "ssh would remove the socket of another program: portward removes those where nobody listens",
     ),
     option("ServerAliveInterval", Treatment::Default("15"), "a server that is gone is noticed"),
     option("ServerAliveCountMax", Treatment::Default("3"), "a server that is gone is noticed"),

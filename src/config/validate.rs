@@ -7,7 +7,7 @@ use super::desired::{Api, ApiTcp, Desired, Tunnel};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::entry::{self, Checked, Context};
 use super::located::{Field, Located};
-use super::{identity, node, overlap, paths, raw, read, ssh};
+use super::{address, identity, node, overlap, paths, raw, read, ssh};
 
 /// Reads `source`, the file `path`, and reports everything that is wrong with it. What it returns is to be used only if
 /// nothing was reported. `home` is what `~/` stands for.
@@ -54,7 +54,7 @@ pub(super) fn desired(
     name_the_unnamed(&mut checked);
     report_names_that_mislead(&checked, problems);
     let tunnels: Vec<(Place, Tunnel)> = checked.into_iter().map(|entry| (entry.port, entry.tunnel)).collect();
-    overlap::check(&tunnels, api.tcp.as_ref(), problems);
+    overlap::check(&tunnels, &api, problems);
     Some(Desired { tunnels: tunnels.into_iter().map(|(_, tunnel)| tunnel).collect(), api })
 }
 
@@ -114,17 +114,11 @@ fn report_names_that_mislead(checked: &[Checked], problems: &Problems) {
     }
 }
 
-/// Paths of unix sockets are limited by the kernel's `sockaddr_un`.
-const LONGEST_SOCKET_PATH: usize = 107;
-
 fn api(raw: Option<&raw::Api>, context: &Context<'_>) -> Api {
     let Some(raw) = raw else { return Api::default() };
     let socket = context.optional(&raw.socket, "socket", |text| {
         let path = paths::expand(text, context.directory)?;
-        if path.as_os_str().len() > LONGEST_SOCKET_PATH {
-            let refusal = Refusal::new(format!("the path is longer than {LONGEST_SOCKET_PATH} bytes"));
-            return Err(refusal.hint("the kernel takes no longer path for a unix socket"));
-        }
+        address::check_socket(&path)?;
         Ok(path)
     });
     let listen = context.optional(&raw.listen, "listen", |text| {

@@ -13,7 +13,7 @@ use super::located::{Field, Located};
 /// Maximum of a duration. Longer ones are typing errors.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A port or a range of ports, alone or after an address; kept as written, because the hash of autossh-tunnel is computed from it.
+/// A port or a range of ports, alone or after an address, or the path of a unix socket; kept as written, because the hash of autossh-tunnel is computed from it.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub(super) struct Port(pub(super) String);
 
@@ -29,8 +29,48 @@ impl JsonSchema for Port {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65535 },
-            { "type": "string", "pattern": "^(.+:)?[0-9]{1,5}(-[0-9]{1,5})?$" },
+            { "type": "string", "pattern": "^((.+:)?[0-9]{1,5}(-[0-9]{1,5})?|~?/.+)$" },
         ] })
+    }
+}
+
+/// The permission bits of a unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SocketMode(pub(super) u32);
+
+/// Connecting to a socket takes the permission to write to it.
+const OWNER: u32 = 0o600;
+
+impl<'de> Deserialize<'de> for SocketMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let is_octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+        let refusal = match mode {
+            Some(mode) if mode & OWNER == OWNER => return Ok(Self(mode)),
+            Some(_) => Refusal::new(format!("{} keeps the owner out", quote(&text))).hint(
+                "portward's user must be able to read and write: write an octal string such as \"0600\" or \"0660\"",
+            ),
+            None => Refusal::new(format!("{} is not the mode of a socket", quote(&text))).hint(
+                "write an octal string from \"0600\" to \"0777\", such as \"0660\" to let the group connect",
+            ),
+        };
+        Err(D::Error::custom(refusal))
+    }
+}
+
+impl JsonSchema for SocketMode {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SocketMode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^0?[67][0-7][0-7]$" })
     }
 }
 

@@ -4,19 +4,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{self, Listener};
-use super::desired::{CommandTunnel, Forward, ListenedBy, Ssh, SshTunnel, Work};
+use super::desired::{CommandTunnel, Forward, ListenedBy, LocalSocket, RemoteListen, Ssh, SshTunnel, Work};
 use super::diagnose::{Place, Refusal, quote};
 use super::entry::{Context, direction};
 use super::environment::{Environment, check_string};
 use super::hint::{write, yaml};
 use super::located::{Field, Located};
 use super::raw::{self, Direction, DirectionMode};
-use super::values::{Period, Port};
+use super::values::{Period, Port, SocketMode};
 use super::{meant, paths, ssh};
 use crate::port::{PortRange, Protocol};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a unix socket: for portward's user alone.
+const SOCKET_MODE: u32 = 0o600;
 
 /// The direction of the forward in terms of `direction_mode: default`.
 fn effective(raw: &raw::Tunnel, mode: DirectionMode) -> Direction {
@@ -30,6 +32,12 @@ fn effective(raw: &raw::Tunnel, mode: DirectionMode) -> Direction {
 /// Whether an entry without `command` is a -L.
 pub(super) fn is_local(raw: &raw::Tunnel, mode: DirectionMode) -> bool {
     effective(raw, mode) == Direction::RemoteToLocal
+}
+
+/// Whether an entry is a -L on a unix socket of this machine.
+pub(super) fn listens_on_socket(raw: &raw::Tunnel, mode: DirectionMode) -> bool {
+    let is_path = raw.local_port.value().is_some_and(|Port(text)| address::is_socket(text));
+    is_path && raw.command.is_absent() && is_local(raw, mode)
 }
 
 /// `None`: what is written cannot be read, which is reported.
@@ -138,22 +146,42 @@ impl Context<'_> {
         let by = self.listened_by(raw, direction);
         match direction {
             Direction::RemoteToLocal => {
+                let target = self.remote_port(entry, address::remote_target);
+                if let Some(path) = raw.local_port.get().filter(|port| address::is_socket(&port.value.0)) {
+                    let listen = self.local_socket(entry, path.place);
+                    let (listen, target) = (listen?, target?.value);
+                    by?;
+                    self.pair(raw, 1, target.length())?;
+                    return Some((Forward::Socket { listen, target }, path.place));
+                }
                 let listen = self.local_port(entry, |text| address::listen(text, Listener::Ssh));
-                let target = self.remote_port(entry, address::target);
-                let (Located { place, value: listen }, target, by) = (listen?, target?, by?);
-                self.pair(raw, listen.ports, target.value.ports)?;
-                Some((Forward::Local { listen: listen.endpoints, by, target: target.value }, place))
+                let no_mode = self.forbid_mode(raw);
+                let (Located { place, value: listen }, target, by) = (listen?, target?.value, by?);
+                no_mode?;
+                self.pair(raw, listen.ports.length(), target.length())?;
+                Some((Forward::Local { listen: listen.endpoints, by, target }, place))
             }
             Direction::LocalToRemote => {
-                let target = self.local_port(entry, address::target);
+                let target = self.local_port(entry, |text| address::local_target(text, self.directory));
                 let listen = self.remote_port(entry, address::remote_listen);
-                let (target, Located { place, value: (bind, ports) }) = (target?, listen?);
+                let no_mode = self.forbid_mode(raw);
+                let (target, Located { place, value: listen }) = (target?.value, listen?);
                 by?;
-                self.pair(raw, target.value.ports, ports)?;
-                Some((Forward::Remote { bind, ports, target: target.value }, place))
+                no_mode?;
+                let length = match &listen {
+                    RemoteListen::Ports { ports, .. } => ports.length(),
+                    RemoteListen::Socket(_) => 1,
+                };
+                self.pair(raw, target.length(), length)?;
+                Some((Forward::Remote { listen, target }, place))
             }
             Direction::Dynamic => {
+                let no_mode = self.forbid_mode(raw);
                 let listen = self.local_port(entry, |text| {
+                    if address::is_socket(text) {
+                        return Err(Refusal::new(format!("{} is a unix socket", quote(text)))
+                            .hint("ssh can be a SOCKS proxy on a port only: write a port, or address:port"));
+                    }
                     let listen = address::listen(text, Listener::Ssh)?;
                     if listen.ports.length() == 1 {
                         return Ok(listen.endpoints);
@@ -166,6 +194,7 @@ impl Context<'_> {
                     self.forbid(&raw.remote_port, "remote_port", "means nothing for `dynamic`", hint);
                 let listen = listen?;
                 no_target?;
+                no_mode?;
                 by?;
                 Some((Forward::Dynamic { listen: listen.value }, listen.place))
             }
@@ -173,17 +202,22 @@ impl Context<'_> {
     }
 
     /// Checks that each port of one side has one on the other. `None`: it is not so, which is reported.
-    fn pair(&self, raw: &raw::Tunnel, local: PortRange, remote: PortRange) -> Option<()> {
-        let field = raw.remote_port.get().filter(|_| local.length() != remote.length());
+    fn pair(&self, raw: &raw::Tunnel, local: usize, remote: usize) -> Option<()> {
+        let field = raw.remote_port.get().filter(|_| local != remote);
         let Some(Located { place, value: Port(written) }) = field else { return Some(()) };
-        let count = |ports: PortRange| match ports.length() {
+        let count = |length: usize, port: &Field<Port>| match length {
+            1 if port.value().is_some_and(|Port(text)| address::is_socket(text)) => "one socket".to_owned(),
             1 => "one port".to_owned(),
             length => format!("{length} ports"),
         };
-        let refusal =
-            Refusal::new(format!("`remote_port` is {}, and `local_port` is {}", count(remote), count(local)));
-        let last = u16::try_from(usize::from(remote.first()) + local.length() - 1);
-        let meant = last.ok().and_then(|last| PortRange::new(remote.first(), last));
+        let refusal = Refusal::new(format!(
+            "`remote_port` is {}, and `local_port` is {}",
+            count(remote, &raw.remote_port),
+            count(local, &raw.local_port)
+        ));
+        let first = address::target(written).ok().map(|target| target.ports.first());
+        let last = first.and_then(|first| u16::try_from(usize::from(first) + local - 1).ok());
+        let meant = first.zip(last).and_then(|(first, last)| PortRange::new(first, last));
         let host = written.rfind(':').map_or("", |colon| &written[..=colon]);
         self.report(
             *place,
@@ -198,6 +232,30 @@ impl Context<'_> {
             )),
         );
         None
+    }
+
+    /// The unix socket of this machine that a -L listens on; `place` is that of its path.
+    fn local_socket(&self, entry: &Located<raw::Tunnel>, place: Place) -> Option<LocalSocket> {
+        let raw = &entry.value;
+        let path = self.local_port(entry, |text| address::local_socket(text, self.directory));
+        let mode = self.optional(&raw.socket_mode, "socket_mode", |SocketMode(mode)| Ok(*mode));
+        if raw.listener.value() == Some(&raw::Listener::Portward) {
+            let refusal = Refusal::new("`local_port`: with `listener: portward` it cannot be a unix socket");
+            self.report(place, refusal.hint("write a port, or `listener: ssh`"));
+            return None;
+        }
+        if raw.on_conflict.value() == Some(&raw::OnConflict::Kill) {
+            let (why, hint) =
+                ("cannot be `kill` for a unix socket", "remove it: the holder is waited for, and named");
+            self.forbid(&raw.on_conflict, "on_conflict", why, hint)?;
+        }
+        Some(LocalSocket { path: path?.value, mode: mode?.unwrap_or(SOCKET_MODE) })
+    }
+
+    /// Reports a `socket_mode` where ssh makes no unix socket here.
+    fn forbid_mode(&self, raw: &raw::Tunnel) -> Option<()> {
+        let why = "is for a -L whose `local_port` is the path of a unix socket";
+        self.forbid(&raw.socket_mode, "socket_mode", why, "remove it, or write a path in `local_port`")
     }
 
     /// Who listens on the local port. `None`: it is wrong, which is reported.
@@ -268,12 +326,22 @@ impl Context<'_> {
             self.forbid(&raw.connect_wait, "connect_wait", why, "a command listens itself"),
             self.forbid(&raw.on_demand, "on_demand", why, "a command listens itself"),
             self.forbid(&raw.allow_users, "allow_users", why, "a command listens itself"),
+            self.forbid(&raw.socket_mode, "socket_mode", why, "a command makes its sockets itself"),
         ];
         let argv = self.argv(&raw.command);
         let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {
             paths::expand(text, self.directory)
         });
-        let listen = self.local_port(entry, |text| address::listen(text, Listener::Command));
+        let listen = self.local_port(entry, |text| {
+            if address::is_socket(text) {
+                return Err(Refusal::new(format!(
+                    "{} is a unix socket, and a command binds a port",
+                    quote(text)
+                ))
+                .hint("write the port that the command binds; let a systemd unit run it if it binds none"));
+            }
+            address::listen(text, Listener::Command)
+        });
         let start_timeout = self.optional(&raw.start_timeout, "start_timeout", |Period(timeout)| {
             if timeout.is_zero() {
                 return Err(Refusal::new("leaves the command no time").hint("write 1s or more"));

@@ -14,6 +14,7 @@ use crate::port::{PortError, Ports};
 use crate::process::{LONGEST_LINE, Main, OUTPUT_GRACE, Pace, Remains, Tree, limits};
 use crate::ssh::{AddressFamily, ControlSocket};
 use crate::text;
+use crate::watch::Watcher;
 
 use super::reporter::{LinkReport, Reporter};
 
@@ -53,6 +54,7 @@ pub(super) struct Attempt {
     pub(super) reporter: Reporter<LinkId>,
     pub(super) ports: Ports,
     pub(super) pace: Pace,
+    pub(super) watcher: Watcher,
     /// The last lines of the process.
     pub(super) tail: OutputTail,
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, OutputTail, SocketsAtLogin, port_failure};
@@ -19,18 +19,21 @@ use super::probe::Probes;
 use super::reporter::{Reporter, TunnelReport, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
+use super::unix_listener::PathWait;
 use super::{command_line, elsewhere};
-use crate::config::desired::{self, SshTunnel, Work};
+use crate::config::desired::{self, LocalSocket, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, holder, who};
 use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError};
+use crate::watch::Watcher;
 
 /// What carries out the actions of all tunnels.
 #[derive(Debug)]
 pub(super) struct Effects {
     ports: Ports,
     control: ControlDirectory,
+    watcher: Watcher,
     shares: Shares,
     pace: Pace,
     holder: held::Holder,
@@ -57,6 +60,8 @@ struct Wait {
     /// Whom `on_conflict: kill` has told to leave. Locked while that is being done, on a thread that may block.
     evictees: Arc<Mutex<Vec<Evictee>>>,
     told: Told,
+    /// Of a unix socket: asks for another look.
+    look: Option<Arc<Notify>>,
 }
 
 /// The sockets that were told last.
@@ -129,6 +134,11 @@ impl TunnelResources {
     /// What is known of the wait for the port.
     pub(super) fn waiting(&self, request: Request, occupants: &[Occupant]) -> Option<Waiting> {
         let wait = self.waits.get(&request)?;
+        if let Some(look) = &wait.look {
+            // The wait itself looks.
+            look.notify_one();
+            return None;
+        }
         Some(Waiting {
             reporter: self.reporter.clone(),
             request,
@@ -156,9 +166,9 @@ impl TunnelResources {
 }
 
 impl Effects {
-    pub(super) fn new(ports: Ports, control: ControlDirectory) -> Self {
+    pub(super) fn new(ports: Ports, control: ControlDirectory, watcher: Watcher) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
-        Self { ports, control, shares, pace, holder }
+        Self { ports, control, watcher, shares, pace, holder }
     }
 
     /// Reports `AddressRemoved` for those of `processes` that are connected to their server from one of the addresses
@@ -208,6 +218,9 @@ impl Effects {
         destination: usize,
         work: &Work,
     ) {
+        if let Some(socket) = work.socket() {
+            return self.confirm_socket(resources, request, socket);
+        }
         if resources.held.is_some() {
             return resources.reporter.answer(request, ForwardEvent::PortUnbound);
         }
@@ -242,8 +255,23 @@ impl Effects {
         let own: Vec<Tree> = connections.trees().collect();
         let task =
             tokio::spawn(async move { wait_for_port(&ports, &reporter, request, &known, &last, &own).await });
-        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told, look: None };
         resources.waits.insert(request, wait);
+    }
+
+    /// As [`Effects::confirm_port`], for a unix socket.
+    fn confirm_socket(&self, resources: &mut TunnelResources, request: Request, socket: &LocalSocket) {
+        let look = Arc::<Notify>::default();
+        let wait = PathWait {
+            watcher: self.watcher.clone(),
+            reporter: resources.reporter.clone(),
+            request,
+            path: socket.path.clone(),
+            look: look.clone(),
+        };
+        let task = tokio::spawn(wait.run()).abort_handle();
+        let (endpoints, evictees, told) = Default::default();
+        resources.waits.insert(request, Wait { task, endpoints, evictees, told, look: Some(look) });
     }
 
     /// Holds the port of a tunnel for which portward itself listens, as soon as the kernel has confirmed it for `request`.
@@ -298,7 +326,7 @@ impl Effects {
                 Err(error) => reporter.answer(request, unusable(port_failure(&error))),
             }
         });
-        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told };
+        let wait = Wait { task: task.abort_handle(), endpoints, evictees: Arc::default(), told, look: None };
         resources.waits.insert(request, wait);
     }
 
@@ -347,6 +375,7 @@ impl Effects {
             ports: self.ports.clone(),
             pace: self.pace.clone(),
             tail: tail.clone(),
+            watcher: self.watcher.clone(),
         };
         let running = match &*desired.work_at(destination) {
             Work::Ssh(tunnel) => {

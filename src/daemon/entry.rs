@@ -11,7 +11,7 @@ use super::held::HeldListener;
 use super::links::LinkEntry;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
-use crate::config::desired::{self, Forward, SshTunnel, Work};
+use crate::config::desired::{self, Forward, RemoteListen, SshTunnel, Work};
 use crate::core::{ConnectionId, Failure, Health, LinkId, Request, Slot, StateName, TunnelState};
 use crate::port::Occupant;
 use crate::protocol::{
@@ -192,7 +192,11 @@ impl Told {
 
 /// What cannot be seen from here of a tunnel that is up.
 fn unseen(work: &Work) -> Option<String> {
-    let Work::Ssh(SshTunnel { ssh, forward: Forward::Remote { bind: Some(bind), ports, .. } }) = work else {
+    let Work::Ssh(SshTunnel {
+        ssh,
+        forward: Forward::Remote { listen: RemoteListen::Ports { bind: Some(bind), ports }, .. },
+    }) = work
+    else {
         return None;
     };
     let destination = &ssh.destination;

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::attempt::{Asked, Attempt, Order, SshAttempt, port_failure};
 use super::connections::forward_name;
 use super::listening::Listening;
-use crate::config::desired::Forward;
+use super::unix_listener::{self, UnixListener};
+use crate::config::desired::{Forward, RemoteListen};
 use crate::core::{ConnectionEvent, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, Listener, Verdict, holder};
 use crate::ssh::{self, ForwardSockets, Listens, Master, MasterError, NotOpened};
@@ -35,6 +36,8 @@ struct Opened {
     listening: Arc<Listening>,
     forward: Forward,
     sockets: ForwardSockets,
+    /// The unix socket that clients of this machine connect to, once ssh listens on it.
+    unix: Option<Arc<UnixListener>>,
     /// Reports when a listener is gone. Ends when it is dropped.
     watch: JoinSet<()>,
 }
@@ -94,29 +97,38 @@ impl<'a> Forwards<'a> {
             Listening::new(self.attempt.connection, reporter, self.attempt.ports.clone(), endpoints);
         let name = forward_name(slot, self.attempt.connection);
         let sockets = self.ssh.control.forward_sockets(&name, forward.held_ports());
-        let mut opened =
-            Opened { request, listening: Arc::new(listening), forward, sockets, watch: JoinSet::new() };
+        let mut opened = Opened {
+            request,
+            listening: Arc::new(listening),
+            forward,
+            sockets,
+            unix: None,
+            watch: JoinSet::new(),
+        };
         if let Err(refused) = self.master.open(&opened.forward, opened.listens()).await {
             return Err(self.why_refused(&refused, &opened));
         }
-        if let Err(failure) = self.confirm(&opened) {
+        if let Err(failure) = self.confirm(&mut opened) {
             // It would say the same when asked again.
             let _ = self.master.close(&opened.forward, opened.listens()).await;
             return Err(failure);
         }
-        if opened.listening.endpoints().is_empty() {
-            self.carried.unseen = true;
-        } else {
-            self.carried.endpoints.extend(opened.listening.endpoints());
-            let watched = (opened.listening.clone(), self.ssh.control.path().to_owned());
-            opened.watch.spawn(watch(watched, self.pid, request));
+        self.carried.endpoints.extend(opened.listening.endpoints());
+        self.carried.unseen |= opened.listening.endpoints().is_empty();
+        if opened.unix.is_some() || !opened.listening.endpoints().is_empty() {
+            let watched = (opened.listening.clone(), opened.unix.clone());
+            opened.watch.spawn(watch(watched, (self.ssh.control.path().to_owned(), self.pid), request));
         }
         self.open.insert(slot, opened);
         Ok(())
     }
 
     /// Takes over what the kernel shows of the listeners that ssh says it has.
-    fn confirm(&self, opened: &Opened) -> Result<(), Failure> {
+    fn confirm(&self, opened: &mut Opened) -> Result<(), Failure> {
+        if let Some(socket) = opened.forward.socket() {
+            let unix = UnixListener::opened(self.pid, socket, &self.attempt.watcher)?;
+            opened.unix = Some(Arc::new(unix));
+        }
         let endpoints = opened.listening.endpoints();
         if endpoints.is_empty() {
             return Ok(());
@@ -153,7 +165,12 @@ impl<'a> Forwards<'a> {
         opened.watch.abort_all();
         let reporter = opened.listening.reporter();
         match self.master.close(&opened.forward, opened.listens()).await {
-            Ok(()) => reporter.answer(request, ForwardEvent::Closed),
+            Ok(()) => {
+                if let Some(unix) = &opened.unix {
+                    unix.remove();
+                }
+                reporter.answer(request, ForwardEvent::Closed);
+            }
             // No answer means that it hangs: the deadline kills it.
             Err(error) => reporter.warn(&error.to_string()),
         }
@@ -164,7 +181,19 @@ impl<'a> Forwards<'a> {
         if !matches!(error, MasterError::Refused(_)) {
             return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
         }
-        if let Forward::Remote { ports, .. } = &opened.forward {
+        if let Forward::Remote { listen: RemoteListen::Socket(path), .. } = &opened.forward {
+            let path = path.display();
+            return Failure::new(
+                FailureKind::RemotePortHeld,
+                format!(
+                    "{destination} does not listen on {path} ({error}): a file is there already, left by an earlier connection \
+                     unless its sshd_config says `StreamLocalBindUnlink yes` (remove it there: `rm {path}`, if nobody listens on \
+                     it), the user there may not write to the directory, or its sshd forbids it (AllowStreamLocalForwarding no or \
+                     local and DisableForwarding in sshd_config, `restrict` in authorized_keys)"
+                ),
+            );
+        }
+        if let Forward::Remote { listen: RemoteListen::Ports { ports, .. }, .. } = &opened.forward {
             let port = ports.at(*offset);
             let below_1024 =
                 if port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
@@ -177,6 +206,15 @@ impl<'a> Forwards<'a> {
                 ),
             );
         }
+        let otherwise = || {
+            let last = self.attempt.tail.lines().pop();
+            let last = last.map(|line| format!("; its last line was: {}", ssh::quote(&line)));
+            let last = last.unwrap_or_default();
+            Failure::new(FailureKind::Exited, format!("ssh to {destination} does not listen: {error}{last}"))
+        };
+        if let Some(socket) = opened.forward.socket() {
+            return unix_listener::why_refused(socket, otherwise);
+        }
         match self.attempt.ports.verdict(opened.listening.endpoints()) {
             Err(error) => port_failure(&error),
             Ok(Verdict::Held(held)) => Failure::new(
@@ -186,15 +224,16 @@ impl<'a> Forwards<'a> {
                     held[0].endpoint
                 ),
             ),
-            Ok(Verdict::Unbound) => {
-                let last = self.attempt.tail.lines().pop();
-                let last = last.map(|line| format!("; its last line was: {}", ssh::quote(&line)));
-                let last = last.unwrap_or_default();
-                Failure::new(
-                    FailureKind::Exited,
-                    format!("ssh to {destination} does not listen: {error}{last}"),
-                )
-            }
+            Ok(Verdict::Unbound) => otherwise(),
+        }
+    }
+}
+
+/// ssh leaves the file of its socket behind when it ends.
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(unix) = &self.unix {
+            unix.remove();
         }
     }
 }
@@ -206,8 +245,15 @@ impl Opened {
 }
 
 /// Reports when a listener is gone and ssh is not.
-async fn watch((listening, control): (Arc<Listening>, PathBuf), pid: u32, request: Request) {
-    listening.lost().await;
+async fn watch(
+    (listening, unix): (Arc<Listening>, Option<Arc<UnixListener>>),
+    (control, pid): (PathBuf, u32),
+    request: Request,
+) {
+    match unix {
+        Some(unix) => unix.lost(listening.reporter()).await,
+        None => listening.lost().await,
+    }
     // ssh closes its listeners when it ends, too, and its end is reported with its reason.
     if lives(&control, pid).await {
         listening.reporter().answer(request, ForwardEvent::ListenerLost);

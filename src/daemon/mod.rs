@@ -31,6 +31,8 @@ mod ssh_attempt;
 mod ssh_start;
 mod tally;
 mod timers;
+mod unix_listener;
+
 mod upkeep;
 mod waiter;
 mod warnings;
@@ -107,7 +109,7 @@ impl Daemon {
         let handle = Handle::new(commands_in, changes.clone(), logs.clone());
         let event_loop = EventLoop {
             clock: Clock::start(),
-            effects: Effects::new(ports, control),
+            effects: Effects::new(ports, control, watcher.clone()),
             events,
             report,
             commands,

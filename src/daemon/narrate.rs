@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::entry::{Entry, Told, View, milliseconds};
 use super::reporter::{Failed, log};
 use crate::clock::Moment;
-use crate::config::desired::{Forward, Work};
+use crate::config::desired::{Forward, RemoteListen, Work};
 use crate::core::{Failure, StateName};
 use crate::port::advice::{self, advice};
 use crate::port::{self, Occupant};
@@ -298,12 +298,12 @@ fn waiting(entry: &Entry, held_by: &[Occupant]) {
     let identity = entry.identity();
     let holder_pid = held_by.iter().find_map(|occupant| occupant.holder.as_ref()?.pid);
     let now = Timestamp::now();
-    let mut port = 0;
+    let mut told = None;
     let reason = |occupant: &Occupant| {
         let predicate = advice::predicate(occupant, now);
         // Of a range, several may be held.
-        let is_told = std::mem::replace(&mut port, occupant.port) == occupant.port;
-        if is_told { predicate } else { format!("port {} {predicate}", occupant.port) }
+        let is_told = told.replace(occupant.port) == Some(occupant.port);
+        if is_told { predicate } else { format!("{} {predicate}", occupant.place()) }
     };
     let reasons: Vec<_> = held_by.iter().map(reason).collect();
     let steps: Vec<_> = held_by.iter().map(|occupant| advice(occupant).to_string()).collect();
@@ -376,7 +376,13 @@ fn serves(tunnel: View<'_>) -> String {
                 format!("{here} -> {target} at {}", tunnel.ssh.destination)
             }
             Forward::Dynamic { .. } => format!("{here} is a SOCKS proxy through {}", tunnel.ssh.destination),
-            Forward::Remote { ports, target, .. } => format!(
+            Forward::Socket { listen, target } => {
+                format!("{} -> {target} at {}", listen.path.display(), tunnel.ssh.destination)
+            }
+            Forward::Remote { listen: RemoteListen::Socket(path), target } => {
+                format!("{} listens on {} -> {target}", tunnel.ssh.destination, path.display())
+            }
+            Forward::Remote { listen: RemoteListen::Ports { ports, .. }, target } => format!(
                 "{} listens on port {ports}, on the addresses that its sshd chooses (`ss -ltn 'sport = :{}'` there shows \
                  them) -> {target}",
                 tunnel.ssh.destination,

@@ -25,7 +25,7 @@ const COMMAND_LENGTH: usize = 1024;
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) hash: String,
-    /// The port that the tunnel is about: the local one, or the server's for a remote forward. Of a range, the first.
+    /// The port that the tunnel is about: the local one, or the server's for a remote forward. Of a range, the first; 0 for a unix socket.
     pub(super) port: u16,
 }
 
@@ -33,7 +33,7 @@ impl Identity {
     pub(super) fn of(tunnel: &desired::Tunnel) -> Self {
         let port = match &tunnel.work {
             desired::Work::Ssh(desired::SshTunnel {
-                forward: desired::Forward::Remote { ports, .. },
+                forward: desired::Forward::Remote { listen: desired::RemoteListen::Ports { ports, .. }, .. },
                 ..
             }) => ports.first(),
             desired::Work::Ssh(_) | desired::Work::Command(_) => {

@@ -80,10 +80,24 @@ impl Group {
 
     /// The ports and their tunnels, for a message.
     pub(super) fn words(&self) -> String {
-        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
-        let word = if ports.len() == 1 { "port" } else { "ports" };
-        format!("local {word} {} of {}", ports.join(", "), self.claimants.join(", "))
+        let word = if self.ports.len() == 1 { "port" } else { "ports" };
+        format!("local {word} {} of {}", runs(&self.ports).join(", "), self.claimants.join(", "))
     }
+}
+
+/// `ports` as people write them, those that follow one another as a range: `8080`, `35000-35010`.
+pub(super) fn runs(ports: &BTreeSet<u16>) -> Vec<String> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*port) => *last = *port,
+            _ => ranges.push((*port, *port)),
+        }
+    }
+    let range = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(range).collect()
 }
 
 #[cfg(test)]
@@ -126,7 +140,7 @@ api: {listen: '127.0.0.1:5002', token_file: /token}
     fn a_group_names_each_tunnel_once() {
         let claims = [claim("a", 80), claim("a", 80), claim("b", 81), claim("c", 8080)];
         let group = Group::of(&claims, |claim| claim.endpoint.port() < 1024).unwrap();
-        assert_eq!(group.words(), "local ports 80, 81 of tunnel `a`, tunnel `b`");
+        assert_eq!(group.words(), "local ports 80-81 of tunnel `a`, tunnel `b`");
         assert_eq!(Group::of(&claims, |claim| claim.endpoint.port() > 9000), None);
     }
 }

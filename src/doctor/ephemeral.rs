@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::claims::{Claim, Group};
+use super::claims::{self, Claim, Group};
 use super::fix::Fix;
 use super::machine::Machine;
 use crate::protocol::doctor::Finding;
@@ -46,17 +46,7 @@ fn ephemeral(machine: &Machine) -> Option<(RangeInclusive<u16>, BTreeSet<u16>)> 
 
 /// `ports` as the kernel writes them: `8080,35000-35010`.
 fn list(ports: &BTreeSet<u16>) -> String {
-    let mut ranges: Vec<(u16, u16)> = Vec::new();
-    for port in ports {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*port) => *last = *port,
-            _ => ranges.push((*port, *port)),
-        }
-    }
-    let range = |(first, last): &(u16, u16)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    ranges.iter().map(range).collect::<Vec<_>>().join(",")
+    claims::runs(ports).join(",")
 }
 
 #[cfg(test)]

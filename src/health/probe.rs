@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::time::timeout;
 
 use super::{command, connect, http};
-use crate::config::desired::{Check, Forward, Health, Ssh, SshTunnel, Tunnel, Work};
+use crate::config::desired::{Check, Forward, Health, Ssh, SshTunnel, Target, Tunnel, Work};
 use crate::core::{CheckError, CheckErrorKind};
 use crate::process::Pace;
 use crate::relay::Announcer;
@@ -103,10 +103,17 @@ impl Probe {
             (false, port) => format!("{host}:{port}"),
         };
         match &self.work {
-            Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, .. }) => {
-                host_port(&target.host, target.ports.first())
+            Work::Ssh(SshTunnel {
+                forward: Forward::Local { target: Target::Ports(target), .. }, ..
+            }) => host_port(&target.host, target.ports.first()),
+            // A service on a unix socket is asked as one on this machine.
+            Work::Ssh(SshTunnel { forward: Forward::Local { target: Target::Socket(_), .. }, .. }) => {
+                "localhost".to_owned()
             }
-            Work::Ssh(SshTunnel { forward: Forward::Remote { .. } | Forward::Dynamic { .. }, .. })
+            Work::Ssh(SshTunnel {
+                forward: Forward::Socket { .. } | Forward::Remote { .. } | Forward::Dynamic { .. },
+                ..
+            })
             | Work::Command(_) => listen.to_string(),
         }
     }
@@ -115,7 +122,7 @@ impl Probe {
     fn next_step(&self) -> String {
         match &self.work {
             Work::Ssh(SshTunnel { forward: Forward::Local { target, .. }, ssh: Ssh { destination, .. } }) => {
-                format!("check from {destination} whether {}:{} answers", target.host, target.ports.first())
+                format!("check from {destination} whether {} answers", target.first())
             }
             Work::Ssh(SshTunnel { ssh: Ssh { destination, .. }, .. }) => {
                 format!("check whether {destination} can be reached: `ssh {destination} true`")

@@ -93,7 +93,8 @@ pub fn advice(occupant: &Occupant) -> Advice {
         holder.iter().flat_map(|holder| holder.pids()).map(|pid| pid.to_string()).collect();
     let kill = || command(By::Owner(uid), format!("kill {}", pids.join(" ")));
     let udp = if protocol == Protocol::Udp { " --udp" } else { "" };
-    let who = || command(By::Root, format!("portward who {port}{udp}"));
+    let asked = occupant.path.as_deref().map_or_else(|| format!("{port}{udp}"), shell::word);
+    let who = || command(By::Root, format!("portward who {asked}"));
     match kind(occupant) {
         Kind::TimeWait => only("nothing needs to be done, it ends by itself"),
         Kind::NoAddress => with(
@@ -120,7 +121,8 @@ pub fn advice(occupant: &Occupant) -> Advice {
             )
         }
         Kind::SocketUnit(manager, None) => {
-            let line = format!("list-sockets --all --no-pager | grep ':{port} '");
+            let listed = occupant.path.as_deref().map_or_else(|| format!("':{port} '"), shell::word);
+            let line = format!("list-sockets --all --no-pager | grep {listed}");
             with(
                 "stop the socket unit that the service manager holds the port for",
                 systemctl(manager, &line),

@@ -19,6 +19,7 @@ mod range;
 mod release;
 mod time_wait;
 mod trial;
+pub mod unix;
 mod verdict;
 pub mod who;
 pub mod wire;

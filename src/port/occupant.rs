@@ -11,14 +11,17 @@ use super::endpoint::Protocol;
 /// A socket on a port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupant {
-    /// The port.
+    /// The port; 0 for a unix socket.
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// What the socket does with the port.
     pub kind: OccupantKind,
-    /// Its own address and port.
+    /// Its own address and port; `0.0.0.0:0` for a unix socket.
     pub address: SocketAddr,
+    /// The path of a unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Whether a socket of `[::]` has the port for IPv4 as well.
     pub dual_stack: bool,
     /// The other side of a connection.
@@ -65,6 +68,11 @@ impl OccupantKind {
 }
 
 impl Occupant {
+    /// What it holds, for a message: `port 80`, or the path of a unix socket.
+    pub fn place(&self) -> String {
+        self.path.clone().unwrap_or_else(|| format!("port {}", self.port))
+    }
+
     /// Whether a process has the socket, and this user may not see which.
     pub fn is_hidden(&self) -> bool {
         self.holder.as_ref().is_some_and(Holder::is_hidden)

@@ -20,6 +20,7 @@ pub(crate) fn listener(holder: Holder) -> Occupant {
         protocol: Protocol::Tcp,
         kind: OccupantKind::Listener,
         address: ([127, 0, 0, 1], 13306).into(),
+        path: None,
         dual_stack: false,
         peer: None,
         time_wait_ms: None,

@@ -13,20 +13,22 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
     match (tunnel.state, tunnel.held_by.first(), &tunnel.last_error) {
         (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
             Some(format!(
-                "waits for port {}: {}. It starts by itself once the port is unbound.",
+                "waits for {}: {}. It starts by itself once {} is unbound.",
                 awaited(tunnel),
-                failure.message
+                failure.message,
+                freed(tunnel)
             ))
         }
         (StateName::AwaitingPort, Some(occupant), _) => Some(format!(
-            "waits for port {}, which {}{}. It starts by itself once the port is unbound: {}.",
+            "waits for {}, which {}{}. It starts by itself once {} is unbound: {}.",
             awaited(tunnel),
             advice::predicate(occupant, now),
             others_held(tunnel),
+            freed(tunnel),
             next_step(occupant)
         )),
         (StateName::AwaitingPort, None, _) => {
-            Some(format!("waits until the kernel confirms that port {} is unbound.", tunnel.local_port))
+            Some(format!("waits until the kernel confirms that {} is unbound.", awaited(tunnel)))
         }
         (StateName::NeedsAuth, _, None) => Some(
             "is marked `interactive: true` and waits for a person. Give it a key and remove that line to let portward \
@@ -51,13 +53,19 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
     }
 }
 
-/// The port that is waited for; of a range, the first one that is held.
+/// The port that is waited for, of a range the first one that is held; or the path of a unix socket.
 fn awaited(tunnel: &TunnelStatus) -> String {
     let (_, ports) = tunnel.local_port.rsplit_once(':').unwrap_or(("", &tunnel.local_port));
     match tunnel.held_by.first() {
-        Some(occupant) if ports.contains('-') => format!("{} of {}", occupant.port, tunnel.local_port),
-        Some(_) | None => tunnel.local_port.clone(),
+        _ if tunnel.local_port.contains('/') => tunnel.local_port.clone(),
+        Some(occupant) if ports.contains('-') => format!("port {} of {}", occupant.port, tunnel.local_port),
+        Some(_) | None => format!("port {}", tunnel.local_port),
     }
+}
+
+/// What is to become unbound, for a reader who knows which.
+fn freed(tunnel: &TunnelStatus) -> &'static str {
+    if tunnel.local_port.contains('/') { "the path" } else { "the port" }
 }
 
 /// The other ports of a range that are held; empty if there are none.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::desired::Forward;
+use crate::config::desired::{Forward, Target};
 use crate::text;
 
 /// The most that is kept of what ssh, and the server through it, says, in characters.
@@ -77,6 +77,12 @@ impl ConnectionError {
             }
             return new(class(reason), reason);
         }
+        // Of a unix socket, the port is that of the protocol: `connect to /run/s port -2 failed: No such file or directory`.
+        if let Some((_, reason)) =
+            line.strip_prefix("connect to /").and_then(|rest| rest.split_once(" port -2 failed: "))
+        {
+            return new(class(reason), reason);
+        }
         let rest = line.strip_prefix("connect_to ")?;
         if let Some((_, port)) = rest.strip_suffix(": failed.").and_then(|rest| rest.rsplit_once(" port "))
             && port.bytes().all(|digit| digit.is_ascii_digit())
@@ -90,7 +96,7 @@ impl ConnectionError {
     pub fn message(&self, server: &str, forward: &Forward) -> String {
         let reason = &self.reason;
         let target = match forward {
-            Forward::Local { target, .. } => target.to_string(),
+            Forward::Local { target, .. } | Forward::Socket { target, .. } => target.to_string(),
             Forward::Dynamic { .. } => "what its client asked for".to_owned(),
             Forward::Remote { target, .. } => {
                 let step = match self.kind {
@@ -107,8 +113,9 @@ impl ConnectionError {
         };
         let step = match self.kind {
             ConnectionErrorKind::Prohibited => format!(
-                "whoever runs {server} must allow it: AllowTcpForwarding, PermitOpen and DisableForwarding in its \
-                 sshd_config, `permitopen` and `restrict` in authorized_keys"
+                "whoever runs {server} must allow it: {} and DisableForwarding in its sshd_config, `permitopen` and \
+                 `restrict` in authorized_keys",
+                permission(forward)
             ),
             ConnectionErrorKind::Refused => {
                 format!("nothing listens there: start the service, or {}", correct(forward))
@@ -142,9 +149,20 @@ fn class(reason: &str) -> ConnectionErrorKind {
     found.map_or(ConnectionErrorKind::Failed, |(_, kind)| *kind)
 }
 
+/// What in sshd_config allows it.
+fn permission(forward: &Forward) -> &'static str {
+    match forward {
+        Forward::Local { target: Target::Socket(_), .. }
+        | Forward::Socket { target: Target::Socket(_), .. } => "AllowStreamLocalForwarding",
+        Forward::Local { .. } | Forward::Socket { .. } | Forward::Remote { .. } | Forward::Dynamic { .. } => {
+            "AllowTcpForwarding, PermitOpen"
+        }
+    }
+}
+
 fn correct(forward: &Forward) -> &'static str {
     match forward {
-        Forward::Local { .. } => "correct remote_port",
+        Forward::Local { .. } | Forward::Socket { .. } => "correct remote_port",
         Forward::Dynamic { .. } => "correct what the client asks for",
         Forward::Remote { .. } => "correct local_port",
     }
@@ -174,6 +192,8 @@ mod tests {
             ("channel 1: open failed: unknown channel type: ", ConnectionErrorKind::Failed),
             ("connect_to 127.0.0.1 port 1: failed.", ConnectionErrorKind::Failed),
             ("connect_to db: unknown host (Temporary failure in name resolution)", ConnectionErrorKind::Dns),
+            ("connect to /run/s port -2 failed: Connection refused", ConnectionErrorKind::Refused),
+            ("connect to /run/s port -2 failed: No such file or directory", ConnectionErrorKind::Failed),
         ] {
             assert_eq!(ConnectionError::of_line(line).map(|error| error.kind), Some(kind), "{line}");
         }
@@ -185,6 +205,7 @@ mod tests {
             "",
             "channel x: open failed: administratively prohibited: open failed",
             "channel : open failed: x",
+            "connect to db port 22 failed: Connection refused",
             "Welcome! channel 2: open failed: administratively prohibited: open failed",
             "connect_to me port of call: failed.",
             "ssh: connect to host db port 22: Connection refused",

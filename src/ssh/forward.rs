@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::mux::{Direction, Forwarding, MuxClient, MuxError, Place};
-use crate::config::desired::{Forward, ListenedBy};
+use crate::config::desired::{Forward, ListenedBy, RemoteListen, Target};
 use crate::port::Endpoint;
 
 /// A master did not do what was asked.
@@ -102,7 +102,7 @@ impl Master {
         }
         match forward {
             Forward::Remote { .. } => self.hear_from_server(CLOSING).await,
-            Forward::Local { .. } | Forward::Dynamic { .. } => Ok(()),
+            Forward::Local { .. } | Forward::Socket { .. } | Forward::Dynamic { .. } => Ok(()),
         }
     }
 
@@ -159,19 +159,22 @@ fn parts(forward: &Forward, listens: Listens<'_>) -> Vec<Part> {
             let first = listen.first().map_or(0, Endpoint::port);
             let part = |endpoint: &Endpoint| {
                 let offset = endpoint.port().saturating_sub(first);
-                let target = Place::tcp(&target.host, target.ports.at(offset));
+                let target = place(target, offset);
                 let forwarding = Forwarding { direction: Direction::Local, listen: at(endpoint), target };
                 Part { offset, forwarding }
             };
             listens.endpoints.iter().map(part).collect()
         }
         Forward::Local { by: ListenedBy::Portward, target, .. } => {
-            let part = |((offset, port), socket): ((u16, u16), &PathBuf)| {
-                let target = Place::tcp(&target.host, port);
-                let listen = Place::unix(socket);
+            let part = |(offset, socket): (u16, &PathBuf)| {
+                let (listen, target) = (Place::unix(socket), place(target, offset));
                 Part { offset, forwarding: Forwarding { direction: Direction::Local, listen, target } }
             };
-            (0..).zip(target.ports.ports()).zip(listens.sockets).map(part).collect()
+            (0..).zip(listens.sockets).map(part).collect()
+        }
+        Forward::Socket { listen, target } => {
+            let (listen, target) = (Place::unix(&listen.path), place(target, 0));
+            vec![Part { offset: 0, forwarding: Forwarding { direction: Direction::Local, listen, target } }]
         }
         Forward::Dynamic { .. } => {
             let part = |endpoint: &Endpoint| {
@@ -180,15 +183,27 @@ fn parts(forward: &Forward, listens: Listens<'_>) -> Vec<Part> {
             };
             listens.endpoints.iter().map(part).collect()
         }
-        Forward::Remote { bind, ports, target } => {
+        Forward::Remote { listen: RemoteListen::Socket(path), target } => {
+            let (listen, target) = (Place::unix(path), place(target, 0));
+            vec![Part { offset: 0, forwarding: Forwarding { direction: Direction::Remote, listen, target } }]
+        }
+        Forward::Remote { listen: RemoteListen::Ports { bind, ports }, target } => {
             // Without an address the server decides, as with `ssh -R PORT:...`: its loopback, unless GatewayPorts is set.
             let host = bind.as_deref().unwrap_or("localhost");
-            let part = |(offset, (port, target_port)): (u16, (u16, u16))| {
-                let (listen, target) = (Place::tcp(host, port), Place::tcp(&target.host, target_port));
+            let part = |(offset, port): (u16, u16)| {
+                let (listen, target) = (Place::tcp(host, port), place(target, offset));
                 Part { offset, forwarding: Forwarding { direction: Direction::Remote, listen, target } }
             };
-            (0..).zip(ports.ports().zip(target.ports.ports())).map(part).collect()
+            (0..).zip(ports.ports()).map(part).collect()
         }
+    }
+}
+
+/// Where the listener with this offset leads to.
+fn place(target: &Target, offset: u16) -> Place {
+    match target {
+        Target::Ports(target) => Place::tcp(&target.host, target.ports.at(offset)),
+        Target::Socket(path) => Place::unix(path),
     }
 }
 
@@ -203,8 +218,8 @@ mod tests {
         Endpoint::new(address.ip(), address.port())
     }
 
-    fn target() -> HostPorts {
-        HostPorts { host: "db".to_owned(), ports: PortRange::new(90, 92).unwrap() }
+    fn target() -> Target {
+        Target::Ports(HostPorts { host: "db".to_owned(), ports: PortRange::new(90, 92).unwrap() })
     }
 
     fn part(offset: u16, direction: Direction, listen: Place, target: Place) -> Part {
@@ -241,7 +256,8 @@ mod tests {
     #[test]
     fn each_port_of_a_server_leads_to_the_port_that_corresponds_to_it() {
         let ports = PortRange::new(8000, 8002).unwrap();
-        let forward = Forward::Remote { bind: Some("*".to_owned()), ports, target: target() };
+        let listen = RemoteListen::Ports { bind: Some("*".to_owned()), ports };
+        let forward = Forward::Remote { listen, target: target() };
         let remote = |offset: u16| {
             part(offset, Direction::Remote, Place::tcp("*", 8000 + offset), Place::tcp("db", 90 + offset))
         };

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::valid;
 use crate::config::desired::{
-    Check, CommandTunnel, Forward, Health, HostPorts, ListenedBy, SshTunnel, Tunnel, Work,
+    Check, CommandTunnel, Forward, Health, HostPorts, ListenedBy, LocalSocket, RemoteListen, SshTunnel,
+    Target, Tunnel, Work,
 };
 use crate::config::environment::Environment;
 use crate::core::{HealthPolicy, Kind, OnConflict, Policy, Remedy};
@@ -40,8 +41,8 @@ fn port(number: u16) -> PortRange {
     PortRange::new(number, number).unwrap()
 }
 
-fn host_port(host: &str, number: u16) -> HostPorts {
-    HostPorts { host: host.to_owned(), ports: port(number) }
+fn host_port(host: &str, number: u16) -> Target {
+    Target::Ports(HostPorts { host: host.to_owned(), ports: port(number) })
 }
 
 /// The file of autossh-tunnel's README, as far as its keys go.
@@ -73,7 +74,10 @@ fn a_file_of_autossh_tunnel_means_what_it_meant() {
     assert_eq!(web.name, "web-server-0.0.0.0:18080");
     assert_eq!(
         ssh(web).forward,
-        Forward::Remote { bind: None, ports: port(8080), target: host_port("0.0.0.0", 18080) }
+        Forward::Remote {
+            listen: RemoteListen::Ports { bind: None, ports: port(8080) },
+            target: host_port("0.0.0.0", 18080)
+        }
     );
     assert!(web.interactive);
     // printf '%s' 'TEXT' | md5sum
@@ -102,7 +106,7 @@ fn a_range_is_one_tunnel_with_as_many_ports_on_either_side() {
     let local = only("tunnels: [{remote_host: me@db, remote_port: 'web:9000-9002', local_port: 8000-8002}]");
     let ports = |first, last| PortRange::new(first, last).unwrap();
     let listen: Vec<_> = (8000..=8002).flat_map(loopback).collect();
-    let target = HostPorts { host: "web".to_owned(), ports: ports(9000, 9002) };
+    let target = Target::Ports(HostPorts { host: "web".to_owned(), ports: ports(9000, 9002) });
     assert_eq!(ssh(&local).forward, Forward::Local { listen, by: ListenedBy::Ssh, target });
     assert_eq!(local.name, "db-8000-8002");
     assert_eq!(local.written.local_port, "8000-8002");
@@ -113,12 +117,36 @@ fn a_range_is_one_tunnel_with_as_many_ports_on_either_side() {
     let remote = only(
         "tunnels: [{remote_host: db, remote_port: '*:80-81', local_port: 'h:90-91', direction: local_to_remote}]",
     );
-    let target = HostPorts { host: "h".to_owned(), ports: ports(90, 91) };
-    let forward = Forward::Remote { bind: Some("*".to_owned()), ports: ports(80, 81), target };
+    let target = Target::Ports(HostPorts { host: "h".to_owned(), ports: ports(90, 91) });
+    let listen = RemoteListen::Ports { bind: Some("*".to_owned()), ports: ports(80, 81) };
+    let forward = Forward::Remote { listen, target };
     assert_eq!(ssh(&remote).forward, forward);
     let one =
         |port: &str| only(&format!("tunnels: [{{remote_host: h, remote_port: 1, local_port: {port}}}]"));
     assert_eq!(ssh(&one("80-80")).forward, ssh(&one("80")).forward);
+}
+
+#[test]
+fn a_path_is_a_unix_socket_on_either_side_and_what_defaults_say_of_ports_is_left_out() {
+    let source = "defaults: {listener: portward, on_conflict: kill}\ntunnels: [{remote_host: db, remote_port: 5432, local_port: \
+                  /run/app.sock}, {remote_host: db, remote_port: /run/db.sock, local_port: 1, listener: ssh}, {remote_host: \
+                  db, remote_port: /run/there.sock, local_port: /run/here.sock, direction: local_to_remote}]";
+    let [here, there, both] = &valid(source).tunnels[..] else { panic!("{source}") };
+    let socket = |path: &str| Target::Socket(path.into());
+    let listen = LocalSocket { path: "/run/app.sock".into(), mode: 0o600 };
+    assert_eq!(ssh(here).forward, Forward::Socket { listen, target: host_port("localhost", 5432) });
+    assert_eq!((here.name.as_str(), here.policy.on_conflict), ("db-app.sock", OnConflict::Wait));
+    let by = ListenedBy::Ssh;
+    let forward = Forward::Local { listen: loopback(1), by, target: socket("/run/db.sock") };
+    assert_eq!(ssh(there).forward, forward);
+    assert_eq!(there.policy.on_conflict, OnConflict::Kill);
+    let listen = RemoteListen::Socket("/run/there.sock".into());
+    assert_eq!(ssh(both).forward, Forward::Remote { listen, target: socket("/run/here.sock") });
+    for (written, mode) in [("0660", 0o660), ("'660'", 0o660), ("\"0777\"", 0o777)] {
+        let source =
+            format!("tunnels: [{{remote_host: h, remote_port: 1, local_port: /s, socket_mode: {written}}}]");
+        assert_eq!(only(&source).work.socket().map(|socket| socket.mode), Some(mode), "{written}");
+    }
 }
 
 #[test]
@@ -386,7 +414,7 @@ tunnels:
 fn portward_listens_where_it_is_told_to_and_can() {
     let by = |tunnel: &Tunnel| match &ssh(tunnel).forward {
         Forward::Local { by, .. } => Some(*by),
-        Forward::Remote { .. } | Forward::Dynamic { .. } => None,
+        Forward::Socket { .. } | Forward::Remote { .. } | Forward::Dynamic { .. } => None,
     };
     let desired = valid(
         "

@@ -41,6 +41,7 @@ pub(in crate::core) fn occupant(pid: Option<u32>) -> Occupant {
         protocol: Protocol::Tcp,
         kind: OccupantKind::Listener,
         address: SocketAddr::from(([127, 0, 0, 1], 13306)),
+        path: None,
         dual_stack: false,
         peer: None,
         time_wait_ms: None,

@@ -11,6 +11,7 @@ fn occupant(kind: OccupantKind, protocol: Protocol, holder: Option<Holder>) -> O
         protocol,
         kind,
         address: ([127, 0, 0, 1], 9443).into(),
+        path: None,
         dual_stack: false,
         peer: None,
         time_wait_ms: None,

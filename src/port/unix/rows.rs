@@ -1,0 +1,160 @@
+//! The unix sockets that are bound to files, as sock_diag reports them.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NlasIterator, Parseable,
+};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_LISTEN};
+use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponseHeader};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr};
+use socket2::SockRef;
+
+/// `UNIX_DIAG_NAME`: the path, with a zero at its end.
+const NAME: u16 = 0;
+/// `UNIX_DIAG_VFS`: the inode and the device of the file, 32 bits each.
+const FILE: u16 = 1;
+/// Where the attributes of a row begin: behind `struct unix_diag_msg`.
+const ROW_LENGTH: usize = 16;
+/// The kernel fills datagrams up to 32 KiB.
+const BUFFER_SIZE: usize = 64 * 1024;
+/// How often a dump is repeated that changed while it was made.
+const ATTEMPTS: u32 = 8;
+/// An answer is there when the request is sent; this only turns a kernel fault into an error.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A socket that is bound and not connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Inode of the socket, by which /proc shows its processes.
+    pub(super) inode: u32,
+    /// Whether it listens; otherwise it is merely bound, as datagram sockets are.
+    pub(super) is_listening: bool,
+    /// The lower half of the inode of its file, and the device of that in the kernel's own form.
+    pub(super) file: Option<(u32, u32)>,
+    /// The path, as it was bound.
+    pub(super) name: Option<Vec<u8>>,
+}
+
+/// All of them, in the network namespace of this thread. Sockets of accepted connections have the name and the file of their listener,
+/// and are left out.
+pub(super) fn rows() -> io::Result<Vec<Row>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    for sequence in 1..=ATTEMPTS {
+        socket.send_to(&request(sequence), &SocketAddr::new(0, 0), 0)?;
+        if let Some(rows) = answer(&socket, sequence)? {
+            return Ok(rows);
+        }
+    }
+    Err(io::Error::other("the kernel's list of unix sockets changed each time that it was read"))
+}
+
+fn request(sequence: u32) -> Vec<u8> {
+    let request = UnixRequest {
+        // The crate names two states only, and the kernel's own bit for sockets that are merely bound is not among them.
+        state_flags: StateFlags::from_bits_retain((1 << TCP_LISTEN) | (1 << TCP_CLOSE)),
+        inode: 0,
+        show_flags: ShowFlags::NAME | ShowFlags::VFS,
+        cookie: [0xff; 8],
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.sequence_number = sequence;
+    let mut message =
+        NetlinkMessage::new(header, NetlinkPayload::from(SockDiagMessage::UnixRequest(request)));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// The rows of one dump; `None` if the list changed meanwhile.
+fn answer(socket: &Socket, sequence: u32) -> io::Result<Option<Vec<Row>>> {
+    let (mut rows, mut is_whole) = (Vec::new(), true);
+    let mut buffer = Vec::with_capacity(BUFFER_SIZE);
+    loop {
+        buffer.clear();
+        let (_, sender) = match socket.recv_from(&mut buffer, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            received => received?,
+        };
+        // Processes of root can send messages, too.
+        if sender.port_number() != 0 {
+            continue;
+        }
+        let mut rest = &buffer[..];
+        while !rest.is_empty() {
+            let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+            rest = rest.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
+            if message.sequence_number() != sequence {
+                continue;
+            }
+            is_whole &= message.flags() & NLM_F_DUMP_INTR == 0;
+            match message.message_type() {
+                SOCK_DIAG_BY_FAMILY => rows.extend(row(message.payload())?),
+                NLMSG_DONE => return Ok(is_whole.then_some(rows)),
+                NLMSG_ERROR => {
+                    let code = message.payload().first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return Err(io::Error::from_raw_os_error(code.checked_neg().unwrap_or(i32::MAX)));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The row in `payload`; `None` if that socket has no file.
+fn row(payload: &[u8]) -> io::Result<Option<Row>> {
+    let header = UnixResponseHeader::parse(payload).map_err(io::Error::other)?;
+    let mut row =
+        Row { inode: header.inode, is_listening: header.state == TCP_LISTEN, file: None, name: None };
+    for attribute in NlasIterator::new(payload.get(ROW_LENGTH..).unwrap_or_default()) {
+        let attribute = attribute.map_err(io::Error::other)?;
+        match (attribute.kind(), attribute.value()) {
+            (NAME, [first, ..]) if *first == 0 => return Ok(None),
+            (NAME, name) => {
+                let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+                row.name = Some(name[..end].to_vec());
+            }
+            (FILE, value) => {
+                let number = |at: usize| {
+                    let bytes = value.get(at..at + 4)?;
+                    bytes.try_into().ok().map(u32::from_ne_bytes)
+                };
+                row.file = number(0).zip(number(4));
+            }
+            _ => {}
+        }
+    }
+    Ok((row.file.is_some() || row.name.is_some()).then_some(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_row_or_an_error(bytes: Vec<u8>) {
+            let _ = row(&bytes);
+        }
+    }
+
+    #[test]
+    fn an_abstract_name_is_no_file() {
+        let mut payload = vec![0; ROW_LENGTH];
+        payload.extend([7, 0, 0, 0, 0, b'x', b'y', 0]);
+        assert_eq!(row(&payload).unwrap(), None);
+        payload[ROW_LENGTH + 4] = b'/';
+        let found = row(&payload).unwrap().unwrap();
+        assert_eq!(found.name.as_deref(), Some(&b"/xy"[..]));
+    }
+}
