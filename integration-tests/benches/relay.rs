@@ -1,10 +1,12 @@
 //! What does `listener: portward` cost, beside ssh's own listener? Both in one run, by turns: the throughput in each direction, and
-//! the time from connect until the first byte has come back.
+//! the time from connect until the first byte has come back. On a busy machine the throughput says little: the processor time beside
+//! it, of the ssh and of the thread of the relay, is what a transfer costs.
 //!
 //!     cargo bench -p integration-tests --bench relay
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::cast_precision_loss)]
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
@@ -14,6 +16,8 @@ use tokio::time::Instant;
 
 const TRANSFERS: usize = 15;
 const SIZE: usize = 256 * 1024 * 1024;
+/// One transfer.
+const GIB: f64 = SIZE as f64 / (1024.0 * 1024.0 * 1024.0);
 const CONNECTIONS: usize = 2000;
 const BLOCK: usize = 256 * 1024;
 const OF_SSH: u16 = 9443;
@@ -41,28 +45,69 @@ async fn measure() {
         first_byte(port);
     }
     println!("{:<26}{:>14}{:>14}{:>10}", "median", "ssh", "portward", "");
-    let ratio = |name: &str, measure: fn(u16) -> f64| {
-        let [ssh, held] = by_turns(TRANSFERS, measure);
-        println!("{name:<26}{ssh:>14.0}{held:>14.0}{:>9.2}x", held / ssh);
+    let (of_ssh, of_held) = (daemon.tunnel_pid("ssh").await, daemon.tunnel_pid("held").await);
+    let relay = thread_called(daemon.pid(), "relay");
+    let used = |port: u16| match port {
+        OF_SSH => vec![processor_time(of_ssh, of_ssh)],
+        _ => vec![processor_time(of_held, of_held), processor_time(daemon.pid(), relay)],
     };
-    ratio("download, MB/s", download);
-    ratio("upload, MB/s", upload);
-    let [ssh, held] = by_turns(CONNECTIONS, first_byte);
+    let ratio = |name: &str, measure: fn(u16) -> f64| {
+        let [ssh, held] = by_turns(TRANSFERS, |port| {
+            let before = used(port);
+            let mut found = vec![measure(port)];
+            found.extend(used(port).iter().zip(before).map(|(after, before)| (after - before) / GIB));
+            found
+        });
+        println!(
+            "{:<26}{:>14.0}{:>14.0}{:>9.2}x",
+            format!("{name}, MB/s"),
+            ssh[0],
+            held[0],
+            held[0] / ssh[0]
+        );
+        println!("{:<26}{:>14.3}{:>14.3}", format!("{name}, s/GiB of ssh"), ssh[1], held[1]);
+        println!("{:<26}{:>14}{:>14.3}", format!("{name}, s/GiB of relay"), "", held[2]);
+    };
+    ratio("download", download);
+    ratio("upload", upload);
+    let [ssh, held] = by_turns(CONNECTIONS, |port| vec![first_byte(port)]);
+    let [ssh, held] = [ssh[0], held[0]];
     println!("{:<26}{ssh:>14.3}{held:>14.3}{:>+9.3} ms", "connect to first byte, ms", held - ssh);
 }
 
-/// The medians of `measure` for both ports.
-fn by_turns(rounds: usize, measure: fn(u16) -> f64) -> [f64; 2] {
-    let mut found = [Vec::new(), Vec::new()];
+/// The medians of each figure that `measure` finds, for both ports.
+fn by_turns(rounds: usize, measure: impl Fn(u16) -> Vec<f64>) -> [Vec<f64>; 2] {
+    let mut found: [Vec<Vec<f64>>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         for (found, port) in found.iter_mut().zip([OF_SSH, HELD]) {
             found.push(measure(port));
         }
     }
-    found.map(|mut found| {
-        found.sort_by(f64::total_cmp);
-        found[found.len() / 2]
+    found.map(|found| {
+        let median = |figure: usize| {
+            let mut all: Vec<f64> = found.iter().map(|round| round[figure]).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        (0..found[0].len()).map(median).collect()
     })
+}
+
+/// The thread of a process that has this name.
+fn thread_called(pid: u32, name: &str) -> u32 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut threads = threads.map(|thread| thread.unwrap().file_name().into_string().unwrap());
+    let is_called = |thread: &String| {
+        fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    threads.find(is_called).expect("a thread of that name").parse().unwrap()
+}
+
+/// What a thread has used so far, in seconds.
+fn processor_time(pid: u32, thread: u32) -> f64 {
+    let times = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap();
+    let nanoseconds: f64 = times.split_ascii_whitespace().next().unwrap().parse().unwrap();
+    nanoseconds / 1e9
 }
 
 /// The far end: sends, takes or sends back, as the first byte asks for.
