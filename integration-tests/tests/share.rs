@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end, serve_page};
+use integration_tests::{
+    Choices, Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end, serve_page,
+};
 use nix::sys::signal::Signal;
 use portward::protocol::{StateName, TunnelStatus};
 
@@ -226,4 +228,74 @@ async fn a_failed_client_of_a_shared_connection_is_logged_and_ascribed_to_no_tun
         assert_eq!(daemon.status(name).await.connection_errors, None);
     }
     daemon.stop().await;
+}
+
+/// A configuration of up to five tunnels, of which some share and some do not.
+fn any_configuration(choices: &mut Choices) -> Vec<(String, u16, bool)> {
+    // Two tunnels may change their ports with each other.
+    let mut ports: Vec<u16> = (ONE..ONE + 5).collect();
+    ports.rotate_left(choices.below(5));
+    let names = ["a", "b", "c", "d", "e"].into_iter().zip(ports);
+    let mut tunnels: Vec<_> =
+        names.map(|(name, port)| (name.to_owned(), port, choices.below(3) > 0)).collect();
+    tunnels.truncate(1 + choices.below(5));
+    tunnels
+}
+
+#[tokio::test]
+async fn whatever_is_edited_restarted_and_killed_what_runs_in_the_end_is_what_the_file_says() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    for seed in [1, 2, 3] {
+        let mut choices = Choices::new(seed);
+        let text = |tunnels: &[(String, u16, bool)]| -> String {
+            let line = |(name, port, shares): &(String, u16, bool)| {
+                tunnel(name, *port).replace("share: true", &format!("share: {shares}"))
+            };
+            tunnels.iter().map(line).collect()
+        };
+        let mut wanted = any_configuration(&mut choices);
+        let daemon = Daemon::start(&lab, &text(&wanted)).await;
+        for _ in 0..40 {
+            match choices.below(4) {
+                0 | 1 => {
+                    wanted = any_configuration(&mut choices);
+                    lab.write_config(&text(&wanted));
+                    daemon.post("/reload").await;
+                }
+                2 => {
+                    let (name, ..) = &wanted[choices.below(wanted.len())];
+                    daemon.post(&format!("/restart/{name}?timeout=0s")).await;
+                }
+                _ => {
+                    let running: Vec<u32> = sshs(&lab).into_iter().collect();
+                    if !running.is_empty() {
+                        kill(running[choices.below(running.len())], Signal::SIGKILL);
+                    }
+                }
+            }
+        }
+        // None is on its way any more.
+        for (name, ..) in &wanted {
+            let answer = daemon.post(&format!("/restart/{name}?timeout=20s")).await;
+            assert_eq!(answer.status, 200, "seed {seed}: {answer:?}\n{}", daemon.report());
+        }
+        let mut pids = BTreeSet::new();
+        for (name, port, shares) in &wanted {
+            let status = daemon.status(name).await;
+            assert_eq!(status.state, StateName::Up, "seed {seed}: {status:?}");
+            assert!(
+                status.listeners.iter().all(|address| address.port() == *port),
+                "seed {seed}: {status:?}"
+            );
+            assert_eq!(status.shared_by.is_some(), *shares, "seed {seed}: {status:?}");
+            fetch(*port).await.unwrap();
+            pids.extend(status.pid);
+        }
+        for other in sshs(&lab).difference(&pids) {
+            process_end(*other).await;
+        }
+        daemon.stop().await;
+    }
 }

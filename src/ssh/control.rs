@@ -239,8 +239,9 @@ impl ControlDirectory {
     pub fn socket(&mut self, name: &str) -> (ControlSocket, SocketMade) {
         // The daemon calls this as well and reports its errors. If there is no directory at all, ssh reports that.
         let _ = self.restore(false);
-        // Each time, because inotify may have become available, or unavailable.
-        let is_watched = self.subscription.watch(&self.place.path).is_ok();
+        // inotify may have become available.
+        let is_watched =
+            self.subscription.watches(&self.place.path) || self.subscription.watch(&self.place.path).is_ok();
         let path = self.place.path.join(name);
         // Names are unique, so existing files belong to nobody.
         let _ = fs::remove_file(&path);
