@@ -12,7 +12,6 @@ use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, OutputTail};
 use super::listening::Listening;
-use crate::config::desired::CommandTunnel;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
 use crate::process::{Child, OUTPUT_GRACE, Pipe, Tree, read_lines};
@@ -32,7 +31,7 @@ impl Attempt {
     /// Looks after a command until it has ended.
     pub(super) async fn run_command(
         self,
-        tunnel: CommandTunnel,
+        program: String,
         listening: Listening,
         (mut child, stdout, stderr): (Child, Pipe, Pipe),
     ) {
@@ -60,7 +59,7 @@ impl Attempt {
             never = &mut watch => match never {},
             never = &mut stops => match never {},
         };
-        let program = text::line(&tunnel.argv[0]);
+        let program = text::line(&program);
         let failure = match ended {
             Ok(mut status) => {
                 let mut subject = program.to_string();
@@ -102,7 +101,8 @@ impl Attempt {
             while !look(listening, tree).await {
                 tokio::select! {
                     () = spoke.notified() => {}
-                    () = sleep(wait) => wait = (wait * 3 / 2).min(LAST_LOOK),
+                    // Boxed, so that no command that listens reserves memory for it.
+                    () = Box::pin(sleep(wait)) => wait = (wait * 3 / 2).min(LAST_LOOK),
                 }
             }
             self.report(ConnectionEvent::Ready);
@@ -110,7 +110,7 @@ impl Attempt {
             while look(listening, tree).await {
                 subscription.changed().await;
             }
-            sleep(END_FOLLOWS).await;
+            Box::pin(sleep(END_FOLLOWS)).await;
             if !look(listening, tree).await {
                 self.report(ConnectionEvent::ListenerLost);
             }

@@ -409,7 +409,7 @@ impl Effects {
                 let endpoints = self.ports.usable(&tunnel.listen);
                 let tunnel_reporter = resources.reporter.clone();
                 let listening = Listening::new(connection, tunnel_reporter, self.ports.clone(), endpoints);
-                tokio::spawn(attempt.run_command(tunnel.clone(), listening, process));
+                tokio::spawn(attempt.run_command(tunnel.argv[0].clone(), listening, process));
                 Running { launch, tail, ssh: None }
             }
         };

@@ -107,7 +107,7 @@ impl EventLoop {
             Reporter::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
         let enabled = desired.enabled;
         let health = desired.health.as_ref().map(|health| Box::new(Health::new(health.policy, slot.0)));
-        let (link, state) = self.join(slot, &desired);
+        let (link, state) = self.join(&reporter, &desired);
         let entry = Entry {
             desired,
             link,
@@ -133,8 +133,12 @@ impl EventLoop {
     }
 
     /// Adds a tunnel to the link of those that it shares its connection with, or to a new one.
-    fn join(&mut self, slot: Slot, desired: &desired::Tunnel) -> (LinkId, (StateName, Moment)) {
-        let now = self.clock.now();
+    fn join(
+        &mut self,
+        reporter: &Reporter<Slot>,
+        desired: &desired::Tunnel,
+    ) -> (LinkId, (StateName, Moment)) {
+        let (slot, now) = (reporter.slot(), self.clock.now());
         let common = Common::of(desired);
         let shared = common.as_ref().and_then(|common| self.state.links.shared(common));
         if let Some(id) = shared
@@ -146,8 +150,7 @@ impl EventLoop {
         let id = LinkId(slot);
         let link = Link::new(slot, desired.policy, desired.interactive, now);
         let state = link.state(slot);
-        let reporter = Reporter::new(id, Identity::of(desired), self.report.clone(), self.effects.shares());
-        let connections = Connections::new(reporter);
+        let connections = Connections::new(reporter.of_link(id));
         self.state.links.add(id, LinkEntry { link, connections }, common);
         (id, state)
     }

@@ -165,6 +165,14 @@ impl Reporter<LinkId> {
     }
 }
 
+impl Reporter<Slot> {
+    /// For the connections of the link `id`, in the name of this tunnel.
+    pub(super) fn of_link(&self, id: LinkId) -> Reporter<LinkId> {
+        let Self { identity, reports, shares, .. } = self.clone();
+        Reporter { about: id, identity, reports, shares }
+    }
+}
+
 impl<A: About + Send + Sync + 'static> Reporter<A> {
     pub(super) fn new(
         about: A,
