@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,18 +29,17 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 const END_FOLLOWS: Duration = Duration::from_millis(100);
 
 impl Attempt {
-    /// Looks after a command until it has ended.
-    pub(super) async fn run_command(
+    /// Looks after a command until it has ended. Not an `async fn`: that would reserve memory for its arguments twice.
+    pub(super) fn run_command(
         self,
         program: String,
         listening: Listening,
         (mut child, stdout, stderr): (Child, Pipe, Pipe),
-    ) {
-        let tail = self.tail.clone();
-        let spoke = Arc::new(Notify::new());
+    ) -> impl Future<Output = ()> {
+        let (tree, spoke) = (child.tree(), Arc::new(Notify::new()));
         let mut output = tokio::spawn({
             let (tail, spoke, reporter, pace) =
-                (tail.clone(), spoke.clone(), self.reporter.clone(), self.pace.clone());
+                (self.tail.clone(), spoke.clone(), self.reporter.clone(), self.pace.clone());
             async move {
                 let hear = |line: String| {
                     // A flood is no reason to look at the port time and again.
@@ -51,48 +51,36 @@ impl Attempt {
                 tokio::join!(read_lines(stdout, &pace, hear), read_lines(stderr, &pace, hear));
             }
         });
-        let tree = child.tree();
-        let mut watch = pin!(self.watch_listener(&listening, &tree, &spoke));
-        let mut stops = pin!(self.follow_main(&tree));
-        let ended = tokio::select! {
-            ended = child.ended() => ended,
-            never = &mut watch => match never {},
-            never = &mut stops => match never {},
-        };
-        let program = text::line(&program);
-        let failure = match ended {
-            Ok(mut status) => {
-                let mut subject = program.to_string();
-                // A program that goes into the background ends with success, and leaves the work to another process. That one may
-                // do the same again.
-                while status.success() && tree.may_be_in_background().await {
-                    subject = format!("{program} in the background");
-                    // Finds the process that stands for the tunnel now, if it listens already.
-                    look(&listening, &tree).await;
-                    tokio::select! {
-                        biased;
-                        ended = tree.main_ended() => status = ended,
-                        () = tree.background_ended() => {
-                            status = tree.how_main_ended().unwrap_or(status);
-                            break;
-                        }
-                        never = &mut watch => match never {},
-                        never = &mut stops => match never {},
-                    }
+        async move {
+            let mut changes = pin!(self.report_changes(&listening, &tree, &spoke));
+            let ended = tokio::select! {
+                ended = child.ended() => ended,
+                never = &mut changes => match never {},
+            };
+            // Boxed, here and below, so that no process that runs reserves memory for it.
+            let ended = Box::pin(follow_background(&program, ended, &listening, &tree, changes)).await;
+            let _ = Box::pin(timeout(OUTPUT_GRACE, &mut output)).await;
+            self.reporter.output_ended();
+            let failure = match ended {
+                Ok((subject, status)) => how_it_ended(&subject, status, &self.tail),
+                Err(error) => {
+                    let program = text::line(&program);
+                    Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
                 }
-                let _ = timeout(OUTPUT_GRACE, &mut output).await;
-                self.reporter.output_ended();
-                how_it_ended(&subject, status, &tail)
+            };
+            if Box::pin(tree.has_members()).await {
+                self.report(ConnectionEvent::LeaderEnded(failure.clone()));
             }
-            Err(error) => {
-                Failure::new(FailureKind::Exited, format!("cannot learn how {program} ended: {error}"))
-            }
-        };
-        if Box::pin(tree.has_members()).await {
-            self.report(ConnectionEvent::LeaderEnded(failure.clone()));
+            Box::pin(self.finish(&tree, failure, output)).await;
         }
-        // Boxed, so that no process that runs reserves memory for it.
-        Box::pin(self.finish(&tree, failure, output)).await;
+    }
+
+    /// Reports what becomes of its listener and of its process while it runs.
+    async fn report_changes(&self, listening: &Listening, tree: &Tree, spoke: &Notify) -> Infallible {
+        tokio::select! {
+            never = self.watch_listener(listening, tree, spoke) => never,
+            never = self.follow_main(tree) => never,
+        }
     }
 
     async fn watch_listener(&self, listening: &Listening, tree: &Tree, spoke: &Notify) -> Infallible {
@@ -116,6 +104,34 @@ impl Attempt {
             }
         }
     }
+}
+
+/// A program that goes into the background ends with success, and leaves the work to another process, which may do the same again:
+/// waits for the end of the last one. Returns what it is called, and how it ended.
+async fn follow_background(
+    program: &str,
+    ended: io::Result<ExitStatus>,
+    listening: &Listening,
+    tree: &Tree,
+    mut changes: Pin<&mut impl Future<Output = Infallible>>,
+) -> io::Result<(String, ExitStatus)> {
+    let program = text::line(program);
+    let (mut subject, mut status) = (program.to_string(), ended?);
+    while status.success() && tree.may_be_in_background().await {
+        subject = format!("{program} in the background");
+        // Finds the process that stands for the tunnel now, if it listens already.
+        look(listening, tree).await;
+        tokio::select! {
+            biased;
+            ended = tree.main_ended() => status = ended,
+            () = tree.background_ended() => {
+                status = tree.how_main_ended().unwrap_or(status);
+                break;
+            }
+            never = &mut changes => match never {},
+        }
+    }
+    Ok((subject, status))
 }
 
 /// Whether a process of the tree listens on the port; remembers on what.
