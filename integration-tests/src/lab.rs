@@ -1,5 +1,6 @@
 //! The namespaces, the directory, the keys and the ssh configuration of one test.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -177,6 +178,12 @@ impl Lab {
     /// What in the namespace is neither the test's own nor sshd's: the daemon and what it has started.
     pub fn daemon_processes(&self) -> Vec<ProcessInfo> {
         self.processes().into_iter().filter(|process| !process.is_marked && !is_sshd(process)).collect()
+    }
+
+    /// The pids of the ssh that the daemon runs.
+    pub fn sshs(&self) -> BTreeSet<u32> {
+        let processes = self.daemon_processes().into_iter();
+        processes.filter(|process| process.executable.ends_with("ssh")).map(|process| process.pid).collect()
     }
 
     /// The sshd processes: one that listens for each server, and up to two for each session.

@@ -9,6 +9,7 @@
 //! - [`Daemon`]: `portward run`, its log, its events, its API and its command line.
 //! - [`Fetcher`], [`NumberedStream`], [`socks`]: clients that use a tunnel while the test does something to it.
 //! - [`Squatter`], [`python`]: foreign processes that hold a port.
+//! - [`held_tunnel`], [`fetch_patiently`]: tunnels with `listener: portward`, and clients that may have to wait.
 //! - [`Gate`]: where a command waits until the test lets it go on.
 //! - [`run`], [`said_by`]: what a program prints, and how it ends.
 //! - [`Squat`]: a socket of any kind that can hold a port, made here or by the program `squatting-process`.
@@ -28,6 +29,7 @@ mod clients;
 mod daemon;
 mod far_side;
 mod gate;
+mod held;
 mod lab;
 mod log;
 mod namespace;
@@ -48,6 +50,7 @@ pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};
 pub use daemon::{Daemon, Ended, listens_on};
 pub use far_side::FarSide;
 pub use gate::Gate;
+pub use held::{PATIENCE, fetch_patiently, held_tunnel};
 pub use lab::{ECHO_PORT, Lab, ORIGIN_PORT, SSHD_PORT};
 pub use log::{LogLine, assert_no_busy_port, lines_of, starts};
 pub use namespace::{ProcessInfo, kill, process_end, stop_signal};

@@ -8,8 +8,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, NOBODY, NumberedStream, ORIGIN_PORT, SSHD_PORT, Squatter, Sshd, Trace, fetch,
-    fetch_from, ip, kill, listens_on, process_end, serve_echo, serve_page, within_deadline,
+    Daemon, ECHO_PORT, Lab, NOBODY, NumberedStream, ORIGIN_PORT, PATIENCE, SSHD_PORT, Squatter, Sshd, Trace,
+    fetch, fetch_from, fetch_patiently, held_tunnel, ip, kill, listens_on, process_end, serve_echo,
+    serve_page, within_deadline,
 };
 use nix::sys::signal::Signal;
 use portward::port::{Endpoint, Ports};
@@ -20,27 +21,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 const PORT: u16 = 9443;
-/// A fetch may wait for a login.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A tunnel to the page with these keys besides.
 fn web(keys: &str) -> String {
-    tunnel("web", ORIGIN_PORT, PORT, keys)
+    held_tunnel("web", ORIGIN_PORT, PORT, keys)
 }
 
 fn echo(keys: &str) -> String {
-    tunnel("web", ECHO_PORT, PORT, keys)
-}
-
-fn tunnel(name: &str, remote: u16, local: u16, keys: &str) -> String {
-    format!(
-        "\n  - {{name: {name}, remote_host: server, remote_port: 127.0.0.1:{remote}, local_port: {local}, \
-         listener: portward{keys}}}\n"
-    )
-}
-
-async fn fetch_patiently() -> io::Result<()> {
-    fetch_from(([127, 0, 0, 1], PORT).into(), PATIENCE).await
+    held_tunnel("web", ECHO_PORT, PORT, keys)
 }
 
 async fn clients(daemon: &Daemon<'_>) -> Clients {
@@ -72,7 +60,7 @@ async fn a_client_that_comes_while_ssh_is_killed_is_served_by_the_next() {
         sshd.stop_listening().await;
         kill(before, Signal::SIGKILL);
         daemon.wait_status(mark, "web", "without ssh", |status| status.last_error.is_some()).await;
-        let client = tokio::spawn(fetch_patiently());
+        let client = tokio::spawn(fetch_patiently(PORT));
         let waiting = daemon
             .wait_status(mark, "web", "with a client that waits", |status| {
                 status.clients.is_some_and(|clients| clients.waiting == 1)
@@ -94,7 +82,7 @@ fn crowd() -> (tokio::sync::watch::Sender<bool>, JoinHandle<(usize, usize)>) {
     let crowd = tokio::spawn(async move {
         let (mut refused, mut pages) = (0, 0);
         while !*ended.borrow() {
-            match fetch_patiently().await {
+            match fetch_patiently(PORT).await {
                 Ok(()) => pages += 1,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused += 1,
                 // It was connected through the ssh that a restart ends.
@@ -122,12 +110,12 @@ async fn restarts_refuse_no_client_and_the_port_never_closes() {
         let (old, new) = daemon.restart("web").await;
         assert_ne!(old, new);
         assert_eq!(listener(), before, "the same socket");
-        fetch_patiently().await.unwrap();
+        fetch_patiently(PORT).await.unwrap();
     }
     let ssh = daemon.tunnel_pid("web").await;
     kill(ssh, Signal::SIGKILL);
     process_end(ssh).await;
-    fetch_patiently().await.unwrap();
+    fetch_patiently(PORT).await.unwrap();
     end.send(true).unwrap();
     let (refused, pages) = within_deadline("the end of the clients", crowd).await.unwrap();
     assert_eq!(refused, 0);
@@ -152,7 +140,7 @@ async fn ssh_listens_on_a_socket_for_its_user_alone_and_opens_it_again_when_it_i
     for _ in 0..3 {
         let mark = daemon.mark();
         fs::remove_file(forward).unwrap();
-        fetch_patiently().await.unwrap();
+        fetch_patiently(PORT).await.unwrap();
         let again = daemon
             .wait_status(mark, "web", "up again", |status| {
                 status.state == StateName::Up && status.last_error.is_none()
@@ -166,7 +154,7 @@ async fn ssh_listens_on_a_socket_for_its_user_alone_and_opens_it_again_when_it_i
     let mut ssh = lab.command("/usr/bin/ssh");
     ssh.arg("-S").arg(control).args(["-O", "cancel", "-L", &target, "server"]);
     assert!(ssh.output().await.unwrap().status.success());
-    fetch_patiently().await.unwrap();
+    fetch_patiently(PORT).await.unwrap();
     assert_eq!(clients(&daemon).await.refused, 0);
     assert_eq!(lab.ssh_starts().len(), 1);
 }
@@ -336,7 +324,7 @@ async fn a_tunnel_that_kills_holders_spares_portwards_own_listener() {
     let daemon = Daemon::start(&lab, &web("")).await;
     daemon.wait_state("web", StateName::Up).await;
     // The listener stays until the tunnel that has it is stopped, which takes as long as its ssh.
-    let other = tunnel("other", ORIGIN_PORT, PORT, ", on_conflict: kill");
+    let other = held_tunnel("other", ORIGIN_PORT, PORT, ", on_conflict: kill");
     lab.write_config(&other);
     assert_eq!(daemon.post("/reload").await.status, 200);
     daemon.wait_state("other", StateName::Up).await;
@@ -378,7 +366,7 @@ async fn a_stop_closes_the_port_and_an_edit_moves_it() {
     assert_eq!(daemon.post("/start/web?timeout=20s").await.status, 200);
     fetch(PORT).await.unwrap();
 
-    lab.write_config(&tunnel("web", ORIGIN_PORT, 9444, ""));
+    lab.write_config(&held_tunnel("web", ORIGIN_PORT, 9444, ""));
     assert_eq!(daemon.post("/reload").await.status, 200);
     let is_moved = |status: &TunnelStatus| {
         status.state == StateName::Up && listens_on(status) == ["127.0.0.1:9444", "[::1]:9444"]
@@ -387,7 +375,8 @@ async fn a_stop_closes_the_port_and_an_edit_moves_it() {
     fetch(9444).await.unwrap();
     closed(PORT).await;
 
-    let ssh_listens = tunnel("web", ORIGIN_PORT, 9444, "").replace("listener: portward", "listener: ssh");
+    let ssh_listens =
+        held_tunnel("web", ORIGIN_PORT, 9444, "").replace("listener: portward", "listener: ssh");
     lab.write_config(&ssh_listens);
     let mark = daemon.mark();
     assert_eq!(daemon.post("/reload").await.status, 200);

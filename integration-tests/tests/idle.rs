@@ -5,14 +5,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, Trace, fetch_from, serve_page};
-use portward::protocol::{StateName, TunnelStatus};
+use integration_tests::{Daemon, Lab, ORIGIN_PORT, Squatter, Sshd, Trace, fetch_patiently, serve_page};
+use portward::protocol::{Standby, StateName, TunnelStatus};
 
 /// tokio's idle helper threads end by themselves after 10 s: that is the last thing that an idle daemon does.
 const HELPER_THREADS_END: Duration = Duration::from_secs(11);
 
 #[tokio::test]
-async fn ten_ssh_ten_commands_a_range_a_socket_and_some_that_wait_or_sleep_make_no_system_call() {
+async fn tunnels_of_all_kinds_that_are_up_wait_or_sleep_make_no_system_call() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
@@ -36,6 +36,8 @@ async fn ten_ssh_ten_commands_a_range_a_socket_and_some_that_wait_or_sleep_make_
     writeln!(
         tunnels,
         "  - {{name: range, remote_host: server, remote_port: 127.0.0.1:8000-8009, local_port: 9480-9489}}\n  \
+         - {{name: one, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9473, share: true, standby: true}}\n  \
+         - {{name: other, remote_host: server, remote_port: 127.0.0.1:8000, local_port: 9474, share: true}}\n  \
          - {{name: socket, remote_host: server, remote_port: 127.0.0.1:8000, local_port: {}}}\n  \
          - {{name: waits-for-a-path, remote_host: server, remote_port: 127.0.0.1:8000, local_port: {}}}",
         socket.display(),
@@ -47,21 +49,23 @@ async fn ten_ssh_ten_commands_a_range_a_socket_and_some_that_wait_or_sleep_make_
         daemon.wait_state(&format!("ssh{index}"), StateName::Up).await;
         daemon.wait_state(&format!("command{index}"), StateName::Up).await;
     }
-    for name in ["range", "socket"] {
+    for name in ["range", "socket", "one", "other"] {
         daemon.wait_state(name, StateName::Up).await;
     }
     for name in ["waits", "waits-for-a-path"] {
         daemon.wait_holder(name).await;
     }
+    let covered = |status: &TunnelStatus| status.standby == Some(Standby::Ready);
+    daemon.wait_status(0, "one", "covered", covered).await;
     daemon.wait_status(0, "unused", "asleep", TunnelStatus::is_asleep).await;
     // One has been awake before.
     let mark = daemon.mark();
-    fetch_from(([127, 0, 0, 1], 9471).into(), Duration::from_secs(20)).await.unwrap();
+    fetch_patiently(9471).await.unwrap();
     daemon.wait_status(mark, "sleeps", "asleep again", TunnelStatus::is_asleep).await;
     tokio::time::sleep(HELPER_THREADS_END).await;
     let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(20)).await;
     assert_eq!(calls, Vec::<String>::new());
-    assert_eq!(lab.ssh_starts().len(), 13);
+    assert_eq!(lab.ssh_starts().len(), 15);
 
     squatter.leave().await;
     daemon.wait_state("waits", StateName::Up).await;

@@ -3,11 +3,10 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::io;
-use std::time::Duration;
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, fetch_from, listens_on, process_end,
-    serve_echo, serve_page, within_deadline,
+    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, fetch_patiently, held_tunnel,
+    listens_on, process_end, serve_echo, serve_page, within_deadline,
 };
 use portward::port::{Endpoint, Ports};
 use portward::protocol::{HealthState, StateName, TunnelStatus};
@@ -15,23 +14,10 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 const PORT: u16 = 9443;
-/// A fetch may wait for a login.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A tunnel to the page with these keys besides.
 fn web(keys: &str) -> String {
-    tunnel("web", ORIGIN_PORT, PORT, keys)
-}
-
-fn tunnel(name: &str, remote: u16, local: u16, keys: &str) -> String {
-    format!(
-        "\n  - {{name: {name}, remote_host: server, remote_port: 127.0.0.1:{remote}, local_port: {local}, \
-         listener: portward{keys}}}\n"
-    )
-}
-
-async fn fetch_patiently() -> io::Result<()> {
-    fetch_from(([127, 0, 0, 1], PORT).into(), PATIENCE).await
+    held_tunnel("web", ORIGIN_PORT, PORT, keys)
 }
 
 async fn asleep(daemon: &Daemon<'_>, mark: usize, name: &str) -> TunnelStatus {
@@ -55,7 +41,7 @@ async fn no_ssh_runs_before_the_first_client_and_some_time_after_the_last() {
 
     for served in 1..=3 {
         let (mark, log) = (daemon.mark(), daemon.log().mark());
-        fetch_patiently().await.unwrap();
+        fetch_patiently(PORT).await.unwrap();
         let awake = daemon
             .wait_status(mark, "web", "awake", |status| status.state == StateName::Up && !status.is_asleep())
             .await;
@@ -76,8 +62,8 @@ async fn a_client_keeps_the_connection_for_as_long_as_it_stays() {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
     serve_echo(("127.0.0.1", ECHO_PORT)).await;
-    let both = tunnel("web", ECHO_PORT, PORT, ", on_demand: 1s")
-        + tunnel("other", ECHO_PORT, 9444, ", on_demand: 1s").trim_start_matches('\n');
+    let both = held_tunnel("web", ECHO_PORT, PORT, ", on_demand: 1s")
+        + held_tunnel("other", ECHO_PORT, 9444, ", on_demand: 1s").trim_start_matches('\n');
     let daemon = Daemon::start(&lab, &both).await;
     asleep(&daemon, 0, "web").await;
     let stream = NumberedStream::open(PORT).await;
@@ -104,7 +90,7 @@ async fn a_client_waits_during_an_outage_and_for_nobody_no_login_is_tried() {
     asleep(&daemon, 0, "web").await;
     sshd.stop_listening().await;
     let mark = daemon.mark();
-    let client = tokio::spawn(fetch_patiently());
+    let client = tokio::spawn(fetch_patiently(PORT));
     let failing = daemon.wait_status(mark, "web", "without a server", |status| status.last_error.is_some());
     failing.await;
     sshd.start_again().await;
@@ -134,7 +120,7 @@ async fn a_client_waits_during_an_outage_and_for_nobody_no_login_is_tried() {
     sshd.start_again().await;
     lab.write_config(&web(", on_demand: 1s"));
     assert_eq!(daemon.post("/reload").await.status, 200);
-    fetch_patiently().await.unwrap();
+    fetch_patiently(PORT).await.unwrap();
 }
 
 #[tokio::test]
@@ -161,7 +147,7 @@ async fn a_restart_leaves_a_sleeping_tunnel_as_it_is_and_a_stop_closes_its_port(
     assert_eq!(lab.ssh_starts().len(), 0);
 
     // One that is awake is restarted as ever.
-    fetch_patiently().await.unwrap();
+    fetch_patiently(PORT).await.unwrap();
     daemon.restart("web").await;
     assert_eq!(lab.ssh_starts().len(), 2);
     assert!(daemon.stop().await.status.success());
@@ -202,7 +188,7 @@ async fn health_checks_keep_no_tunnel_awake_and_wake_none() {
         let daemon = Daemon::start(&lab, &web(&keys)).await;
         asleep(&daemon, 0, "web").await;
         let mark = daemon.mark();
-        fetch_patiently().await.unwrap();
+        fetch_patiently(PORT).await.unwrap();
         let passing = |status: &TunnelStatus| {
             status.health.as_ref().is_some_and(|health| health.state == HealthState::Passing)
         };
@@ -214,7 +200,7 @@ async fn health_checks_keep_no_tunnel_awake_and_wake_none() {
         let clients = sleeping.clients.unwrap();
         assert!(clients.total >= 2, "{clients:?}");
         // The next client is what wakes it.
-        fetch_patiently().await.unwrap();
+        fetch_patiently(PORT).await.unwrap();
         assert_eq!(lab.ssh_starts().len(), made + 1);
         assert!(daemon.stop().await.status.success());
     }

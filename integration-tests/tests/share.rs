@@ -25,12 +25,6 @@ fn three() -> String {
     ["one", "two", "three"].iter().zip([ONE, TWO, THREE]).map(|(name, port)| tunnel(name, port)).collect()
 }
 
-/// The ssh processes of the daemon.
-fn sshs(lab: &Lab) -> BTreeSet<u32> {
-    let processes = lab.daemon_processes().into_iter();
-    processes.filter(|process| process.executable.ends_with("ssh")).map(|process| process.pid).collect()
-}
-
 async fn all_up(daemon: &Daemon<'_>) -> [TunnelStatus; 3] {
     [
         daemon.wait_state("one", StateName::Up).await,
@@ -48,7 +42,7 @@ async fn tunnels_share_one_login_and_a_restart_moves_only_the_one_that_it_is_for
     let up = all_up(&daemon).await;
     let first = up[0].pid.unwrap();
     assert!(up.iter().all(|tunnel| (tunnel.pid, tunnel.shared_by) == (Some(first), Some(3))), "{up:?}");
-    assert_eq!(sshs(&lab), BTreeSet::from([first]));
+    assert_eq!(lab.sshs(), BTreeSet::from([first]));
     for port in [ONE, TWO, THREE] {
         fetch(port).await.unwrap();
     }
@@ -60,7 +54,7 @@ async fn tunnels_share_one_login_and_a_restart_moves_only_the_one_that_it_is_for
     assert_eq!((moved.pid, moved.restarts), (Some(second), 1));
     let others = all_up(&daemon).await;
     assert!(others[1..].iter().all(|tunnel| (tunnel.pid, tunnel.restarts) == (Some(first), 0)), "{others:?}");
-    assert_eq!(sshs(&lab), BTreeSet::from([first, second]));
+    assert_eq!(lab.sshs(), BTreeSet::from([first, second]));
 
     // The old connection ends, and those that were on it move to the present one without a login.
     let mark = daemon.mark();
@@ -72,7 +66,7 @@ async fn tunnels_share_one_login_and_a_restart_moves_only_the_one_that_it_is_for
     for port in [ONE, TWO, THREE] {
         fetch(port).await.unwrap();
     }
-    assert_eq!(sshs(&lab), BTreeSet::from([second]));
+    assert_eq!(lab.sshs(), BTreeSet::from([second]));
     let ended = daemon.stop().await;
     assert!(ended.status.success());
     process_end(second).await;
@@ -93,7 +87,7 @@ async fn the_end_of_the_connection_is_one_login_for_all() {
         assert_eq!(after.restarts, 1);
         pids.insert(after.pid.unwrap());
     }
-    assert_eq!(pids, sshs(&lab));
+    assert_eq!(pids, lab.sshs());
     assert_eq!(pids.len(), 1);
     assert_eq!(lab.ssh_starts().len(), 2);
     daemon.stop().await;
@@ -167,7 +161,7 @@ async fn tunnels_come_go_and_change_beside_the_others() {
     process_end(one.pid.unwrap()).await;
     let stopped = daemon.cli(&["stop", "two"]).await;
     assert!(stopped.status.success());
-    assert_eq!(sshs(&lab), BTreeSet::new());
+    assert_eq!(lab.sshs(), BTreeSet::new());
     daemon.stop().await;
 }
 
@@ -200,7 +194,7 @@ async fn a_shared_connection_carries_held_listeners_and_has_a_spare() {
     };
     let one = daemon.wait_status(0, "one", "covered", covered).await;
     daemon.wait_status(0, "two", "covered", covered).await;
-    assert_eq!(sshs(&lab).len(), 2, "one that serves, and its spare");
+    assert_eq!(lab.sshs().len(), 2, "one that serves, and its spare");
     sshd.stop_listening().await;
     let mark = daemon.mark();
     kill(one.pid.unwrap(), Signal::SIGKILL);
@@ -269,7 +263,7 @@ async fn whatever_is_edited_restarted_and_killed_what_runs_in_the_end_is_what_th
                     daemon.post(&format!("/restart/{name}?timeout=0s")).await;
                 }
                 _ => {
-                    let running: Vec<u32> = sshs(&lab).into_iter().collect();
+                    let running: Vec<u32> = lab.sshs().into_iter().collect();
                     if !running.is_empty() {
                         kill(running[choices.below(running.len())], Signal::SIGKILL);
                     }
@@ -293,7 +287,7 @@ async fn whatever_is_edited_restarted_and_killed_what_runs_in_the_end_is_what_th
             fetch(*port).await.unwrap();
             pids.extend(status.pid);
         }
-        for other in sshs(&lab).difference(&pids) {
+        for other in lab.sshs().difference(&pids) {
             process_end(*other).await;
         }
         daemon.stop().await;

@@ -22,12 +22,6 @@ fn is_covered(status: &TunnelStatus) -> bool {
     status.state == StateName::Up && status.standby == Some(Standby::Ready)
 }
 
-/// The ssh processes of the daemon.
-fn sshs(lab: &Lab) -> BTreeSet<u32> {
-    let processes = lab.daemon_processes().into_iter();
-    processes.filter(|process| process.executable.ends_with("ssh")).map(|process| process.pid).collect()
-}
-
 #[tokio::test]
 async fn the_standby_connection_takes_over_when_no_login_is_possible_and_is_made_again_when_one_is() {
     let lab = Lab::new();
@@ -36,7 +30,7 @@ async fn the_standby_connection_takes_over_when_no_login_is_possible_and_is_made
     for listener in ["ssh", "portward"] {
         let daemon = Daemon::start(&lab, &format!("{WEB}    listener: {listener}\n")).await;
         let up = daemon.wait_status(0, "web", "covered", is_covered).await;
-        let mut spares = sshs(&lab);
+        let mut spares = lab.sshs();
         assert!(spares.remove(&up.pid.unwrap()));
         let [spare] = spares.into_iter().collect::<Vec<_>>()[..] else { panic!("one stands by") };
 
@@ -75,7 +69,7 @@ async fn the_standby_connection_is_ready_for_a_port_that_is_held() {
         })
         .await;
     assert_eq!((held.pid, held.holder.unwrap().pid), (None, Some(squatter.pid())));
-    let ready = sshs(&lab);
+    let ready = lab.sshs();
     squatter.leave().await;
     let up = daemon.wait_state("web", StateName::Up).await;
     assert_eq!(BTreeSet::from([up.pid.unwrap()]), ready, "it is the one that was ready");
@@ -88,13 +82,13 @@ async fn a_spare_that_ends_is_replaced_and_an_edit_makes_and_ends_one_beside_the
     let _sshd = Sshd::start(&lab).await;
     let daemon = Daemon::start(&lab, WEB).await;
     let up = daemon.wait_status(0, "web", "covered", is_covered).await;
-    for pid in sshs(&lab).into_iter().filter(|pid| Some(*pid) != up.pid) {
+    for pid in lab.sshs().into_iter().filter(|pid| Some(*pid) != up.pid) {
         let mark = daemon.mark();
         kill(pid, Signal::SIGKILL);
         daemon.wait_status(mark, "web", "uncovered", |status| status.standby != Some(Standby::Ready)).await;
         daemon.wait_status(mark, "web", "covered again", is_covered).await;
     }
-    let spares = sshs(&lab).into_iter().filter(|pid| Some(*pid) != up.pid);
+    let spares = lab.sshs().into_iter().filter(|pid| Some(*pid) != up.pid);
 
     let mark = daemon.mark();
     lab.write_config(&WEB.replace("standby: true", "standby: false"));
@@ -118,14 +112,14 @@ async fn a_restart_makes_both_connections_anew() {
     let _sshd = Sshd::start(&lab).await;
     let daemon = Daemon::start(&lab, WEB).await;
     daemon.wait_status(0, "web", "covered", is_covered).await;
-    let before = sshs(&lab);
+    let before = lab.sshs();
     let mark = daemon.mark();
     daemon.restart("web").await;
     daemon.wait_status(mark, "web", "covered", is_covered).await;
     for pid in &before {
         process_end(*pid).await;
     }
-    let after = sshs(&lab);
+    let after = lab.sshs();
     assert_eq!((after.len(), after.intersection(&before).count()), (2, 0));
     daemon.stop().await;
 }

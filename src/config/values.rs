@@ -13,7 +13,8 @@ use super::located::{Field, Located};
 /// Maximum of a duration. Longer ones are typing errors.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A port or a range of ports, alone or after an address, or the path of a unix socket; kept as written, because the hash of autossh-tunnel is computed from it.
+/// A port or a range of ports, alone or after an address, or the path of a unix socket; kept as written, because the hash of
+/// autossh-tunnel is computed from it.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub(super) struct Port(pub(super) String);
 

@@ -4,6 +4,8 @@
 //! (`former`), the one that stands by (`spare`), those that are drained or being ended, and the forwards that need one. What it
 //! decides on an event is in the files `turn.rs` and `loss.rs`.
 
+use std::time::Duration;
+
 use super::connection::Connection;
 use super::demand::Demand;
 use super::forward::{self, Forward};
@@ -117,18 +119,6 @@ impl Tunnel {
         Some((self.forward.listening()?, self.forward.request()?))
     }
 
-    fn state(&self) -> TunnelState<'_> {
-        TunnelState {
-            slot: self.forward.slot,
-            state: (self.name, self.entered),
-            last_failure: self.last_failure.as_ref(),
-            holders: self.forward.holders(),
-            is_wanted: self.wanted == Wanted::Up,
-            is_asleep: self.is_asleep(),
-            serving: self.listening().filter(|_| self.demand.serves()),
-        }
-    }
-
     fn needs_connection(&self) -> bool {
         self.wanted == Wanted::Up
             && !matches!(self.forward.state, forward::State::Failed)
@@ -183,12 +173,15 @@ impl Link {
 
     /// How its tunnels are, in the order in which they were added.
     pub fn tunnels(&self) -> impl Iterator<Item = TunnelState<'_>> {
-        self.tunnels.iter().map(Tunnel::state)
-    }
-
-    /// How the tunnel is.
-    pub fn tunnel_state(&self, slot: Slot) -> Option<TunnelState<'_>> {
-        self.tunnel(slot).map(Tunnel::state)
+        self.tunnels.iter().map(|tunnel| TunnelState {
+            slot: tunnel.forward.slot,
+            state: (tunnel.name, tunnel.entered),
+            last_failure: tunnel.last_failure.as_ref(),
+            holders: tunnel.forward.holders(),
+            is_wanted: tunnel.wanted == Wanted::Up,
+            is_asleep: tunnel.is_asleep(),
+            serving: tunnel.listening().filter(|_| tunnel.demand.serves()),
+        })
     }
 
     pub(super) fn combine_policies(&mut self) {
@@ -277,6 +270,11 @@ impl Link {
     pub fn destination_of(&self, id: ConnectionId) -> usize {
         let connection = self.connections().find(|connection| connection.id == id);
         connection.map_or(self.destination, |connection| connection.destination)
+    }
+
+    /// How long its connections may take until they are ready.
+    pub fn ready_timeout(&self) -> Duration {
+        self.policy.ready_timeout
     }
 
     /// What is known of the standby connection; `None`: none is asked for.

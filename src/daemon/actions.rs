@@ -67,15 +67,18 @@ impl EventLoop {
                         entry.starts += 1;
                     }
                 }
+                let all = || link.slots().filter_map(|slot| entries.get(&slot));
+                let timeout = all().map(|entry| entry.desired.timeout).max();
                 // All ask for the same.
-                if let Some(entry) = link.slots().next().and_then(|slot| entries.get(&slot)) {
+                if let (Some(entry), Some(timeout)) = (all().next(), timeout) {
                     let resources = (&entry.resources, connections);
-                    self.effects.start(resources, connection, destination, &entry.desired);
+                    let work = entry.desired.work_at(destination);
+                    self.effects.start(resources, connection, &work, (destination, timeout));
                 }
             }
             Action::ExplainDelay(connection) => {
                 let Some(entry) = link.slots().next().and_then(|slot| entries.get(&slot)) else { return };
-                let waited = entry.desired.policy.ready_timeout;
+                let waited = link.ready_timeout();
                 let work = entry.desired.work_at(link.destination_of(connection));
                 self.effects.explain_delay(connections, connection, &work, waited);
             }

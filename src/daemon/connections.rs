@@ -162,6 +162,11 @@ impl Connections {
         self.planning.as_ref().map(|planning| planning.planned.clone()).unwrap_or_default()
     }
 
+    /// A plan that was made before now is too old for the next ssh.
+    pub(super) fn forget_plan(&mut self) {
+        self.planning = None;
+    }
+
     /// Takes the plan for an ssh to this destination, if there is a fresh one.
     pub(super) fn take_plan(&mut self, destination: usize) -> Option<Plan> {
         let planning = self.planning.take().filter(|planning| planning.destination == destination)?;
@@ -240,4 +245,41 @@ impl RunningSsh {
 /// The unique name of the unix sockets on which an ssh listens for the held listener of a tunnel.
 pub(super) fn forward_name(slot: Slot, connection: ConnectionId) -> String {
     format!("{}-{connection}", slot.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::super::reporter::Identity;
+    use super::super::shares::Shares;
+    use super::*;
+
+    #[test]
+    fn tunnels_that_start_together_ask_for_one_plan_and_one_that_starts_later_for_a_new_one() {
+        let identity = Identity { name: "t".to_owned(), hash: String::new(), port: 1 };
+        let reporter =
+            Reporter::new(LinkId(Slot(1)), identity, mpsc::unbounded_channel().0, Shares::default());
+        let mut connections = Connections::new(reporter);
+        let is_same = |one: &Planned, other: &Planned| Arc::ptr_eq(&one.plan, &other.plan);
+        let first = connections.plan(Slot(1), 0);
+        let together = connections.plan(Slot(2), 0);
+        assert!(is_same(&first, &together));
+        assert!(!is_same(&first, &connections.plan(Slot(3), 1)), "another destination");
+
+        let first = connections.plan(Slot(1), 0);
+        assert!(!is_same(&first, &connections.plan(Slot(1), 0)), "it asks once more");
+
+        let first = connections.plan(Slot(1), 0);
+        first.outdate();
+        assert!(!is_same(&first, &connections.plan(Slot(2), 0)), "its port was held for long");
+
+        let first = connections.plan(Slot(1), 0);
+        connections.forget_plan();
+        assert!(!is_same(&first, &connections.plan(Slot(2), 0)), "a connection has become ready since");
+
+        let first = connections.plan(Slot(1), 0);
+        assert!(connections.take_plan(0).is_none(), "it is not made yet");
+        assert!(!is_same(&first, &connections.plan(Slot(2), 0)), "an ssh has been started since");
+    }
 }

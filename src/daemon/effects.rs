@@ -358,13 +358,13 @@ impl Effects {
         self.pace.clone()
     }
 
-    /// Starts the process of a connection, for a tunnel of the link with the work `desired`.
+    /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`].
     pub(super) fn start(
         &mut self,
         (resources, connections): (&TunnelResources, &mut Connections),
         connection: ConnectionId,
-        destination: usize,
-        desired: &desired::Tunnel,
+        work: &Work,
+        (destination, timeout): (usize, Duration),
     ) {
         connections.set_left(Remains::default());
         let plan = connections.take_plan(destination);
@@ -377,7 +377,7 @@ impl Effects {
             tail: tail.clone(),
             watcher: self.watcher.clone(),
         };
-        let running = match &*desired.work_at(destination) {
+        let running = match work {
             Work::Ssh(tunnel) => {
                 let control = self.control.socket(&format!("{}-{connection}", reporter.link().0.0));
                 let launch = Launch::pending();
@@ -390,7 +390,7 @@ impl Effects {
                     launch: launch.clone(),
                     family: Arc::clone(&family),
                     at_login: at_login.clone(),
-                    connect_timeout: desired.timeout,
+                    connect_timeout: timeout,
                     plan,
                 };
                 tokio::spawn(start.run(attempt, control, received));

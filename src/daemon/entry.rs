@@ -172,12 +172,13 @@ impl Told {
         Self { state, last_failure: None, holders: Vec::new(), is_asleep: false }
     }
 
-    pub(super) fn of(tunnel: View<'_>) -> Self {
+    /// How a tunnel is.
+    pub(super) fn of(tunnel: &TunnelState<'_>) -> Self {
         Self {
-            state: tunnel.state(),
-            last_failure: tunnel.last_failure().cloned(),
-            holders: tunnel.holders().to_vec(),
-            is_asleep: tunnel.is_asleep(),
+            state: tunnel.state,
+            last_failure: tunnel.last_failure.cloned(),
+            holders: tunnel.holders.to_vec(),
+            is_asleep: tunnel.is_asleep,
         }
     }
 

@@ -207,6 +207,8 @@ impl EventLoop {
             connections.forget(*connection);
         }
         if let Event::Connection(connection, ConnectionEvent::Ready) = &event {
+            // It was made for a tunnel that this connection serves as well.
+            connections.forget_plan();
             for slot in link.slots() {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
                     entry.phases.note_ready(*connection, now);
@@ -228,17 +230,18 @@ impl EventLoop {
             Some(deadline) => self.state.timers.arm(Timer::Link(id), deadline),
             None => self.state.timers.disarm(Timer::Link(id)),
         }
-        for slot in self.state.changed_of(id) {
+        for (slot, told) in self.state.changed_of(id) {
             self.state.touched.insert(slot);
             self.note_listeners(slot);
             if let Some(tunnel) = self.state.view(slot) {
                 narrate::transition(tunnel, &tunnel.entry.told, now);
-                let told = Told::of(tunnel);
-                if let Some(entry) = self.state.entries.get_mut(&slot) {
+            }
+            if let Some(entry) = self.state.entries.get_mut(&slot) {
+                if told.is_asleep && !entry.told.is_asleep {
                     // The connection that a client will need is no restart.
-                    entry.starts -= u64::from(told.is_asleep && !entry.told.is_asleep).min(entry.starts);
-                    entry.told = told;
+                    entry.starts = entry.starts.saturating_sub(1);
                 }
+                entry.told = told;
             }
             self.observe_health(slot);
             self.forget_removed(slot);
@@ -468,13 +471,13 @@ impl State {
         self.links.get(id).map(|entry| entry.link.slots().collect()).unwrap_or_default()
     }
 
-    /// Those of a link whose state is not what the log has told.
-    fn changed_of(&self, id: LinkId) -> Vec<Slot> {
+    /// Those of a link whose state is not what the log has told, and how they are.
+    fn changed_of(&self, id: LinkId) -> Vec<(Slot, Told)> {
         let Some(LinkEntry { link, .. }) = self.links.get(id) else { return Vec::new() };
         let has_changed = |tunnel: &TunnelState<'_>| {
             self.entries.get(&tunnel.slot).is_some_and(|entry| !entry.told.is_of(tunnel))
         };
-        link.tunnels().filter(has_changed).map(|tunnel| tunnel.slot).collect()
+        link.tunnels().filter(has_changed).map(|tunnel| (tunnel.slot, Told::of(&tunnel))).collect()
     }
 
     /// Takes `hash` from the tunnel `slot`, unless another one has it by now.

@@ -25,7 +25,8 @@ const COMMAND_LENGTH: usize = 1024;
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) hash: String,
-    /// The port that the tunnel is about: the local one, or the server's for a remote forward. Of a range, the first; 0 for a unix socket.
+    /// The port that the tunnel is about: the local one, or the server's for a remote forward. Of a range, the first; 0 for a
+    /// unix socket.
     pub(super) port: u16,
 }
 

@@ -16,10 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Plan {
     /// Asks the tunnel's ssh what it would do. An ssh that does not answer, or not as OpenSSH does, is started all the same.
-    pub async fn make(tunnel: &Ssh) -> Self {
+    pub async fn make(ssh: &Ssh) -> Self {
         let plan = async {
-            let settings = ask(question(tunnel)).await?;
-            let proxy_command = jump::contained(tunnel, &settings).await;
+            let settings = ask(question(ssh)).await?;
+            let proxy_command = jump::contained(ssh, &settings).await;
             Some(Self::new(settings, proxy_command))
         };
         timeout(PATIENCE, plan).await.ok().flatten().unwrap_or_default()

@@ -35,9 +35,9 @@ struct Hop {
 }
 
 /// The ProxyCommand that the tunnel's ssh, whose settings these are, needs instead of its own; `None` if it may have its own.
-pub(super) async fn contained(tunnel: &Ssh, settings: &Settings) -> Option<String> {
-    let config_file = tunnel.config_file.as_deref();
-    contained_within(&tunnel.program, config_file, &tunnel.env, settings, LONGEST_CHAIN).await
+pub(super) async fn contained(ssh: &Ssh, settings: &Settings) -> Option<String> {
+    let config_file = ssh.config_file.as_deref();
+    contained_within(&ssh.program, config_file, &ssh.env, settings, LONGEST_CHAIN).await
 }
 
 /// As [`contained`], for any ssh on the way: `program` with `-F config_file`.

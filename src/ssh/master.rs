@@ -12,22 +12,22 @@ use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
 
 /// An ssh that connects, listens for requests on `control`, and forwards nothing of itself. On ssh's command line the first
 /// value given for an option wins, and it wins over ssh's configuration.
-pub fn command(tunnel: &Ssh, control: &Path, plan: &Plan, connect_timeout: Duration) -> Command {
-    let mut command = Command::new(&tunnel.program);
-    command.envs(tunnel.env.iter());
+pub fn command(ssh: &Ssh, control: &Path, plan: &Plan, connect_timeout: Duration) -> Command {
+    let mut command = Command::new(&ssh.program);
+    command.envs(ssh.env.iter());
     command.arg("-N").arg("-T").arg("-S").arg(without_tokens(control));
     for option in SSH_OPTIONS {
-        if let Some(value) = value(option, tunnel, plan) {
+        if let Some(value) = value(option, ssh, plan) {
             command.arg("-o").arg(format!("{}={value}", option.name));
         }
     }
     if let Some(proxy) = plan.proxy_command() {
         command.arg("-o").arg(format!("ProxyCommand={proxy}"));
     }
-    if let Some(file) = &tunnel.config_file {
+    if let Some(file) = &ssh.config_file {
         command.arg("-F").arg(file);
     }
-    if let Some(file) = &tunnel.identity_file {
+    if let Some(file) = &ssh.identity_file {
         if file.as_os_str().as_bytes().contains(&b'%') {
             // -i looks for the file under the name as given, and expands it later.
             let mut identity = OsString::from("IdentityFile=\"");
@@ -41,28 +41,28 @@ pub fn command(tunnel: &Ssh, control: &Path, plan: &Plan, connect_timeout: Durat
     // ssh counts whole seconds.
     let connect_timeout = connect_timeout.as_secs().max(1);
     command.arg("-o").arg(format!("ConnectTimeout={connect_timeout}"));
-    for (name, value) in &tunnel.options {
+    for (name, value) in &ssh.options {
         command.arg("-o").arg(format!("{name}={value}"));
     }
     // Whatever comes after `--` is a destination, even if it looked like an option.
-    command.arg("--").arg(&tunnel.destination);
+    command.arg("--").arg(&ssh.destination);
     command
 }
 
 /// The ssh that prints what the master would do (`-G`), and connects to nobody.
-pub fn question(tunnel: &Ssh) -> Command {
-    let master = command(tunnel, Path::new("none"), &Plan::default(), Duration::ZERO);
+pub fn question(ssh: &Ssh) -> Command {
+    let master = command(ssh, Path::new("none"), &Plan::default(), Duration::ZERO);
     let mut command = Command::new(master.get_program());
-    command.envs(tunnel.env.iter()).arg("-G").args(master.get_args());
+    command.envs(ssh.env.iter()).arg("-G").args(master.get_args());
     command
 }
 
 /// The value that `option` is given on the command line.
-fn value(option: &SshOption, tunnel: &Ssh, plan: &Plan) -> Option<&'static str> {
+fn value(option: &SshOption, ssh: &Ssh, plan: &Plan) -> Option<&'static str> {
     if option.since.is_some() && !plan.is_known(option.name) {
         return None;
     }
-    let is_set = || tunnel.options.keys().any(|set| set.eq_ignore_ascii_case(option.name));
+    let is_set = || ssh.options.keys().any(|set| set.eq_ignore_ascii_case(option.name));
     match option.treatment {
         Treatment::Fixed(value) => Some(value),
         Treatment::Default(value) => (!is_set()).then_some(value),
@@ -82,15 +82,15 @@ mod tests {
     use super::*;
     use crate::ssh::Settings;
 
-    fn arguments(tunnel: &Ssh) -> Vec<String> {
+    fn arguments(ssh: &Ssh) -> Vec<String> {
         let command =
-            command(tunnel, Path::new("/run/100%/ssh/1-2"), &Plan::default(), Duration::from_millis(1500));
+            command(ssh, Path::new("/run/100%/ssh/1-2"), &Plan::default(), Duration::from_millis(1500));
         command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect()
     }
 
     #[test]
     fn the_user_can_set_what_a_tunnel_needs_otherwise_but_nothing_becomes_an_option_of_its_own() {
-        let tunnel = Ssh {
+        let ssh = Ssh {
             destination: "user@db".to_owned(),
             program: "ssh".into(),
             config_file: None,
@@ -98,7 +98,7 @@ mod tests {
             env: [("SSH_AUTH_SOCK", "/run/agent")].into_iter().collect(),
             options: [("serveraliveinterval".to_owned(), "3".to_owned())].into(),
         };
-        let arguments = arguments(&tunnel);
+        let arguments = arguments(&ssh);
         assert!(arguments.contains(&"serveraliveinterval=3".to_owned()));
         assert!(!arguments.iter().any(|argument| argument.starts_with("ServerAliveInterval")));
         assert!(arguments.contains(&"ConnectTimeout=1".to_owned()));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_option_that_ssh_does_not_know_is_not_given() {
-        let tunnel = Ssh {
+        let ssh = Ssh {
             destination: "db".to_owned(),
             program: "ssh".into(),
             config_file: None,
@@ -119,17 +119,17 @@ mod tests {
             options: [("LogLevel".to_owned(), "ERROR".to_owned())].into(),
             env: crate::config::environment::Environment::default(),
         };
-        let given = |lines: &[&str], tunnel: &Ssh| {
+        let given = |lines: &[&str], ssh: &Ssh| {
             let plan = Plan::new(Settings::from_lines(lines), None);
-            let command = command(tunnel, Path::new("none"), &plan, Duration::from_secs(1));
+            let command = command(ssh, Path::new("none"), &plan, Duration::from_secs(1));
             let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
             arguments.collect::<Vec<_>>()
         };
-        let new = given(&["hostname db", "forkafterauthentication yes", "loglevel SILENT"], &tunnel);
+        let new = given(&["hostname db", "forkafterauthentication yes", "loglevel SILENT"], &ssh);
         assert!(new.contains(&"ForkAfterAuthentication=no".to_owned()), "{new:?}");
         assert!(new.contains(&"IdentityFile=\"/keys/100%%/id\"".to_owned()), "{new:?}");
         assert!(!new.contains(&"LogLevel=INFO".to_owned()), "{new:?}");
-        let old = given(&["hostname db", "loglevel SILENT"], &Ssh { options: [].into(), ..tunnel });
+        let old = given(&["hostname db", "loglevel SILENT"], &Ssh { options: [].into(), ..ssh });
         assert!(!old.iter().any(|argument| argument.starts_with("ForkAfter")), "{old:?}");
         assert!(old.contains(&"LogLevel=INFO".to_owned()), "{old:?}");
     }

@@ -73,9 +73,7 @@ pub(crate) async fn portward(lab: &Lab, tunnels: u16, keys: &str) -> Result<Vec<
         let daemon = Daemon::start_as_configured(lab).await;
         let up = listening_since(begun, tunnels).await;
         all_up(&daemon, tunnels).await;
-        let processes = lab.daemon_processes().into_iter();
-        let sshs = processes.filter(|process| process.executable.ends_with("ssh"));
-        let kibibytes = sshs.map(|process| pss(process.pid)).sum();
+        let kibibytes = lab.sshs().into_iter().map(pss).sum();
         let begun = Instant::now();
         let answer = daemon.post("/restart?timeout=120s").await;
         let restart = begun.elapsed().as_secs_f64() * 1e3;

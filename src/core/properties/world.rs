@@ -254,7 +254,7 @@ impl World {
 
     /// What its clients are connected to.
     pub(super) fn serving(&self, slot: Slot) -> Option<(ConnectionId, Request)> {
-        self.link.tunnel_state(slot)?.serving
+        self.link.tunnels().find(|tunnel| tunnel.slot == slot)?.serving
     }
 
     /// The connection that listens for a tunnel.

@@ -10,7 +10,7 @@ use crate::ssh::by_hand::{accepting_line, user};
 use crate::text;
 
 /// The most specific line of ssh, and the next step.
-pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &Ssh) -> (&'end str, String) {
+pub(super) fn explain<'end>(cause: &Cause<'end>, ssh: &Ssh) -> (&'end str, String) {
     let said = cause.before;
     let find = |start: &str, part: &str| {
         let fits = |line: &&String| line.starts_with(start) && line.contains(part);
@@ -19,13 +19,13 @@ pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &Ssh) -> (&'end str, St
     if let Some(line) = find("Host key for ", CHANGED) {
         let name = line.trim_start_matches("Host key for ").split(CHANGED).next().unwrap_or_default();
         let place = find("Offending ", " key in ").and_then(|line| line.split_once(" key in "));
-        return (line, changed(name, place.map(|(_, place)| place), fingerprint(said), tunnel));
+        return (line, changed(name, place.map(|(_, place)| place), fingerprint(said), ssh));
     }
     if let Some(line) = find("Warning: the ", " differs from the key for the IP address '") {
         let address = line.rsplit('\'').nth(1).unwrap_or_default();
         let place = find("Offending key for IP in ", ":")
             .map(|line| line.trim_start_matches("Offending key for IP in "));
-        return (line, changed(address, place, None, tunnel));
+        return (line, changed(address, place, None, ssh));
     }
     let revoked = find("", " was revoked and you have requested strict checking");
     if let Some(line) = revoked.or_else(|| find("Host key ", " revoked by file ")) {
@@ -59,7 +59,7 @@ pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &Ssh) -> (&'end str, St
         format!(
             "ask the server's administrator for the fingerprint of its key, compare it, and accept the key as user {}: `{}`",
             user(),
-            accepting_line(tunnel)
+            accepting_line(ssh)
         ),
     )
 }
@@ -67,13 +67,13 @@ pub(super) fn explain<'end>(cause: &Cause<'end>, tunnel: &Ssh) -> (&'end str, St
 const CHANGED: &str = " has changed and you have requested strict checking";
 
 /// `place` is the file and the line of the old key, as `FILE:LINE`.
-fn changed(name: &str, place: Option<&str>, fingerprint: Option<&str>, tunnel: &Ssh) -> String {
+fn changed(name: &str, place: Option<&str>, fingerprint: Option<&str>, ssh: &Ssh) -> String {
     let fingerprint = fingerprint.unwrap_or("of the new key");
     let ask = format!(
         "it was installed anew, or another machine answers in its place: ask the server's administrator whether the \
          fingerprint {fingerprint} is right"
     );
-    let accept = format!("accept the new one as user {}: `{}`", user(), accepting_line(tunnel));
+    let accept = format!("accept the new one as user {}: `{}`", user(), accepting_line(ssh));
     match place.and_then(|place| place.rsplit_once(':')).filter(|(file, _)| file.starts_with('/')) {
         Some((file, line)) => format!(
             "{ask}; only then remove the old key, which is in line {line}, as user {}: `ssh-keygen -f {} -R {}`, and {accept}",

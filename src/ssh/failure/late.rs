@@ -14,26 +14,26 @@ use crate::ssh::progress::Progress;
 const TOUCH: &str = "Confirm user presence for key ";
 
 /// The failure of an ssh that runs as `pid`, has said `said`, and is still not ready after `waited`.
-pub fn not_ready(tunnel: &Ssh, pid: u32, said: &[String], waited: Duration) -> Failure {
+pub fn not_ready(ssh: &Ssh, pid: u32, said: &[String], waited: Duration) -> Failure {
     let progress = match Progress::of(pid) {
         _ if said.iter().any(|line| line.starts_with(TOUCH)) => Progress::Token,
         progress => progress,
     };
-    of_progress(&progress, tunnel, said, waited)
+    of_progress(&progress, ssh, said, waited)
 }
 
-fn of_progress(progress: &Progress, tunnel: &Ssh, said: &[String], waited: Duration) -> Failure {
+fn of_progress(progress: &Progress, ssh: &Ssh, said: &[String], waited: Duration) -> Failure {
     let waited = format!("it was not ready after {} s", waited.as_secs_f64());
     let last = said.iter().rev().map(String::as_str).find(|line| !is_noise(line));
     let remark = last.map(|line| format!("; its last line was: {}", quote(line))).unwrap_or_default();
     let failure = |next: &str| {
-        let message = format!("ssh to {}: {waited}{remark}; {next}", tunnel.destination);
+        let message = format!("ssh to {}: {waited}{remark}; {next}", ssh.destination);
         Failure::new(FailureKind::Timeout, message)
     };
     match progress {
-        Progress::NotSsh(name) => wrapper(tunnel, &format!("{waited}, and the process is not ssh but {}", quote(name))),
+        Progress::NotSsh(name) => wrapper(ssh, &format!("{waited}, and the process is not ssh but {}", quote(name))),
         Progress::OtherArguments => {
-            wrapper(tunnel, &format!("{waited}, and the process has not the arguments that portward gave it"))
+            wrapper(ssh, &format!("{waited}, and the process has not the arguments that portward gave it"))
         }
         Progress::Token => failure(
             "it waits for a security key or a smart card: that takes a person to touch it or to type its PIN, so use a key \
@@ -43,14 +43,14 @@ fn of_progress(progress: &Progress, tunnel: &Ssh, said: &[String], waited: Durat
         Progress::Agent => failure(&format!(
             "it is connected and has a unix socket open, as it has while it asks an agent: one that waits for a \
              confirmation, a PIN or a touch needs a person; {}",
-            try_by_hand(tunnel)
+            try_by_hand(ssh)
         ))
         .retried_slowly(),
         Progress::Carrier(name) => match said.iter().rev().find(|line| has_link(line) && words::read(line).is_none()) {
             Some(link) => {
                 let message = format!(
                     "ssh to {}: {waited}; the ProxyCommand or jump host says: {}; log in there as user {}",
-                    tunnel.destination,
+                    ssh.destination,
                     quote(link),
                     user()
                 );
@@ -59,13 +59,13 @@ fn of_progress(progress: &Progress, tunnel: &Ssh, said: &[String], waited: Durat
             None => failure(&format!(
                 "it waits for {}, which carries its connection (ProxyCommand or ProxyJump); {}",
                 quote(name),
-                try_by_hand(tunnel)
+                try_by_hand(ssh)
             )),
         },
         Progress::Tcp => failure(&format!(
             "it has a TCP connection, or tries one address after the other; {}, and see the server's log, or raise \
              ssh.connect_timeout",
-            try_by_hand(tunnel)
+            try_by_hand(ssh)
         )),
         Progress::Nothing => failure("it has no connection yet: check that the name of the host resolves"),
         Progress::Unknown => failure("see whether the server answers, or raise ssh.connect_timeout"),

@@ -45,7 +45,7 @@ const TROUBLES: [(&str, &str, &str); 8] = [
 ];
 
 /// What ssh said of a key before, and the next step after a login that was refused.
-pub(super) fn denied<'end>(methods: &str, cause: &Cause<'end>, tunnel: &Ssh) -> (Option<&'end str>, String) {
+pub(super) fn denied<'end>(methods: &str, cause: &Cause<'end>, ssh: &Ssh) -> (Option<&'end str>, String) {
     let trouble = cause.before.iter().rev().find_map(|line| {
         let fits = |(start, part, _): &&(&str, &str, &str)| line.starts_with(start) && line.contains(part);
         TROUBLES.iter().find(fits).map(|(_, _, next)| (line.as_str(), *next))
@@ -60,7 +60,7 @@ pub(super) fn denied<'end>(methods: &str, cause: &Cause<'end>, tunnel: &Ssh) -> 
     }
     match trouble {
         Some((_, next)) => (remark, next.to_owned()),
-        None => (None, format!("{}; a key with a passphrase needs an agent", try_by_hand(tunnel))),
+        None => (None, format!("{}; a key with a passphrase needs an agent", try_by_hand(ssh))),
     }
 }
 

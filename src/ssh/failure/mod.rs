@@ -46,40 +46,40 @@ pub struct End<'end> {
 }
 
 /// Classifies the end of the ssh of `tunnel`.
-pub fn classify(end: &End<'_>, tunnel: &Ssh) -> Failure {
+pub fn classify(end: &End<'_>, ssh: &Ssh) -> Failure {
     use std::os::unix::process::ExitStatusExt;
 
-    let destination = &tunnel.destination;
+    let destination = &ssh.destination;
     if let Some(signal) = end.status.signal() {
         let message = format!("ssh to {destination} was ended by signal {signal}; a new one is started");
         return Failure::new(FailureKind::Killed, message);
     }
     match cause::find(end.said, end.was_ready) {
-        Some(Found::Own(cause)) => told(&cause, end, tunnel),
-        Some(Found::Carrier(line)) => told_by_carrier(line, tunnel),
-        None if end.was_ready => ended_after_ready(end, tunnel),
-        None => ended_before_ready(end, tunnel),
+        Some(Found::Own(cause)) => told(&cause, end, ssh),
+        Some(Found::Carrier(line)) => told_by_carrier(line, ssh),
+        None if end.was_ready => ended_after_ready(end, ssh),
+        None => ended_before_ready(end, ssh),
     }
 }
 
 /// The failure of an ssh whose control socket another process answers.
-pub fn not_the_master(error: &MasterError, tunnel: &Ssh) -> Failure {
-    wrapper(tunnel, &error.to_string())
+pub fn not_the_master(error: &MasterError, ssh: &Ssh) -> Failure {
+    wrapper(ssh, &error.to_string())
 }
 
 /// The failure of a program in the place of ssh that does not do what ssh does.
-fn wrapper(tunnel: &Ssh, what: &str) -> Failure {
+fn wrapper(ssh: &Ssh, what: &str) -> Failure {
     let message = format!(
         "ssh to {}: {what}; if {} is a script, it must become ssh and hand on all its arguments: `exec ssh \"$@\"`",
-        tunnel.destination,
-        shell::path(&tunnel.program)
+        ssh.destination,
+        shell::path(&ssh.program)
     );
     Failure::new(FailureKind::Config, message).retried_slowly()
 }
 
 /// The failure that OpenSSH itself reports.
-fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &Ssh) -> Failure {
-    let failure = |kind, next: &str| Failure::new(kind, message(cause, next, tunnel));
+fn told(cause: &Cause<'_>, end: &End<'_>, ssh: &Ssh) -> Failure {
+    let failure = |kind, next: &str| Failure::new(kind, message(cause, next, ssh));
     match cause.saying {
         Saying::Settings => {
             let next = "correct the tunnel's ssh settings or ssh's configuration file";
@@ -98,12 +98,12 @@ fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &Ssh) -> Failure {
         }
         Saying::Negotiation => failure(FailureKind::Config, &login::negotiation(cause.line)).retried_slowly(),
         Saying::HostKey => {
-            let (line, next) = host_key::explain(cause, tunnel);
-            Failure::new(FailureKind::HostKey, message(&Cause { line, ..*cause }, &next, tunnel))
+            let (line, next) = host_key::explain(cause, ssh);
+            Failure::new(FailureKind::HostKey, message(&Cause { line, ..*cause }, &next, ssh))
         }
         Saying::Denied(methods) => {
-            let (remark, next) = login::denied(methods, cause, tunnel);
-            Failure::new(FailureKind::Auth, message(&Cause { remark, ..*cause }, &next, tunnel))
+            let (remark, next) = login::denied(methods, cause, ssh);
+            Failure::new(FailureKind::Auth, message(&Cause { remark, ..*cause }, &next, ssh))
         }
         Saying::Disconnected(code, reason) => match login::disconnected(code, reason) {
             Some(next) => failure(FailureKind::Auth, next),
@@ -133,23 +133,23 @@ fn told(cause: &Cause<'_>, end: &End<'_>, tunnel: &Ssh) -> Failure {
 }
 
 /// The line, the output before it if that is relevant, and the next step.
-fn message(cause: &Cause<'_>, next: &str, tunnel: &Ssh) -> String {
+fn message(cause: &Cause<'_>, next: &str, ssh: &Ssh) -> String {
     let who = if cause.is_of_carrier { "the ProxyCommand or jump host says: " } else { "" };
     let before = cause.remark.map(|line| format!(" (after: {})", quote(line))).unwrap_or_default();
-    format!("ssh to {}: {who}{}{before}; {next}", tunnel.destination, quote(cause.line))
+    format!("ssh to {}: {who}{}{before}; {next}", ssh.destination, quote(cause.line))
 }
 
 /// The failure of the process that carries the connection, in its own words.
-fn told_by_carrier(line: &str, tunnel: &Ssh) -> Failure {
+fn told_by_carrier(line: &str, ssh: &Ssh) -> Failure {
     let next = if cause::has_link(line) {
         format!("log in there as user {}", user())
     } else if line.ends_with("not found") {
         "install the program that ProxyCommand names, or write its whole path: the PATH of a service is short"
             .to_owned()
     } else {
-        try_by_hand(tunnel)
+        try_by_hand(ssh)
     };
-    let destination = &tunnel.destination;
+    let destination = &ssh.destination;
     let message =
         format!("ssh to {destination}: the ProxyCommand or jump host says: {}; {next}", quote(line));
     match of_errno(line) {
@@ -159,8 +159,8 @@ fn told_by_carrier(line: &str, tunnel: &Ssh) -> Failure {
 }
 
 /// An ssh that was connected, and has ended without one of its own lines.
-fn ended_after_ready(end: &End<'_>, tunnel: &Ssh) -> Failure {
-    let destination = &tunnel.destination;
+fn ended_after_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
+    let destination = &ssh.destination;
     let status = end.status.code().unwrap_or_default();
     let message = match last_line(end.said) {
         Some(line) => {
@@ -175,13 +175,13 @@ fn ended_after_ready(end: &End<'_>, tunnel: &Ssh) -> Failure {
 }
 
 /// An ssh that never was ready, and has ended without one of its own lines.
-fn ended_before_ready(end: &End<'_>, tunnel: &Ssh) -> Failure {
-    let destination = &tunnel.destination;
+fn ended_before_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
+    let destination = &ssh.destination;
     let status = end.status.code().unwrap_or_default();
     let failure = |message| Failure::new(FailureKind::Exited, message).retried_slowly();
     match (status, last_line(end.said)) {
         (SSH_ERROR, Some(line)) => {
-            failure(format!("ssh to {destination} ended: {}; {}", quote(line), try_by_hand(tunnel)))
+            failure(format!("ssh to {destination} ended: {}; {}", quote(line), try_by_hand(ssh)))
         }
         (SSH_ERROR, None) => failure(format!(
             "ssh to {destination} ended without a word, as LogLevel QUIET has it; `options: {{LogLevel: INFO}}` under the \
@@ -189,14 +189,14 @@ fn ended_before_ready(end: &End<'_>, tunnel: &Ssh) -> Failure {
         )),
         (0, said) => {
             let said = said.map(|line| format!(" ({})", quote(line))).unwrap_or_default();
-            wrapper(tunnel, &format!("it ended with success before it was ready{said}"))
+            wrapper(ssh, &format!("it ended with success before it was ready{said}"))
         }
         (_, said) => {
             let said = said.map(|line| format!(": {}", quote(line))).unwrap_or_default();
             failure(format!(
                 "ssh to {destination} ended with status {status}{said}; ssh itself ends with {SSH_ERROR}, so this is the \
                  status of a program in its place: see what {} does",
-                shell::path(&tunnel.program)
+                shell::path(&ssh.program)
             ))
         }
     }
