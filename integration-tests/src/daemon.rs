@@ -257,6 +257,12 @@ impl<'lab> Daemon<'lab> {
         command
     }
 
+    /// Ends it with SIGKILL and waits: what it has started goes on.
+    pub async fn crash(self) -> Ended {
+        kill(self.pid, Signal::SIGKILL);
+        self.ended().await
+    }
+
     /// Ends it with SIGTERM and waits.
     pub async fn stop(self) -> Ended {
         kill(self.pid, Signal::SIGTERM);

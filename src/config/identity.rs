@@ -1,11 +1,11 @@
 //! The identities of a tunnel: the two hashes of autossh-tunnel, and the derived name if there is none in the file.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
 
 use super::desired::Written;
+use crate::text;
 
 /// Names are cut to this many characters when derived, and refused beyond it when written.
 pub(super) const LONGEST_NAME: usize = 128;
@@ -34,12 +34,7 @@ pub(crate) fn is_hash_prefix(text: &str) -> bool {
 }
 
 fn md5(text: &str) -> String {
-    let mut digits = String::with_capacity(32);
-    for byte in Md5::digest(text) {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
+    text::hex(&Md5::digest(text))
 }
 
 /// The name of a tunnel that has none, before it is made unique: what runs it, and its local port.

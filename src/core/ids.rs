@@ -18,6 +18,11 @@ impl ConnectionId {
     pub(super) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// The later one of a link has the higher number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for ConnectionId {

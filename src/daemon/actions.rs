@@ -73,7 +73,13 @@ impl EventLoop {
                 if let (Some(entry), Some(timeout)) = (all().next(), timeout) {
                     let resources = (&entry.resources, connections);
                     let work = entry.desired.work_at(destination);
-                    self.effects.start(resources, connection, &work, (destination, timeout));
+                    let work = (&*work, entry.desired.share);
+                    let forward = |slot| match &entries.get(&slot)?.desired.work {
+                        Work::Ssh(tunnel) => Some((slot, &tunnel.forward)),
+                        Work::Command(_) => None,
+                    };
+                    let forwards: Vec<_> = link.slots().filter_map(forward).collect();
+                    self.effects.start(resources, connection, work, (destination, timeout), &forwards);
                 }
             }
             Action::ExplainDelay(connection) => {

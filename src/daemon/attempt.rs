@@ -12,10 +12,11 @@ use crate::config::desired::{Forward, Ssh};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, LinkId, Request, Slot};
 use crate::port::{PortError, Ports};
 use crate::process::{LONGEST_LINE, Main, OUTPUT_GRACE, Pace, Remains, Tree, limits};
-use crate::ssh::{AddressFamily, ControlSocket};
+use crate::ssh::{AddressFamily, ControlSocket, Forwarding, Master};
 use crate::text;
 use crate::watch::Watcher;
 
+use super::record::{Carried, RecordFile};
 use super::reporter::{LinkReport, Reporter};
 
 /// Lines of stderr that are kept to tell why a process ended,
@@ -32,6 +33,8 @@ const FLOOD_GRACE: Duration = Duration::from_secs(5);
 pub(super) enum Order {
     /// Listen for a tunnel.
     Open(Request, Box<Asked>),
+    /// It listens for a tunnel already, because an earlier run of portward has asked it to: look after that.
+    Inherit(Request, Box<Asked>),
     /// Stop listening for it.
     Close(Request, Slot),
     /// Report when no client's connection is carried any more.
@@ -57,6 +60,8 @@ pub(super) struct Attempt {
     pub(super) watcher: Watcher,
     /// The last lines of the process.
     pub(super) tail: OutputTail,
+    /// By which a later run of portward takes the process over.
+    pub(super) file: RecordFile,
 }
 
 /// The inodes of the sockets that an ssh had when it was ready. If it is connected to the server itself, that connection is the only
@@ -71,6 +76,19 @@ pub(super) struct SshAttempt {
     pub(super) control: ControlSocket,
     /// Set once it is ready.
     pub(super) at_login: SocketsAtLogin,
+    /// What an earlier run of portward has left of it; the default: it is new.
+    pub(super) inherited: Inherited,
+}
+
+/// What an ssh has that an earlier run of portward has started.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    /// A connection to its control socket, if it has answered.
+    pub(super) master: Option<Master>,
+    /// What it forwards, and no tunnel needs.
+    pub(super) unneeded: Vec<Forwarding>,
+    /// Whose connections it may carry.
+    pub(super) carried: Carried,
 }
 
 impl Attempt {

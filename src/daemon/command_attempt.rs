@@ -13,9 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, OutputTail};
 use super::listening::Listening;
+use super::record::Record;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
 use crate::port::{Listener, holder};
-use crate::process::{Child, OUTPUT_GRACE, Pipe, Tree, read_lines};
+use crate::process::{Child, OUTPUT_GRACE, Origin, Pipe, Tree, read_lines};
 use crate::text;
 
 /// The kernel sends an event when a socket is destroyed, and none when one begins to listen. So while a command starts,
@@ -29,12 +30,14 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 const END_FOLLOWS: Duration = Duration::from_millis(100);
 
 impl Attempt {
-    /// Looks after a command until it has ended. Not an `async fn`: that would reserve memory for its arguments twice.
+    /// Looks after a command until it has ended. `is_ready`: it counts as one that listens. Not an `async fn`: that would reserve memory for its arguments twice.
     pub(super) fn run_command(
         self,
         program: String,
         listening: Listening,
         (mut child, stdout, stderr): (Child, Pipe, Pipe),
+        record: Option<Record>,
+        is_ready: bool,
     ) -> impl Future<Output = ()> {
         let (tree, spoke) = (child.tree(), Arc::new(Notify::new()));
         let mut output = tokio::spawn({
@@ -52,7 +55,7 @@ impl Attempt {
             }
         });
         async move {
-            let mut changes = pin!(self.report_changes(&listening, &tree, &spoke));
+            let mut changes = pin!(self.report_changes(&listening, &tree, &spoke, (record, is_ready)));
             let ended = tokio::select! {
                 ended = child.ended() => ended,
                 never = &mut changes => match never {},
@@ -76,14 +79,51 @@ impl Attempt {
     }
 
     /// Reports what becomes of its listener and of its process while it runs.
-    async fn report_changes(&self, listening: &Listening, tree: &Tree, spoke: &Notify) -> Infallible {
+    async fn report_changes(
+        &self,
+        listening: &Listening,
+        tree: &Tree,
+        spoke: &Notify,
+        (record, is_ready): (Option<Record>, bool),
+    ) -> Infallible {
         tokio::select! {
-            never = self.watch_listener(listening, tree, spoke) => never,
+            never = self.watch_listener(listening, tree, spoke, is_ready) => never,
             never = self.follow_main(tree) => never,
+            never = self.keep_record_of(tree, record) => never,
         }
     }
 
-    async fn watch_listener(&self, listening: &Listening, tree: &Tree, spoke: &Notify) -> Infallible {
+    /// Keeps the record of the process that stands for the tree.
+    async fn keep_record_of(&self, tree: &Tree, record: Option<Record>) -> Infallible {
+        let Some(mut record) = record else { return std::future::pending().await };
+        let mut main = tree.main();
+        main.mark_changed();
+        let mut written = None;
+        while main.changed().await.is_ok() {
+            let pid = main.borrow_and_update().pid;
+            if pid.is_some() && pid != written {
+                if pid != Some(record.origin.pid) {
+                    let Some(origin) = Origin::of(tree, [None, None]) else { continue };
+                    record.origin = Origin { pipes: record.origin.pipes, ..origin };
+                }
+                // Boxed, so that no process that runs reserves memory for it.
+                Box::pin(self.keep(Some(&record))).await;
+                written = pid;
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn watch_listener(
+        &self,
+        listening: &Listening,
+        tree: &Tree,
+        spoke: &Notify,
+        is_ready: bool,
+    ) -> Infallible {
+        if is_ready && !look(listening, tree).await {
+            self.report(ConnectionEvent::ListenerLost);
+        }
         loop {
             let mut wait = FIRST_LOOK;
             while !look(listening, tree).await {

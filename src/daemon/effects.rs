@@ -1,8 +1,9 @@
 //! Carries out the core's actions. Starts the work and returns at once: results come back as events.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,21 +12,22 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::attempt::{Attempt, OutputTail, SocketsAtLogin, port_failure};
-use super::connections::{Connections, Planned, Running, RunningSsh, SshProcess};
+use super::connections::{Connections, Planned, Running, RunningSsh, SshProcess, forward_name};
 use super::held::{self, HeldListener, NotHeld, Races};
 use super::launch::Launch;
 use super::listening::Listening;
 use super::probe::Probes;
+use super::record::{self, EXTENSION, Record, RecordFile};
 use super::reporter::{Reporter, TunnelReport, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::unix_listener::PathWait;
 use super::{command_line, elsewhere};
-use crate::config::desired::{self, LocalSocket, SshTunnel, Work};
-use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, Request, Slot};
+use crate::config::desired::{self, CommandTunnel, Forward, LocalSocket, SshTunnel, Work};
+use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, LinkId, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, holder, who};
-use crate::process::{self, Evictee, Pace, Remains, Signalled, Tree};
-use crate::ssh::{self, ControlDirectory, ControlError};
+use crate::process::{self, Child, Evictee, Origin, Pace, Pipe, Remains, Signalled, Tree};
+use crate::ssh::{self, ControlDirectory, ControlError, ControlSocket, Listens, SocketMade};
 use crate::watch::Watcher;
 
 /// What carries out the actions of all tunnels.
@@ -204,6 +206,37 @@ impl Effects {
         self.control.restore(is_locked)
     }
 
+    /// Where the control sockets and the records are.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.control.file("")
+    }
+
+    /// The directory is that of this run of portward from now on, which has taken over processes of `others`: files other than `kept` are
+    /// removed.
+    pub(super) fn begin_run(&self, kept: &HashSet<OsString>, others: BTreeSet<String>) {
+        let is_left = |file: &Path| file.file_name().is_none_or(|name| !kept.contains(name));
+        if let Err(error) = self.control.clear(is_left) {
+            tracing::warn!("{error}");
+        }
+        if let Err(error) = record::begin_run(&self.directory(), others) {
+            tracing::warn!(
+                "cannot write to {}: {error}; {}",
+                self.directory().display(),
+                record::CONSEQUENCE
+            );
+        }
+    }
+
+    /// The control socket of an ssh that an earlier run of portward has started.
+    pub(super) fn inherit_control(&mut self, path: PathBuf) -> (ControlSocket, SocketMade) {
+        self.control.inherit(path)
+    }
+
+    /// Those of `endpoints` that this machine has.
+    pub(super) fn usable(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+        self.ports.usable(endpoints)
+    }
+
     /// The listeners on `endpoints` now.
     pub(super) fn listeners(&self, endpoints: &[Endpoint]) -> Result<Vec<Listener>, crate::port::PortError> {
         self.ports.listeners(endpoints)
@@ -358,33 +391,37 @@ impl Effects {
         self.pace.clone()
     }
 
-    /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`].
+    /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`]. `forwards`: what an ssh may
+    /// be asked for.
     pub(super) fn start(
         &mut self,
         (resources, connections): (&TunnelResources, &mut Connections),
         connection: ConnectionId,
-        work: &Work,
+        (work, is_shared): (&Work, bool),
         (destination, timeout): (usize, Duration),
+        forwards: &[(Slot, &Forward)],
     ) {
         connections.set_left(Remains::default());
         let plan = connections.take_plan(destination);
-        let (tail, reporter) = (OutputTail::default(), connections.reporter().clone());
-        let attempt = Attempt {
-            connection,
-            reporter: reporter.clone(),
-            ports: self.ports.clone(),
-            pace: self.pace.clone(),
-            tail: tail.clone(),
-            watcher: self.watcher.clone(),
-        };
+        let reporter = connections.reporter();
+        let (name, settings) = (name(reporter, connection), record::settings(work, is_shared));
+        let file = RecordFile::new(self.control.file(&format!("{name}.{EXTENSION}")));
+        let attempt = self.attempt(connection, reporter, file);
+        let tail = attempt.tail.clone();
         let running = match work {
             Work::Ssh(tunnel) => {
-                let control = self.control.socket(&format!("{}-{connection}", reporter.link().0.0));
+                let control = self.control.socket(&name);
                 let launch = Launch::pending();
                 let (orders, received) = mpsc::unbounded_channel();
                 let (family, at_login) = (Arc::default(), SocketsAtLogin::default());
                 let path = control.0.path().to_owned();
                 let probes = Probes::new(&path);
+                let forwardings = |(slot, forward): &(Slot, &Forward)| {
+                    let sockets =
+                        ssh::forward_paths(&path, &forward_name(*slot, connection), forward.held_ports());
+                    let endpoints = self.ports.usable(forward.listens());
+                    ssh::forwardings(forward, Listens { endpoints: &endpoints, sockets: &sockets })
+                };
                 let start = SshStart {
                     ssh: tunnel.ssh.clone(),
                     launch: launch.clone(),
@@ -392,6 +429,8 @@ impl Effects {
                     at_login: at_login.clone(),
                     connect_timeout: timeout,
                     plan,
+                    settings,
+                    planned: forwards.iter().flat_map(forwardings).collect(),
                 };
                 tokio::spawn(start.run(attempt, control, received));
                 let ssh = RunningSsh { orders, family, control: path, at_login, probes };
@@ -406,14 +445,50 @@ impl Effects {
                     }
                 };
                 let launch = Launch::started(process.0.tree());
-                let endpoints = self.ports.usable(&tunnel.listen);
-                let tunnel_reporter = resources.reporter.clone();
-                let listening = Listening::new(connection, tunnel_reporter, self.ports.clone(), endpoints);
-                tokio::spawn(attempt.run_command(tunnel.argv[0].clone(), listening, process));
+                let origin = Origin::of(&process.0.tree(), [Some(&process.1), Some(&process.2)]);
+                let connection_number = connection.number();
+                let record = origin.map(|origin| Record {
+                    origin,
+                    settings,
+                    connection: connection_number,
+                    ssh: None,
+                });
+                self.run_command((attempt, resources), tunnel, process, record, false);
                 Running { launch, tail, ssh: None }
             }
         };
         connections.add(connection, running);
+    }
+
+    pub(super) fn attempt(
+        &self,
+        connection: ConnectionId,
+        reporter: &Reporter<LinkId>,
+        file: RecordFile,
+    ) -> Attempt {
+        Attempt {
+            connection,
+            reporter: reporter.clone(),
+            ports: self.ports.clone(),
+            pace: self.pace.clone(),
+            tail: OutputTail::default(),
+            watcher: self.watcher.clone(),
+            file,
+        }
+    }
+
+    pub(super) fn run_command(
+        &self,
+        (attempt, resources): (Attempt, &TunnelResources),
+        tunnel: &CommandTunnel,
+        process: (Child, Pipe, Pipe),
+        record: Option<Record>,
+        is_ready: bool,
+    ) {
+        let endpoints = self.ports.usable(&tunnel.listen);
+        let reporter = resources.reporter.clone();
+        let listening = Listening::new(attempt.connection, reporter, self.ports.clone(), endpoints);
+        tokio::spawn(attempt.run_command(tunnel.argv[0].clone(), listening, process, record, is_ready));
     }
 
     /// Reports `NotReady`, with what the process does instead.
@@ -528,4 +603,9 @@ fn log_signalled(reporter: &Reporter<Slot>, sent: &str, signalled: Vec<Signalled
         let holder_pid = holder.pid;
         log!(warn, reporter.identity(), event = "evict", holder_pid, "on_conflict: kill: {done}");
     }
+}
+
+/// The name of a connection's files, which no other one has: the numbers of links go on from run to run.
+fn name(reporter: &Reporter<LinkId>, connection: ConnectionId) -> String {
+    format!("{}-{connection}", reporter.link().0.0)
 }

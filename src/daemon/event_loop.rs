@@ -14,6 +14,7 @@ use super::entry::{Entry, Told, View};
 use super::handle::{Command, Outcome};
 use super::links::{LinkEntry, Links};
 use super::narrate;
+use super::predecessor::Predecessor;
 use super::published::Published;
 use super::reporter::{LinkReport, Report, TunnelReport};
 use super::runtime::Runtime;
@@ -84,7 +85,8 @@ impl EventLoop {
 
         self.state.api = wanted.api.clone();
         self.note_config_watch();
-        self.apply(wanted.tunnels);
+        let predecessor = Predecessor::find(&self.effects.directory()).await;
+        self.begin(wanted.tunnels, predecessor);
         self.publish();
         systemd::ready();
         while !(self.state.stopping && self.state.entries.is_empty()) {

@@ -1,6 +1,7 @@
 //! The forwards of one ssh that is ready: carries out the orders to open and to close them, and watches their listeners.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,12 @@ use tokio::time::timeout;
 use super::attempt::{Asked, Attempt, Order, SshAttempt, port_failure};
 use super::connections::forward_name;
 use super::listening::Listening;
+use super::record::{Carried, SshRecord};
 use super::unix_listener::{self, UnixListener};
 use crate::config::desired::{Forward, RemoteListen};
 use crate::core::{ConnectionEvent, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, Listener, Verdict, holder};
-use crate::ssh::{self, ForwardSockets, Listens, Master, MasterError, NotOpened};
+use crate::ssh::{self, ForwardSockets, Forwarding, Listens, Master, MasterError, NotOpened};
 
 /// How long a master may take to answer before it counts as one that lives and is stopped: 0.2 ms measured.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,19 +44,35 @@ struct Opened {
     watch: JoinSet<()>,
 }
 
-/// Where clients have come from, whose connections may still be carried.
-#[derive(Default)]
-struct Carried {
-    endpoints: BTreeSet<Endpoint>,
-    /// Clients that nobody here sees: those of a remote forward are at the server, and those of a held listener reach ssh over a unix
-    /// socket.
-    unseen: bool,
-}
-
 impl<'a> Forwards<'a> {
     /// None is open.
     pub(super) fn new(attempt: &'a Attempt, ssh: &'a SshAttempt, pid: u32, master: Master) -> Self {
         Self { attempt, ssh, pid, master, open: BTreeMap::new(), carried: Carried::default() }
+    }
+
+    /// Takes over what an earlier run of portward has left: closes what is `unneeded`.
+    pub(super) async fn begin(&mut self, unneeded: &[Forwarding], carried: Carried) {
+        self.carried = carried;
+        if let Err(error) = self.master.close_all(unneeded).await {
+            self.attempt.reporter.warn(&error.to_string());
+        }
+    }
+
+    /// What the master is asked for, to serve the tunnel.
+    pub(super) fn forwardings(&self, asked: &Asked) -> Vec<Forwarding> {
+        let Asked { reporter, forward } = asked;
+        let wanted = self.ssh.family.endpoints(forward.listens(), &self.ssh.ssh.destination);
+        let endpoints = self.attempt.ports.usable(&wanted.unwrap_or_default());
+        let name = forward_name(reporter.slot(), self.attempt.connection);
+        let sockets = ssh::forward_paths(self.ssh.control.path(), &name, forward.held_ports());
+        ssh::forwardings(forward, Listens { endpoints: &endpoints, sockets: &sockets })
+    }
+
+    /// What the master forwards now, and whose connections it may carry.
+    pub(super) fn note(&self, record: &mut SshRecord) {
+        let of = |opened: &Opened| ssh::forwardings(&opened.forward, opened.listens());
+        record.forwards = self.open.values().flat_map(of).collect();
+        record.carried.clone_from(&self.carried);
     }
 
     pub(super) async fn carry_out(&mut self, order: Order) {
@@ -66,11 +84,20 @@ impl<'a> Forwards<'a> {
                     Err(failure) => reporter.answer(request, ForwardEvent::Refused(failure)),
                 }
             }
+            Order::Inherit(request, asked) => {
+                let reporter = asked.reporter.clone();
+                // ssh answers a request for a listener that it has with success, and does nothing.
+                if let Err(failure) = self.open(request, *asked).await {
+                    reporter.warn(&failure.to_string());
+                    reporter.answer(request, ForwardEvent::ListenerLost);
+                }
+            }
             Order::Close(request, slot) => self.close(request, slot).await,
             Order::AwaitClients => {
                 // Where nobody looks, the time passes.
-                if !self.carried.unseen && !self.carried.endpoints.is_empty() {
-                    let endpoints: Vec<_> = self.carried.endpoints.iter().copied().collect();
+                if !self.carried.unseen && !self.carried.addresses.is_empty() {
+                    let endpoint = |address: &SocketAddr| Endpoint::new(address.ip(), address.port());
+                    let endpoints: Vec<_> = self.carried.addresses.iter().map(endpoint).collect();
                     match self.attempt.ports.drained(self.pid, &endpoints).await {
                         Ok(()) => self.attempt.report(ConnectionEvent::Drained),
                         Err(error) => self.attempt.reporter.warn(&error.to_string()),
@@ -113,7 +140,7 @@ impl<'a> Forwards<'a> {
             let _ = self.master.close(&opened.forward, opened.listens()).await;
             return Err(failure);
         }
-        self.carried.endpoints.extend(opened.listening.endpoints());
+        self.carried.addresses.extend(opened.listening.endpoints().iter().map(|endpoint| endpoint.address));
         self.carried.unseen |= opened.listening.endpoints().is_empty();
         if opened.unix.is_some() || !opened.listening.endpoints().is_empty() {
             let watched = (opened.listening.clone(), opened.unix.clone());

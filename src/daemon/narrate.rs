@@ -13,13 +13,40 @@ use crate::config::desired::{Forward, RemoteListen, Work};
 use crate::core::{Failure, StateName};
 use crate::port::advice::{self, advice};
 use crate::port::{self, Occupant};
-use crate::process::{self, Remains, limits};
+use crate::process::{self, Origin, Remains, Survivor, limits};
 use crate::protocol::ReloadReport;
 use crate::relay::{MOST_WAITING, Stranger};
 use crate::{shell, text};
 
 /// Bytes of the names of holders that are logged: of several there may be many.
 const HOLDERS_LENGTH: usize = 2048;
+
+/// A process that an earlier run of portward has started goes on as the tunnel's.
+pub(super) fn adopted(entry: &Entry, origin: &Origin) {
+    let what = match &entry.desired.work {
+        Work::Ssh(_) => "ssh",
+        Work::Command(_) => "command",
+    };
+    log!(
+        info,
+        entry.identity(),
+        event = "adopted",
+        pid = origin.pid,
+        "took over the {what} with pid {}, which an earlier portward has started",
+        origin.pid
+    );
+}
+
+/// Processes of an earlier run of portward were ended, because no tunnel needs them.
+pub(super) fn ended_unwanted(ended: &[Survivor]) {
+    if !ended.is_empty() {
+        let named = text::excerpt(&process::named(ended), HOLDERS_LENGTH).into_owned();
+        tracing::info!(
+            event = "adopted",
+            "ended what an earlier portward had left and no tunnel needs: {named}"
+        );
+    }
+}
 
 /// Clients were turned away; the tunnel goes on.
 pub(super) fn connections_failed(entry: &Entry, failed: &Failed, message: &str) {

@@ -10,6 +10,7 @@ use super::event_loop::EventLoop;
 use super::held::HeldListener;
 use super::links::{Common, LinkEntry};
 use super::narrate;
+use super::predecessor::Predecessor;
 use super::reporter::{Identity, Reporter};
 use super::timers::Timer;
 use crate::clock::Moment;
@@ -72,6 +73,19 @@ impl EventLoop {
         }
     }
 
+    /// Begins with these tunnels, and with what an earlier run of portward has left.
+    pub(super) fn begin(&mut self, wanted: Vec<desired::Tunnel>, predecessor: Predecessor) {
+        let plan = self.plan(&wanted);
+        narrate::reloaded(&self.report_of(&plan, &wanted));
+        self.state.next_slot = predecessor.last_link;
+        let placed: Vec<_> = wanted.into_iter().map(|desired| self.place(desired)).collect();
+        self.inherit(predecessor);
+        for slot in &placed {
+            self.start(*slot);
+        }
+        self.state.order = placed;
+    }
+
     /// Applies the difference between what runs and what is wanted.
     pub(super) fn apply(&mut self, wanted: Vec<desired::Tunnel>) -> ReloadReport {
         let plan = self.plan(&wanted);
@@ -101,11 +115,22 @@ impl EventLoop {
     }
 
     fn add(&mut self, desired: desired::Tunnel) -> Slot {
+        let slot = self.place(desired);
+        self.start(slot);
+        slot
+    }
+
+    fn start(&mut self, slot: Slot) {
+        if self.state.entries.get(&slot).is_some_and(|entry| entry.desired.enabled) {
+            self.hear(slot, Event::StartRequested(slot));
+        }
+    }
+
+    fn place(&mut self, desired: desired::Tunnel) -> Slot {
         self.state.next_slot += 1;
         let slot = Slot(self.state.next_slot);
         let reporter =
             Reporter::new(slot, Identity::of(&desired), self.report.clone(), self.effects.shares());
-        let enabled = desired.enabled;
         let health = desired.health.as_ref().map(|health| Box::new(Health::new(health.policy, slot.0)));
         let (link, state) = self.join(&reporter, &desired);
         let entry = Entry {
@@ -126,9 +151,6 @@ impl EventLoop {
         self.state.entries.insert(slot, Box::new(entry));
         // Those that share a connection with it show that.
         self.state.touched.extend(self.state.slots_of(link));
-        if enabled {
-            self.hear(slot, Event::StartRequested(slot));
-        }
         slot
     }
 

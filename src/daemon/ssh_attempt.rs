@@ -1,30 +1,34 @@
 //! The process of a connection over ssh: ready once it answers on its control socket, and carries out orders from then on.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::attempt::{Attempt, Order, SshAttempt};
+use super::attempt::{Attempt, Inherited, Order, SshAttempt};
 use super::forwards::Forwards;
+use super::record::{Record, SshRecord};
 use super::tally::Tally;
-use crate::core::{ConnectionEvent, Failure, FailureKind};
+use crate::core::ConnectionEvent;
 use crate::port::holder;
-use crate::process::{Child, OUTPUT_GRACE, Pipe, read_lines};
-use crate::ssh::{self, ConnectionError, End, Master, MasterError, SocketMade};
+use crate::process::{Child, OUTPUT_GRACE, Origin, Pipe, read_lines};
+use crate::ssh::{self, AddressFamily, ConnectionError, End, Forwarding, Master, MasterError, SocketMade};
 
 impl Attempt {
     /// Looks after an ssh until it has ended.
     pub(super) async fn run_ssh(
         self,
-        of_ssh: SshAttempt,
+        mut of_ssh: SshAttempt,
+        record: Option<Record>,
         process: (Child, Pipe, Pipe),
         made: SocketMade,
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let (mut child, _stdout, stderr) = process;
-        let was_ready = Arc::new(AtomicBool::new(false));
+        let inherited = std::mem::take(&mut of_ssh.inherited);
+        let was_ready = Arc::new(AtomicBool::new(inherited.master.is_some()));
         let mut output = tokio::spawn({
             let (tail, reporter) = (self.tail.clone(), self.reporter.clone());
             let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
@@ -55,7 +59,7 @@ impl Attempt {
         let (pid, tree) = (child.pid(), child.tree());
         let (ended, not_the_master) = tokio::select! {
             ended = child.ended() => (ended, None),
-            error = self.serve(&of_ssh, made, pid, orders, &was_ready) => {
+            error = self.serve((&of_ssh, inherited), record, made, pid, orders, &was_ready) => {
                 // What answers in its place is of its tree, and useless.
                 tree.kill();
                 (child.ended().await, Some(error))
@@ -69,12 +73,9 @@ impl Attempt {
         let tail = self.tail.lines();
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &ssh),
-            (None, Ok(status)) => {
-                let was_ready = was_ready.load(Ordering::Relaxed);
+            (None, ended) => {
+                let (status, was_ready) = (ended.ok(), was_ready.load(Ordering::Relaxed));
                 ssh::classify(&End { status, said: &tail, was_ready }, &ssh)
-            }
-            (None, Err(error)) => {
-                Failure::new(FailureKind::Exited, format!("cannot learn how ssh ended: {error}"))
             }
         };
         // Another connection can listen from now on, whatever is left of this one: to look for that takes milliseconds.
@@ -83,34 +84,94 @@ impl Attempt {
         Box::pin(self.finish(&tree, failure, output)).await;
     }
 
+    /// The record of an ssh that has just been started; `None` if it has ended.
+    pub(super) fn ssh_record(
+        &self,
+        settings: String,
+        (child, stdout, stderr): &(Child, Pipe, Pipe),
+        control: &Path,
+        (family, planned): (AddressFamily, Vec<Forwarding>),
+    ) -> Option<Record> {
+        let origin = Origin::of(&child.tree(), [Some(stdout), Some(stderr)])?;
+        let control = control.file_name()?.to_str()?.to_owned();
+        let (at_login, forwards, carried) = Default::default();
+        let ssh = SshRecord { control, family, at_login, planned, forwards, carried };
+        Some(Record { origin, settings, connection: self.connection.number(), ssh: Some(ssh) })
+    }
+
     /// Serves the orders once the master is ready; returns only if another process is in the master's place.
     async fn serve(
         &self,
-        of_ssh: &SshAttempt,
+        (of_ssh, inherited): (&SshAttempt, Inherited),
+        mut record: Option<Record>,
         made: SocketMade,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
         was_ready: &AtomicBool,
     ) -> MasterError {
-        made.wait().await;
-        match Master::connect(of_ssh.control.path(), pid).await {
-            Ok(master) => {
-                // A banner, say, tells nothing about the end of a connection that stood.
-                self.tail.clear();
-                was_ready.store(true, Ordering::Relaxed);
-                if let Some(sockets) = holder::sockets(pid) {
-                    let _ = of_ssh.at_login.set(sockets);
-                }
-                self.report(ConnectionEvent::Ready);
-                let mut forwards = Forwards::new(self, of_ssh, pid, master);
-                while let Some(order) = orders.recv().await {
-                    forwards.carry_out(order).await;
-                }
-            }
+        let Inherited { master, unneeded, carried } = inherited;
+        self.keep(record.as_ref()).await;
+        let connected = if let Some(master) = master {
+            Ok(master)
+        } else {
+            made.wait().await;
+            Master::connect(of_ssh.control.path(), pid).await
+        };
+        let master = match connected {
+            Ok(master) => master,
             Err(error @ MasterError::Stranger { .. }) => return error,
-            // The deadline of the attempt ends it.
-            Err(error) => self.reporter.warn(&error.to_string()),
+            Err(error) => {
+                // The deadline of the attempt ends it.
+                self.reporter.warn(&error.to_string());
+                return std::future::pending().await;
+            }
+        };
+        // A banner, say, tells nothing about the end of a connection that stood.
+        self.tail.clear();
+        was_ready.store(true, Ordering::Relaxed);
+        if let Some(sockets) = holder::sockets(pid) {
+            let _ = of_ssh.at_login.set(sockets);
         }
-        std::future::pending().await
+        self.report(ConnectionEvent::Ready);
+        let mut forwards = Forwards::new(self, of_ssh, pid, master);
+        forwards.begin(&unneeded, carried).await;
+        loop {
+            let order = if let Ok(order) = orders.try_recv() {
+                order
+            } else {
+                if let Some(ssh) = record.as_mut().and_then(|record| record.ssh.as_mut()) {
+                    ssh.at_login = of_ssh.at_login.get().cloned().unwrap_or_default();
+                    forwards.note(ssh);
+                }
+                self.keep(record.as_ref()).await;
+                let Some(order) = orders.recv().await else { return std::future::pending().await };
+                order
+            };
+            if let (Order::Open(_, asked), Some(record)) = (&order, &mut record) {
+                self.plan(forwards.forwardings(asked), record).await;
+            }
+            forwards.carry_out(order).await;
+        }
+    }
+
+    /// Nothing is asked for that the record does not have: a later run of portward could not close what it does not know of.
+    async fn plan(&self, forwardings: Vec<Forwarding>, record: &mut Record) {
+        let Some(ssh) = &mut record.ssh else { return };
+        let known = ssh.planned.len();
+        for forwarding in forwardings {
+            if !ssh.planned.contains(&forwarding) {
+                ssh.planned.push(forwarding);
+            }
+        }
+        if ssh.planned.len() > known {
+            self.keep(Some(record)).await;
+        }
+    }
+
+    /// Writes the record of the process.
+    pub(super) async fn keep(&self, record: Option<&Record>) {
+        if let Some(record) = record {
+            self.file.write(record, &self.reporter).await;
+        }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::attempt::{Attempt, Order, SocketsAtLogin, SshAttempt};
+use super::attempt::{Attempt, Inherited, Order, SocketsAtLogin, SshAttempt};
 use super::launch::Launch;
 use super::reporter::LinkReport;
 use crate::config::desired::Ssh;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
-use crate::process::{self, SpawnError};
-use crate::ssh::{self, AddressFamily, ControlSocket, Plan, SocketMade};
+use crate::process::{self, Says, SpawnError};
+use crate::ssh::{self, AddressFamily, ControlSocket, Forwarding, Plan, SocketMade};
 
 /// The start of an ssh: it is asked what it would do, unless that is known already, and then started.
 pub(super) struct SshStart {
@@ -23,6 +23,10 @@ pub(super) struct SshStart {
     pub(super) connect_timeout: Duration,
     /// What it said it would do, if that is still fresh.
     pub(super) plan: Option<Plan>,
+    /// Digest of its settings, for its record.
+    pub(super) settings: String,
+    /// What it may be asked to forward.
+    pub(super) planned: Vec<Forwarding>,
 }
 
 impl SshStart {
@@ -33,22 +37,25 @@ impl SshStart {
         (control, made): (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
-        let Self { ssh, launch, family, at_login, connect_timeout, plan } = self;
-        let planned = async {
+        let Self { ssh, launch, family, at_login, connect_timeout, plan, settings, planned } = self;
+        let making = async {
             match plan {
                 Some(plan) => plan,
                 None => Plan::make(&ssh).await,
             }
         };
         let plan = tokio::select! {
-            plan = planned => plan,
+            plan = making => plan,
             () = launch.cancelled() => return attempt.report(ConnectionEvent::Ended(cancelled())),
         };
         let family = *family.get_or_init(|| plan.address_family());
         let started = launch.start(|| {
             let what = format!("{} to {}", ssh.program.display(), ssh.destination);
             attempt.reporter.starting(&what);
-            let process = process::spawn(ssh::command(&ssh, control.path(), &plan, connect_timeout))?;
+            let process = process::spawn_saying(
+                ssh::command(&ssh, control.path(), &plan, connect_timeout),
+                Says::WhatFits,
+            )?;
             let tree = process.0.tree();
             Ok::<_, SpawnError>((process, tree))
         });
@@ -57,8 +64,10 @@ impl SshStart {
         match started {
             Some(Ok(process)) => {
                 attempt.reporter.send(LinkReport::ProcessChanged);
-                let of_ssh = SshAttempt { ssh, family, control, at_login };
-                attempt.run_ssh(of_ssh, process, made, orders).await;
+                let inherited = Inherited::default();
+                let record = attempt.ssh_record(settings, &process, control.path(), (family, planned));
+                let of_ssh = SshAttempt { ssh, family, control, at_login, inherited };
+                attempt.run_ssh(of_ssh, record, process, made, orders).await;
             }
             Some(Err(error)) => attempt.report(ConnectionEvent::Ended(error.failure())),
             None => attempt.report(ConnectionEvent::Ended(cancelled())),

@@ -13,9 +13,11 @@ use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
+use super::ends::how_it_ended;
 use super::exec::{self, Image};
 use super::limits;
 use super::lines::Pipe;
+use super::pipes::{Says, lasting_pipe};
 use super::reaper::reap_orphans_soon;
 use super::registry::{self, MARK};
 use super::spawn_error::SpawnError;
@@ -24,7 +26,7 @@ use super::vfork::{self, Start};
 use crate::config::environment::SERVICE_MANAGER_VARIABLES;
 use crate::paths;
 
-/// A child process, the leader of a [`Tree`].
+/// A child process, the leader of a [`Tree`], or one that was the child of an earlier run of portward.
 #[derive(Debug)]
 pub struct Child {
     pid: u32,
@@ -35,17 +37,22 @@ pub struct Child {
 }
 
 /// Starts `command` as the leader of a session and a process group of its own, with nothing on its standard input, and its
-/// standard output and error as pipes.
+/// standard output and error as pipes, which outlive portward.
 ///
 /// In a session of its own it has no terminal: ssh is not stopped (SIGTTIN) when it tries to read a password from one, and Ctrl-C
 /// does not end it before portward does.
-pub fn spawn(mut command: Command) -> Result<(Child, Pipe, Pipe), SpawnError> {
+pub fn spawn(command: Command) -> Result<(Child, Pipe, Pipe), SpawnError> {
+    spawn_saying(command, Says::All)
+}
+
+/// As [`spawn`]; `says` tells what becomes of what does not fit into the pipes.
+pub fn spawn_saying(mut command: Command, says: Says) -> Result<(Child, Pipe, Pipe), SpawnError> {
     for variable in SERVICE_MANAGER_VARIABLES {
         command.env_remove(variable);
     }
     give_home(&mut command);
     let file = exec::resolve(&command);
-    start(&mut command, &file).map_err(|source| SpawnError::new(&command, file, source))
+    start(&mut command, &file, says).map_err(|source| SpawnError::new(&command, file, source))
 }
 
 /// A system service without `User=` has no HOME, and ssh's helpers and most other programs look for their files there.
@@ -59,13 +66,13 @@ fn give_home(command: &mut Command) {
     }
 }
 
-fn start(command: &mut Command, path: &Path) -> io::Result<(Child, Pipe, Pipe)> {
+fn start(command: &mut Command, path: &Path, says: Says) -> io::Result<(Child, Pipe, Pipe)> {
     // Held until the child is registered, so that it is not mistaken for an orphan before.
     let mut trees = registry::lock();
     command.env(MARK, trees.next_mark());
     let image = Image::of(command, path)?;
     let directory = command.get_current_dir().map(|path| CString::new(path.as_os_str().as_bytes()));
-    let (stdin, output, errors) = (File::open("/dev/null")?, io::pipe()?, io::pipe()?);
+    let (stdin, output, errors) = (File::open("/dev/null")?, lasting_pipe(says)?, lasting_pipe(says)?);
     let streams = [stdin.as_fd(), output.1.as_fd(), errors.1.as_fd()];
     let limit = limits::of_children();
     let pid = Start { image: &image, directory: directory.transpose()?, streams, limit }.run()?;
@@ -92,6 +99,11 @@ fn watch(pid: u32, output: PipeReader, errors: PipeReader) -> io::Result<(AsyncF
 }
 
 impl Child {
+    /// One that an earlier run of portward started.
+    pub(super) fn inherited(pid: u32, pidfd: AsyncFd<OwnedFd>, tree: Tree) -> Self {
+        Self { pid, pidfd, tree, status: None }
+    }
+
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -103,10 +115,22 @@ impl Child {
     }
 
     /// Waits for its end and reaps it. Others of its tree may be left. Cancel-safe.
+    ///
+    /// # Errors
+    /// How it ended cannot be found out: of one that an earlier run of portward started, the kernel tells it since Linux 6.15.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.pidfd.readable().await?.retain_ready();
         if let Some(status) = self.status {
             return Ok(status);
+        }
+        if self.tree.is_inherited() {
+            self.status = how_it_ended(self.pid, self.tree.start(), self.pidfd.get_ref());
+            self.tree.leader_reaped();
+            return self.status.ok_or_else(|| {
+                io::Error::other(
+                    "it was not portward that collected it, and this kernel tells its parent alone",
+                )
+            });
         }
         self.tree.leader_reaped();
         let status = vfork::wait(self.pid).map(ExitStatus::from_raw);
@@ -117,9 +141,9 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// Dropping a running child kills it with its process group.
+    /// Dropping a running child kills it with its process group. One that was inherited is only forgotten.
     fn drop(&mut self) {
-        if !self.tree.is_leader_reaped() {
+        if !self.tree.is_leader_reaped() && !self.tree.is_inherited() {
             self.tree.signal_group(Signal::SIGKILL);
             self.tree.leader_reaped();
             let _ = vfork::wait(self.pid);

@@ -33,7 +33,7 @@ struct Look {
     rested: Instant,
 }
 
-/// The living children of portward that lead no tree. Those that are given to portward while this looks may be missing, unless
+/// The living children of portward that lead no tree, and the orphans of inherited trees. Those that are given to portward while this looks may be missing, unless
 /// their parents were orphans themselves.
 pub(super) async fn orphans() -> io::Result<Arc<[Stat]>> {
     let asked = LAST_BEGUN.load(Ordering::Relaxed);
@@ -74,5 +74,20 @@ pub(super) fn list() -> io::Result<Arc<[Stat]>> {
         }
         last = found;
     }
+    living.extend(of_inherited()?);
     Ok(living.into())
+}
+
+/// The orphans of trees that an earlier run of portward started: they are children of another process, with many others.
+fn of_inherited() -> io::Result<Vec<Stat>> {
+    let trees = registry::known();
+    let mut found = Vec::new();
+    for reaper in trees.reapers() {
+        for child in stat::children(reaper)? {
+            let Some(stat) = Stat::of(child)?.filter(|stat| !stat.has_ended) else { continue };
+            let tree = trees.tree_with(&stat)?;
+            found.extend(tree.filter(|tree| tree.inherited.is_some() && tree.leader != child).map(|_| stat));
+        }
+    }
+    Ok(found)
 }

@@ -4,7 +4,7 @@
 //! processes that a leader has started remain descendants of portward, also after they have changed their group, session or parent. An
 //! orphan is assigned to a tree by its session and group, by a variable in its environment, and by earlier observations.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,11 @@ use super::stat::{self, Identity, Stat};
 
 /// In the environment of every process that portward starts, and so of all that these start: `PID-START-NUMBER`.
 pub const MARK: &str = "PORTWARD_TREE";
+
+/// What this run of portward is known by: what its marks begin with.
+pub fn run() -> &'static str {
+    MARK_OF_OURS.trim_end_matches('-')
+}
 
 /// What every mark of this process begins with.
 static MARK_OF_OURS: LazyLock<String> = LazyLock::new(|| {
@@ -46,8 +51,20 @@ pub(super) struct Inner {
     pub(super) leader: u32,
     /// Clock ticks from the boot to its start; 0 if portward could not look.
     pub(super) start: u64,
+    /// Of a tree that an earlier run of portward started. Boxed, for most have none.
+    pub(super) inherited: Option<Box<Inherited>>,
     state: Mutex<State>,
     pub(super) main: watch::Sender<Main>,
+}
+
+/// What is known of a tree whose leader is not a child of ours.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    leader: Identity,
+    /// The value of [`MARK`] that its processes have.
+    mark: String,
+    /// The process that its orphans are given to.
+    reaper: u32,
 }
 
 #[derive(Debug, Default)]
@@ -109,17 +126,29 @@ impl Trees {
 
     /// From now on, until [`Trees::remove`], `leader` leads the tree that has the last mark.
     pub(super) fn add(&mut self, leader: u32) -> Arc<Inner> {
+        self.leaders.insert(leader, self.last_number);
+        self.insert(leader, start_of(leader), None)
+    }
+
+    /// From now on, until [`Trees::remove`], `leader` leads a tree whose processes have this mark. It is not a child of ours.
+    pub(super) fn inherit(&mut self, leader: &Stat, mark: &str) -> Arc<Inner> {
+        self.last_number += 1;
+        let (identity, mark) = (leader.identity, mark.to_owned());
+        let inherited = Inherited { leader: identity, mark, reaper: leader.parent };
+        self.insert(identity.pid, identity.start(), Some(Box::new(inherited)))
+    }
+
+    fn insert(&mut self, leader: u32, start: u64, inherited: Option<Box<Inherited>>) -> Arc<Inner> {
         let main = watch::Sender::new(Main { pid: Some(leader), is_stopped: false, ended: None });
-        let inner = Arc::new(Inner {
-            number: self.last_number,
-            leader,
-            start: start_of(leader),
-            state: Mutex::default(),
-            main,
-        });
-        self.all.insert(inner.number, inner.clone());
-        self.leaders.insert(leader, inner.number);
+        let (number, state) = (self.last_number, Mutex::default());
+        let inner = Arc::new(Inner { number, leader, start, inherited, state, main });
+        self.all.insert(number, inner.clone());
         inner
+    }
+
+    /// Those that the orphans of inherited trees are given to.
+    pub(super) fn reapers(&self) -> BTreeSet<u32> {
+        self.all.values().filter_map(|tree| Some(tree.inherited.as_ref()?.reaper)).collect()
     }
 
     /// Whether another part than the reaper waits for `pid`.
@@ -162,7 +191,7 @@ impl Trees {
         }
     }
 
-    /// The tree that `pid` descends from; never one for a process that is no descendant of ours.
+    /// The tree that `pid` descends from. Of ours it is one for our descendants only.
     pub(super) fn tree_of(&self, pid: u32) -> io::Result<Option<Arc<Inner>>> {
         let ours = std::process::id();
         let mut current = pid;
@@ -172,7 +201,7 @@ impl Trees {
             if found.is_none() {
                 found = self.tree_with(&stat)?;
             }
-            if stat.parent == ours {
+            if stat.parent == ours || found.as_ref().is_some_and(|tree| tree.inherited.is_some()) {
                 return Ok(found);
             }
             current = stat.parent;
@@ -180,7 +209,7 @@ impl Trees {
         Ok(None)
     }
 
-    /// The tree that this descendant of ours shows to be of.
+    /// The tree that this descendant of ours shows to be of, or that this process of anybody's shows to be of if it is inherited.
     pub(super) fn tree_with(&self, stat: &Stat) -> io::Result<Option<Arc<Inner>>> {
         // The latest first: a leader's pid may have been that of an earlier leader.
         let trees = || self.all.values().rev();
@@ -188,9 +217,10 @@ impl Trees {
             return Ok(Some(tree.clone()));
         }
         let tree = match stat::variable(stat.identity.pid, MARK)? {
-            Some(mark) => {
-                mark.strip_prefix(&*MARK_OF_OURS).and_then(|number| self.all.get(&number.parse().ok()?))
-            }
+            Some(mark) => match mark.strip_prefix(&*MARK_OF_OURS) {
+                Some(number) => number.parse().ok().and_then(|number| self.all.get(&number)),
+                None => trees().find(|tree| tree.inherited.as_ref().is_some_and(|of| of.mark == mark)),
+            },
             None => trees().find(|tree| tree.has_seen(stat)),
         };
         Ok(tree.cloned())
@@ -198,12 +228,23 @@ impl Trees {
 }
 
 impl Inner {
+    /// The value of [`MARK`] that its processes have.
+    pub(super) fn mark(&self) -> String {
+        match &self.inherited {
+            Some(inherited) => inherited.mark.clone(),
+            None => format!("{}{}", *MARK_OF_OURS, self.number),
+        }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No number of a session or a group is given out as a pid while somebody is in it.
     fn shows(&self, stat: &Stat) -> bool {
+        if let Some(inherited) = &self.inherited {
+            return self.inherited_shows(inherited, stat);
+        }
         let state = self.state();
         (stat.identity.pid == self.leader && !state.is_leader_reaped)
             || stat.session == self.leader
@@ -211,10 +252,30 @@ impl Inner {
             || state.adopted.contains(&stat.identity)
     }
 
+    /// As [`Inner::shows`], for any process of the machine. Once the leader has ended, nothing keeps the numbers of its session and
+    /// of its group from others.
+    fn inherited_shows(&self, inherited: &Inherited, stat: &Stat) -> bool {
+        if stat.identity == inherited.leader || self.state().adopted.contains(&stat.identity) {
+            return true;
+        }
+        let is_near = stat.session == self.leader || stat.group == self.leader;
+        is_near && self.living_leader().is_ok_and(|leader| leader.is_some())
+    }
+
+    /// The leader, unless its pid means nothing any more.
+    pub(super) fn living_leader(&self) -> io::Result<Option<u32>> {
+        let is_it = match &self.inherited {
+            // Somebody else reaps it.
+            Some(inherited) => Stat::of(self.leader)?.is_some_and(|stat| stat.identity == inherited.leader),
+            None => !self.state().is_leader_reaped,
+        };
+        Ok(is_it.then_some(self.leader))
+    }
+
     /// Only for who shows nothing better: the pid may have been another process's since.
     fn has_seen(&self, stat: &Stat) -> bool {
         let state = self.state();
-        state.seen.contains(&stat.session) || state.seen.contains(&stat.group)
+        self.inherited.is_none() && (state.seen.contains(&stat.session) || state.seen.contains(&stat.group))
     }
 }
 

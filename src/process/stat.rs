@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +25,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    pub(super) fn new(pid: u32, start: u64) -> Self {
+        Self { pid, start }
+    }
+
     /// Clock ticks from the boot of the machine to the start of the process.
     pub(super) fn start(self) -> u64 {
         self.start
@@ -61,6 +67,20 @@ impl Stat {
             has_ended: matches!(*fields.first()?, "Z" | "X"),
         })
     }
+}
+
+/// How a process has ended whose parent has not collected it yet; `None` as well if it has not ended, or if this is not for us to see.
+pub(super) fn exit_status(process: Identity) -> io::Result<Option<ExitStatus>> {
+    let Some(line) = absent_as_none(fs::read(format!("/proc/{}/stat", process.pid)))? else {
+        return Ok(None);
+    };
+    let line = String::from_utf8_lossy(&line);
+    let is_it =
+        Stat::parse(process.pid, &line).is_some_and(|stat| stat.identity == process && stat.has_ended);
+    // The last field, proc_pid_stat(5). It is the 50th behind the name.
+    let status =
+        line.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(49)?.parse().ok());
+    Ok(status.filter(|_| is_it).map(ExitStatus::from_raw))
 }
 
 /// The children of `pid`, those that it was given as a subreaper included.
@@ -158,6 +178,21 @@ mod tests {
         let stat = Stat::parse(12, line).unwrap();
         assert_eq!((stat.parent, stat.group, stat.session, stat.has_ended), (1, 10, 9, false));
         assert_eq!(stat.identity, Identity { pid: 12, start: 4711 });
+    }
+
+    #[test]
+    fn how_a_process_ended_shows_until_it_is_collected() {
+        for (script, status) in [("exit 3", 3 << 8), ("kill -9 $$", 9)] {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let process = Stat::of(child.id()).unwrap().unwrap().identity;
+            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+            let mut ready = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut ready, None).unwrap();
+            assert_eq!(exit_status(process).unwrap(), Some(ExitStatus::from_raw(status)));
+            child.wait().unwrap();
+            assert_eq!(exit_status(process).unwrap(), None);
+        }
     }
 
     #[test]

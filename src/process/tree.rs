@@ -84,6 +84,21 @@ impl Tree {
         Self { inner }
     }
 
+    /// Whether an earlier run of portward started it.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.inner.inherited.is_some()
+    }
+
+    /// Clock ticks from the boot to the start of its leader.
+    pub(super) fn start(&self) -> u64 {
+        self.inner.start
+    }
+
+    /// The process that stands for the tree, and the value of [`MARK`](super::MARK) that it has.
+    pub(super) fn main_process(&self) -> Option<(Stat, String)> {
+        Some((Stat::of(self.pid()?).ok().flatten()?, self.inner.mark()))
+    }
+
     /// Pid of the process that stands for the tree.
     pub fn pid(&self) -> Option<u32> {
         self.inner.main.borrow().pid
@@ -120,10 +135,11 @@ impl Tree {
         tokio::spawn(async move { tree.signal_members(signal).await });
     }
 
-    /// The kernel does not reuse the group's number until the leader is reaped, and after that this sends nothing.
+    /// The kernel does not reuse the group's number until the leader is reaped, and after that this sends nothing. Who reaps the
+    /// leader of an inherited tree does not tell portward: its processes get the signal one by one.
     pub(super) fn signal_group(&self, signal: Signal) {
         let state = self.inner.state();
-        if state.is_leader_reaped {
+        if state.is_leader_reaped || self.inner.inherited.is_some() {
             return;
         }
         let Ok(group) = i32::try_from(self.inner.leader).map(Pid::from_raw) else { return };
@@ -140,7 +156,8 @@ impl Tree {
             let Ok(look) = self.look().await else { return };
             let mut is_new = false;
             for member in look.members {
-                let in_group = member.group == self.inner.leader && !self.is_leader_reaped();
+                let has_got_it = self.inner.inherited.is_none() && !self.is_leader_reaped();
+                let in_group = has_got_it && member.group == self.inner.leader;
                 if signalled.insert(member.identity) && !in_group {
                     is_new = true;
                     send(member.identity, signal);
@@ -175,8 +192,7 @@ impl Tree {
 
     /// Every living process of the tree, if these are all orphans. Reads /proc: blocks for some ten microseconds for each.
     fn members_among(&self, orphans: &[Stat]) -> io::Result<Vec<Stat>> {
-        let mut roots: Vec<u32> =
-            (!self.is_leader_reaped()).then_some(self.inner.leader).into_iter().collect();
+        let mut roots: Vec<u32> = self.inner.living_leader()?.into_iter().collect();
         if !orphans.is_empty() {
             let trees = known();
             for orphan in orphans {
@@ -222,7 +238,7 @@ impl Tree {
             Err(_) => false,
         };
         if is_ours && self.inner.state().is_leader_reaped && self.pid().is_none() {
-            // portward, its parent, gets SIGCHLD for the uppermost process only.
+            // portward, its parent, gets SIGCHLD for the uppermost process only. Of an inherited tree nobody tells it anything.
             if let Some(root) = root_of(pid) {
                 self.inner.main.send_modify(|main| {
                     *main = Main { pid: Some(root.identity.pid), is_stopped: false, ended: None };
@@ -265,7 +281,7 @@ impl Tree {
                 return Remains { forbidden, unknown };
             };
             // One after the other: while this one is waited for, others may end or be started.
-            ended(first.identity).await;
+            until_ended(first.identity).await;
         }
     }
 
@@ -303,7 +319,7 @@ impl Tree {
             self.gone().await;
             let Some(candidate) = self.candidate().await else { return };
             tokio::select! {
-                () = ended(candidate) => {}
+                () = until_ended(candidate) => {}
                 // It was told to end, or the candidate has turned out to be of it.
                 changed = main.changed() => if changed.is_err() { return },
             }
@@ -355,7 +371,7 @@ async fn read_proc<T: Send + 'static>(
 }
 
 /// Waits for the end of a process.
-async fn ended(process: Identity) {
+pub(super) async fn until_ended(process: Identity) {
     match open(process).map(|pidfd| pidfd.map(watch_pidfd).transpose()) {
         Ok(Ok(Some(pidfd))) => drop(pidfd.readable().await),
         Ok(Ok(None)) => {}
@@ -368,7 +384,7 @@ pub fn named(survivors: &[Survivor]) -> String {
     survivors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-fn survivor(pid: u32) -> Survivor {
+pub(super) fn survivor(pid: u32) -> Survivor {
     Survivor { pid, command: holder::command(pid) }
 }
 
@@ -379,7 +395,7 @@ fn is_signalable(stat: &Stat) -> bool {
 }
 
 /// A descriptor of that very process; `None` if it has ended.
-fn open(process: Identity) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open(process: Identity) -> io::Result<Option<OwnedFd>> {
     let pid = i32::try_from(process.pid).ok().and_then(rustix::process::Pid::from_raw);
     let Some(pid) = pid else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
@@ -392,7 +408,7 @@ fn open(process: Identity) -> io::Result<Option<OwnedFd>> {
     Ok(is_same.then_some(pidfd))
 }
 
-fn send(process: Identity, signal: Signal) {
+pub(super) fn send(process: Identity, signal: Signal) {
     let Ok(Some(pidfd)) = open(process) else { return };
     let (first, second) = match signal {
         Signal::SIGTERM => (rustix::process::Signal::TERM, Some(rustix::process::Signal::CONT)),

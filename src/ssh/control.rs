@@ -5,7 +5,6 @@ use std::env;
 use std::fs::{self, DirBuilder};
 use std::future::pending;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,7 +129,7 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> ControlErr
 }
 
 impl ControlDirectory {
-    /// Creates the directory, or uses an existing one that is safe. Sockets that an earlier run left in it are removed.
+    /// Creates the directory, or uses an existing one that is safe. What an earlier run left in it stays.
     pub fn open(watcher: &Watcher, path: &Path) -> Result<Self, ControlError> {
         Self::check_length(path)?;
         match DirBuilder::new().mode(0o700).create(path) {
@@ -139,11 +138,6 @@ impl ControlDirectory {
             Err(error) => return Err(failed("make", path, error)),
         }
         let place = Place::at(path)?;
-        for entry in fs::read_dir(path).map_err(|source| failed("read", path, source))? {
-            let stale = entry.map_err(|source| failed("read", path, source))?.path();
-            fs::remove_file(stale).map_err(|source| failed("clear", path, source))?;
-        }
-
         let expected = Expected::default();
         let subscription = watcher.subscribe({
             let expected = expected.clone();
@@ -151,6 +145,23 @@ impl ControlDirectory {
         });
         let (path, left) = (path.to_owned(), Vec::new());
         Ok(Self { path, place, left, expected, subscription })
+    }
+
+    /// Removes the files of the directory that nobody has any more.
+    pub fn clear(&self, is_left: impl Fn(&Path) -> bool) -> Result<(), ControlError> {
+        let path = &self.place.path;
+        for entry in fs::read_dir(path).map_err(|source| failed("read", path, source))? {
+            let file = entry.map_err(|source| failed("read", path, source))?.path();
+            if is_left(&file) {
+                fs::remove_file(file).map_err(|source| failed("clear", path, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of a file with this name beside the sockets.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.place.path.join(name)
     }
 
     /// Creates the directory again if it is missing, or a private one instead. [`ControlError::Elsewhere`] says why the configured one
@@ -194,8 +205,8 @@ impl ControlDirectory {
         for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
             let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
             // Its ssh would take that for a client. It goes with the control socket.
-            if path.extension().is_some_and(|extension| extension.as_bytes().starts_with(FORWARD.as_bytes()))
-            {
+            // And a record is no socket.
+            if path.extension().is_some() {
                 continue;
             }
             if try_connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
@@ -235,6 +246,13 @@ impl ControlDirectory {
             .map_err(|Insecure { uid, mode, .. }| ControlError::Unsafe { path: path.to_owned(), uid, mode })
     }
 
+    /// The control socket of an ssh that an earlier run started, at the path that it has.
+    pub fn inherit(&mut self, path: PathBuf) -> (ControlSocket, SocketMade) {
+        let is_watched =
+            self.subscription.watches(&self.place.path) || self.subscription.watch(&self.place.path).is_ok();
+        self.expect(path, is_watched)
+    }
+
     /// Reserves the path of a control socket. `name` has at most 20 bytes.
     pub fn socket(&mut self, name: &str) -> (ControlSocket, SocketMade) {
         // The daemon calls this as well and reports its errors. If there is no directory at all, ssh reports that.
@@ -245,6 +263,10 @@ impl ControlDirectory {
         let path = self.place.path.join(name);
         // Names are unique, so existing files belong to nobody.
         let _ = fs::remove_file(&path);
+        self.expect(path, is_watched)
+    }
+
+    fn expect(&self, path: PathBuf, is_watched: bool) -> (ControlSocket, SocketMade) {
         let (made, heard) = oneshot::channel();
         lock(&self.expected).insert(path.clone(), made);
         let made = SocketMade { path: path.clone(), heard, is_watched };
@@ -290,6 +312,9 @@ impl SocketMade {
     /// 2 ms to 1 s.
     pub async fn wait(self) {
         let Self { path, mut heard, is_watched } = self;
+        if path.exists() {
+            return;
+        }
         let mut wait = FIRST_LOOK;
         loop {
             let look = async { if is_watched { pending().await } else { sleep(wait).await } };
@@ -433,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_open_to_others_is_refused_and_a_stale_socket_removed() {
+    fn a_directory_open_to_others_is_refused_and_what_is_left_is_removed_when_nobody_has_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ssh");
         fs::create_dir(&path).unwrap();
@@ -441,8 +466,11 @@ mod tests {
         assert!(matches!(open(&path), Err(ControlError::Unsafe { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         drop(UnixListener::bind(path.join("1-1")).unwrap());
+        fs::write(path.join("1-2.json"), "").unwrap();
         let control = open(&path).unwrap();
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        control.clear(|file| file.extension().is_some()).unwrap();
+        assert!(path.join("1-1").exists() && !path.join("1-2.json").exists());
+        control.clear(|_| true).unwrap();
         drop(control);
         assert!(!path.exists());
     }

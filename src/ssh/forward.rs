@@ -106,6 +106,20 @@ impl Master {
         }
     }
 
+    /// Closes listeners that another run of portward has asked for. It is not an error if one is closed already.
+    pub async fn close_all(&mut self, forwardings: &[Forwarding]) -> Result<(), MasterError> {
+        for forwarding in forwardings {
+            match self.client.close(forwarding).await {
+                Ok(()) | Err(MuxError::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if forwardings.iter().any(|forwarding| forwarding.direction == Direction::Remote) {
+            self.hear_from_server(CLOSING).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for an answer of the server, whatever it is. For ever, if the network loses the request or the answer.
     ///
     /// Of what a master can be asked, this is the cheapest that crosses the network: one round trip (0.1 ms on loopback), a listener
@@ -141,6 +155,11 @@ impl Master {
 /// Whether `line` of ssh's stderr is about the listener that only [`Master::close`] and [`Master::probe`] ask for. A server with `permitlisten` refuses it.
 pub fn is_of_closing(line: &str) -> bool {
     line.trim_end().ends_with("remote port forwarding failed for listen port 0")
+}
+
+/// What a master is asked for, to serve `forward`.
+pub fn forwardings(forward: &Forward, listens: Listens<'_>) -> Vec<Forwarding> {
+    parts(forward, listens).into_iter().map(|part| part.forwarding).collect()
 }
 
 /// One listener of a forward.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -68,7 +69,8 @@ pub(super) enum Answer {
 }
 
 /// Which way a forward leads; the numbers are those of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Direction {
     /// `-L`
     Local = 1,
@@ -79,7 +81,7 @@ pub(super) enum Direction {
 }
 
 /// Where a forward listens or leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Place {
     host: Vec<u8>,
     port: u32,
@@ -103,8 +105,8 @@ impl Place {
 }
 
 /// A forward as the protocol describes it: one listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Forwarding {
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Forwarding {
     pub(super) direction: Direction,
     pub(super) listen: Place,
     pub(super) target: Place,

@@ -1,5 +1,7 @@
 //! What ssh's own configuration leaves to do for a tunnel.
 
+use serde::{Deserialize, Serialize};
+
 use super::settings::Settings;
 use crate::core::{Failure, FailureKind};
 use crate::port::Endpoint;
@@ -53,7 +55,8 @@ impl Plan {
 }
 
 /// AddressFamily of ssh_config(5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AddressFamily {
     /// Every address.
     Any,

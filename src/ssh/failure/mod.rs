@@ -37,8 +37,8 @@ const PASSING: [&str; 4] =
 /// How an ssh ended.
 #[derive(Debug)]
 pub struct End<'end> {
-    /// Its status.
-    pub status: ExitStatus,
+    /// Its status; `None` if that is not known.
+    pub status: Option<ExitStatus>,
     /// Its last lines on standard error; of one that was ready, those since then.
     pub said: &'end [String],
     /// Whether its control socket had answered.
@@ -50,7 +50,7 @@ pub fn classify(end: &End<'_>, ssh: &Ssh) -> Failure {
     use std::os::unix::process::ExitStatusExt;
 
     let destination = &ssh.destination;
-    if let Some(signal) = end.status.signal() {
+    if let Some(signal) = end.status.and_then(|status| status.signal()) {
         let message = format!("ssh to {destination} was ended by signal {signal}; a new one is started");
         return Failure::new(FailureKind::Killed, message);
     }
@@ -161,7 +161,9 @@ fn told_by_carrier(line: &str, ssh: &Ssh) -> Failure {
 /// An ssh that was connected, and has ended without one of its own lines.
 fn ended_after_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
     let destination = &ssh.destination;
-    let status = end.status.code().unwrap_or_default();
+    let Some(status) = end.status.and_then(|status| status.code()) else {
+        return ended_somehow(end, ssh);
+    };
     let message = match last_line(end.said) {
         Some(line) => {
             format!("ssh to {destination} ended with status {status}: {}; a new one is started", quote(line))
@@ -174,10 +176,23 @@ fn ended_after_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
     Failure::new(FailureKind::Exited, message)
 }
 
+/// An ssh of which nobody but its parent, an earlier portward, could have learned how it ended.
+fn ended_somehow(end: &End<'_>, ssh: &Ssh) -> Failure {
+    let said = last_line(end.said).map(|line| format!(": {}", quote(line))).unwrap_or_default();
+    let message = format!(
+        "ssh to {} ended, with a status that is not known, because an earlier portward had started it{said}; a new one is \
+         started",
+        ssh.destination
+    );
+    Failure::new(FailureKind::Exited, message)
+}
+
 /// An ssh that never was ready, and has ended without one of its own lines.
 fn ended_before_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
     let destination = &ssh.destination;
-    let status = end.status.code().unwrap_or_default();
+    let Some(status) = end.status.and_then(|status| status.code()) else {
+        return ended_somehow(end, ssh);
+    };
     let failure = |message| Failure::new(FailureKind::Exited, message).retried_slowly();
     match (status, last_line(end.said)) {
         (SSH_ERROR, Some(line)) => {
@@ -209,7 +224,7 @@ fn last_line(said: &[String]) -> Option<&str> {
 /// Whether only an edit helps. ssh reads its configuration before it connects, and prints nothing after that error: if there is any
 /// other output, the line may have another origin.
 fn is_final(cause: &Cause<'_>, end: &End<'_>) -> bool {
-    end.status.code() == Some(SSH_ERROR)
+    end.status.and_then(|status| status.code()) == Some(SSH_ERROR)
         && !end.was_ready
         && !cause.is_of_carrier
         && !PASSING.iter().any(|reason| cause.line.ends_with(reason))

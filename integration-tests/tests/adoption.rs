@@ -1,0 +1,263 @@
+//! A daemon that is killed, and the next one: what has gone on meanwhile is taken over, and what nobody needs is ended.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use integration_tests::{
+    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, kill, process_end, serve_echo,
+    serve_page, starts,
+};
+use nix::sys::signal::Signal;
+use portward::protocol::{FailureKind, Standby, StateName, TunnelStatus};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+/// Tunnels of all kinds that a process of their own listens for, each with the port that clients connect to.
+const CARRIED: [(&str, u16); 7] = [
+    ("own", 9001),
+    ("guarded", 9002),
+    ("one", 9003),
+    ("two", 9004),
+    ("range", 9010),
+    ("relay", 9005),
+    ("back", 9006),
+];
+
+const ALL: &str = "
+  - {name: own, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9001}
+  - {name: guarded, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9002, standby: true}
+  - {name: one, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9003, share: true}
+  - {name: two, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9004, share: true}
+  - {name: range, remote_host: server, remote_port: '127.0.0.1:7000-7002', local_port: '9010-9012'}
+  - {name: back, remote_host: server, direction: local_to_remote, remote_port: 9006, local_port: '127.0.0.1:7000'}
+  - {name: proxy, remote_host: server, direction: dynamic, local_port: 9007}
+  - {name: held, remote_host: server, remote_port: '127.0.0.1:8000', local_port: 9008, listener: portward}
+  - name: relay
+    command: [socat, 'TCP-LISTEN:9005,bind=127.0.0.1,fork,reuseaddr', 'TCP:127.0.0.1:7000']
+    local_port: 9005
+";
+
+async fn all_up(daemon: &Daemon<'_>) -> BTreeMap<String, Option<u32>> {
+    let mut pids = BTreeMap::new();
+    for name in ["own", "guarded", "one", "two", "range", "back", "proxy", "held", "relay"] {
+        let up = daemon.wait_state(name, StateName::Up).await;
+        pids.insert(name.to_owned(), up.pid);
+    }
+    let is_covered = |status: &TunnelStatus| status.standby == Some(Standby::Ready);
+    daemon.wait_status(0, "guarded", "covered", is_covered).await;
+    pids
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_costs_no_stream_and_no_login_and_the_next_one_stops_all() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    serve_page(("127.0.0.1", ORIGIN_PORT)).await;
+    let mut daemon = Daemon::start(&lab, ALL).await;
+    let pids = all_up(&daemon).await;
+    let (sshs, logins) = (lab.sshs(), lab.ssh_starts());
+    let mut streams = Vec::new();
+    for (_, port) in CARRIED {
+        streams.push(NumberedStream::open(port).await);
+    }
+    for _ in 0..3 {
+        daemon.crash().await;
+        for stream in &streams {
+            stream.next_bytes().await;
+        }
+        daemon = Daemon::start_as_configured(&lab).await;
+        assert_eq!(all_up(&daemon).await, pids);
+        fetch(9008).await.expect("the held listener serves again");
+    }
+    assert_eq!((lab.sshs(), lab.ssh_starts()), (sshs, logins));
+    for stream in streams {
+        stream.finish().await;
+    }
+    let ended = daemon.stop().await;
+    assert_eq!(starts(&ended.log), 0, "it has started nothing");
+    assert_eq!(ended.log.iter().filter(|line| line.has("event", "adopted")).count(), 9);
+    assert!(lab.daemon_processes().is_empty(), "{:?}", lab.daemon_processes());
+    assert_eq!(lab.sockets(), Vec::<std::path::PathBuf>::new());
+}
+
+const OWN: &str = "
+  - {name: own, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9001, restart: {drain: 1h}}
+";
+
+#[tokio::test]
+async fn what_is_taken_over_restarts_drains_fails_and_stops_as_what_was_started() {
+    let lab = Lab::new();
+    let sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let daemon = Daemon::start(&lab, OWN).await;
+    daemon.wait_state("own", StateName::Up).await;
+    daemon.crash().await;
+
+    // A restart moves the listener, the old connection drains, also under the next daemon, and ends with its client.
+    let daemon = Daemon::start_as_configured(&lab).await;
+    daemon.wait_state("own", StateName::Up).await;
+    let stream = NumberedStream::open(9001).await;
+    let (old, new) = daemon.restart("own").await;
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let up = daemon.wait_state("own", StateName::Up).await;
+    assert_eq!((up.pid, up.draining), (Some(new), 1));
+    stream.finish().await;
+    process_end(old).await;
+
+    // Its end is told with its class and its reason.
+    let mark = daemon.mark();
+    kill(new, Signal::SIGKILL);
+    let killed = daemon.wait_failure(mark, "own", FailureKind::Killed).await;
+    assert!(killed.last_error.unwrap().message.contains("signal 9"));
+    daemon.wait_up_anew(mark, "own", Some(new)).await;
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    daemon.wait_state("own", StateName::Up).await;
+    let mark = daemon.mark();
+    sshd.kill_sessions();
+    daemon.wait_failure(mark, "own", FailureKind::Network).await;
+    daemon.wait_state("own", StateName::Up).await;
+    daemon.crash().await;
+
+    // What nobody has looked at meanwhile is looked at.
+    let gone = lab.sshs();
+    for pid in &gone {
+        kill(*pid, Signal::SIGKILL);
+    }
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let up = daemon.wait_state("own", StateName::Up).await;
+    assert!(!gone.contains(&up.pid.unwrap()));
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    daemon.wait_state("own", StateName::Up).await;
+    assert_eq!(daemon.post("/stop/own").await.status, 200);
+    daemon.wait_state("own", StateName::Stopped).await;
+    assert!(lab.sshs().is_empty());
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let both = "
+  - {name: one, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9001}
+  - {name: two, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9002}
+  - name: work
+    command: [sh, -c, 'setsid sleep 1000 & exec socat TCP-LISTEN:9003,bind=127.0.0.1,fork,reuseaddr TCP:127.0.0.1:7000']
+    local_port: 9003
+";
+    let daemon = Daemon::start(&lab, both).await;
+    let one = daemon.wait_state("one", StateName::Up).await.pid;
+    let two = daemon.wait_state("two", StateName::Up).await.pid;
+    daemon.wait_state("work", StateName::Up).await;
+    daemon.crash().await;
+
+    // `one` keeps its connection under another name; `two` has another port, and `work` is gone with all that it has started.
+    lab.write_config(
+        "
+  - {name: first, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9001}
+  - {name: two, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9012}
+",
+    );
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert_eq!(daemon.wait_state("first", StateName::Up).await.pid, one);
+    let anew = daemon.wait_state("two", StateName::Up).await.pid;
+    assert_ne!(anew, two);
+    daemon
+        .wait_log(0, "the ended", |line| line.raw.contains("no tunnel needs") && line.raw.contains("socat"))
+        .await;
+    let mut left: Vec<_> = lab.daemon_processes().into_iter().map(|process| process.pid).collect();
+    left.sort_unstable();
+    let mut wanted = vec![daemon.pid(), one.unwrap(), anew.unwrap()];
+    wanted.sort_unstable();
+    assert_eq!(left, wanted);
+    daemon.crash().await;
+
+    // Records that nobody can use harm nobody: one cut short, one of a later version, one of an earlier boot, and one whose pid is that of
+    // another process by now.
+    let directory = lab.path("run/portward.ssh");
+    let records: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let records: Vec<_> = records.into_iter().filter(|path| is_record(path)).collect();
+    let [first, second] = &records[..] else { panic!("{records:?}") };
+    let (text, other) = (fs::read_to_string(first).unwrap(), fs::read_to_string(second).unwrap());
+    fs::write(directory.join("901-1.json"), text.replace("\"version\":1", "\"version\":99")).unwrap();
+    fs::write(directory.join("902-1.json"), text.replace("\"boot\":\"", "\"boot\":\"0")).unwrap();
+    let mut bystander = lab.command("sleep").arg("1000").spawn().unwrap();
+    let pid = |record: &str| {
+        serde_json::from_str::<serde_json::Value>(record).unwrap()["origin"]["pid"].to_string()
+    };
+    let recycled = other.replace(&pid(&other), &bystander.id().unwrap().to_string());
+    assert_ne!(other, recycled);
+    fs::write(second, recycled).unwrap();
+    fs::write(first, &text[..text.len() / 2]).unwrap();
+    let before = lab.sshs();
+    let daemon = Daemon::start_as_configured(&lab).await;
+    daemon.wait_log(0, "the record", |line| line.raw.contains("it is of version 99")).await;
+    let first = daemon.wait_state("first", StateName::Up).await.pid.unwrap();
+    let two = daemon.wait_state("two", StateName::Up).await.pid.unwrap();
+    assert_eq!(lab.sshs(), [first, two].into(), "they are new, and the old ones are ended");
+    assert!(!before.contains(&first) && !before.contains(&two));
+    daemon.stop().await;
+    assert!(bystander.try_wait().unwrap().is_none(), "it has nothing to do with all that");
+}
+
+fn is_record(path: &std::path::Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json") && path.file_stem().unwrap() != "runs"
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_blocks_no_ssh_and_what_a_command_says_meanwhile_is_read_later() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let tunnels = "
+  - {name: loud, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9001, ssh: {options: {LogLevel: DEBUG3}}}
+  - name: work
+    command:
+      - python3
+      - -u
+      - -c
+      - |
+        import signal, socket
+        listener = socket.create_server(('127.0.0.1', 9003))
+        while True:
+            connection, _ = listener.accept()
+            print('somebody came')
+            connection.sendall(b'x')
+            connection.close()
+    local_port: 9003
+";
+    let daemon = Daemon::start(&lab, tunnels).await;
+    let loud = daemon.wait_state("loud", StateName::Up).await.pid;
+    let work = daemon.wait_state("work", StateName::Up).await.pid;
+    daemon.crash().await;
+    // Each client makes ssh say some kilobytes; a pipe has room for 64.
+    for _ in 0..100 {
+        NumberedStream::open(9001).await.finish().await;
+    }
+    let mut byte = [0];
+    let mut client = TcpStream::connect("127.0.0.1:9003").await.unwrap();
+    client.read_exact(&mut byte).await.unwrap();
+
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert_eq!(daemon.wait_state("loud", StateName::Up).await.pid, loud);
+    assert_eq!(daemon.wait_state("work", StateName::Up).await.pid, work);
+    daemon.wait_log(0, "what was said before", |line| line.raw.contains("somebody came")).await;
+    let mark = daemon.log().mark();
+    TcpStream::connect("127.0.0.1:9003").await.unwrap().read_exact(&mut byte).await.unwrap();
+    daemon.wait_log(mark, "what is said now", |line| line.raw.contains("somebody came")).await;
+
+    // How a command ends is known as well.
+    let mark = daemon.mark();
+    kill(work.unwrap(), Signal::SIGTERM);
+    let killed = daemon.wait_failure(mark, "work", FailureKind::Killed).await;
+    assert!(killed.last_error.unwrap().message.contains("signal 15"));
+    daemon.wait_up_anew(mark, "work", work).await;
+    daemon.stop().await;
+}

@@ -1,0 +1,84 @@
+//! What a link takes over from an earlier run of portward: connections whose processes have gone on, and what they listen on.
+
+use super::connection::{self, Connection};
+use super::demand::Demand;
+use super::forward;
+use super::link::{Link, Wanted};
+use super::spare::Spare;
+use super::{ConnectionId, Request, Slot};
+use crate::clock::Moment;
+
+/// What a connection is to a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It serves; `is_ready`: it answers, or listens. Otherwise it is on its way.
+    Active {
+        /// Whether it can serve at once.
+        is_ready: bool,
+    },
+    /// It was replaced for some tunnels, and still listens for others.
+    Former,
+    /// It stands by.
+    Spare,
+    /// It was replaced, and carries on what its clients have begun.
+    Draining,
+}
+
+impl Link {
+    /// Whether a connection that was replaced carries on what its clients have begun.
+    pub fn drains(&self) -> bool {
+        !self.policy.drain.is_zero()
+    }
+
+    /// Takes over a connection to this destination. Of several the oldest comes first.
+    pub fn inherit(&mut self, role: Role, destination: usize, now: Moment) -> ConnectionId {
+        self.latest = self.latest.next();
+        let state = match role {
+            Role::Active { is_ready: true } | Role::Former | Role::Spare => {
+                connection::State::Ready { since: now }
+            }
+            Role::Active { is_ready: false } => {
+                connection::State::Starting { deadline: now.after(self.policy.ready_timeout) }
+            }
+            Role::Draining => connection::State::Draining { deadline: now.after(self.policy.drain) },
+        };
+        let connection = Connection { id: self.latest, destination, state, suspended: None, probe: None };
+        match role {
+            Role::Active { .. } => {
+                self.destination = destination;
+                self.active = Some(connection);
+            }
+            Role::Former => self.former.push(connection),
+            Role::Spare => self.spare = Spare::Alive(connection),
+            Role::Draining => self.ending.push(connection),
+        }
+        self.latest
+    }
+
+    /// The tunnel was up, and belongs to this connection. Where that listens for it, returns the request by which it counts as asked
+    /// to.
+    pub fn take_up(
+        &mut self,
+        slot: Slot,
+        connection: ConnectionId,
+        listens: bool,
+        now: Moment,
+    ) -> Option<Request> {
+        let tunnel = self.tunnels.iter_mut().find(|tunnel| tunnel.forward.slot == slot)?;
+        if tunnel.wanted == Wanted::ByHand {
+            return None;
+        }
+        tunnel.wanted = Wanted::Up;
+        tunnel.home = connection;
+        tunnel.demand = match tunnel.forward.policy.on_demand {
+            Some(_) => Demand::Lingering { since: now },
+            None => Demand::Permanent,
+        };
+        if !listens {
+            return None;
+        }
+        let request = self.requests.take_next();
+        tunnel.forward.state = forward::State::Listening { request, on: connection, since: now };
+        Some(request)
+    }
+}

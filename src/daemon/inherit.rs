@@ -1,0 +1,312 @@
+//! What the event loop does at its start with what an earlier run of portward has left: each process goes on as the connection of the
+//! tunnels that it served, or is ended.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::mpsc;
+
+use super::attempt::{Asked, Attempt, Inherited, Order, SocketsAtLogin, SshAttempt};
+use super::connections::{Connections, Running, RunningSsh};
+use super::effects::{Effects, TunnelResources};
+use super::entry::Entry;
+use super::event_loop::EventLoop;
+use super::launch::Launch;
+use super::links::LinkEntry;
+use super::narrate;
+use super::predecessor::{Left, Predecessor};
+use super::probe::Probes;
+use super::record::{self, Record, SshRecord};
+use crate::config::desired::{CommandTunnel, SshTunnel, Work};
+use crate::core::{ConnectionId, LinkId, Role, Slot};
+use crate::port::{Endpoint, holder};
+use crate::process::{self, Child, Pipe};
+use crate::ssh::{self, Forwarding, Listens, Master};
+
+/// A process, and what it is to its link.
+struct Fitting {
+    destination: usize,
+    left: Left,
+    role: Role,
+    /// The tunnels that it listens for.
+    serves: Vec<Slot>,
+}
+
+impl EventLoop {
+    /// Takes over what fits a tunnel that is to be up, and ends the rest.
+    pub(super) fn inherit(&mut self, predecessor: Predecessor) {
+        let Predecessor { left, runs, .. } = predecessor;
+        let fitting_settings = self.settings(&left);
+        let (mut of_links, mut useless) = (BTreeMap::<LinkId, Vec<_>>::new(), Vec::new());
+        for left in left {
+            match fitting_settings.get(&left.record.settings) {
+                Some((id, destination)) => of_links.entry(*id).or_default().push((*destination, left)),
+                None => useless.push(left),
+            }
+        }
+        let (mut kept, mut others) = (HashSet::new(), BTreeSet::new());
+        for (id, all) in of_links {
+            let (fitting, more) = self.assign(id, all);
+            useless.extend(more);
+            for fitting in fitting {
+                kept.extend(fitting.left.files());
+                others.insert(fitting.left.record.origin.run().to_owned());
+                self.take_over(id, fitting);
+            }
+        }
+        let unwanted: Vec<_> = useless.iter().map(Left::origin).collect();
+        drop(useless);
+        self.effects.begin_run(&kept, others);
+        if !runs.is_empty() {
+            tokio::spawn(
+                async move { narrate::ended_unwanted(&process::end_unwanted(unwanted, runs).await) },
+            );
+        }
+    }
+
+    /// What processes are started with now, and for which link and which of its destinations.
+    fn settings(&self, left: &[Left]) -> HashMap<String, (LinkId, usize)> {
+        if left.is_empty() {
+            return HashMap::new();
+        }
+        let entries = self.state.entries.values().map(Box::as_ref).filter(|entry| entry.is_to_run());
+        let of_entry = |entry: &Entry| {
+            let Entry { link, desired, .. } = entry;
+            let settings = |destination| record::settings(&desired.work_at(destination), desired.share);
+            let all = (0..=desired.fallback_hosts.len()).map(|at| (settings(at), (*link, at)));
+            all.collect::<Vec<_>>()
+        };
+        entries.flat_map(of_entry).collect()
+    }
+
+    /// What each of these processes is to the link, the oldest first; and those that are nothing to it.
+    fn assign(&self, id: LinkId, all: Vec<(usize, Left)>) -> (Vec<Fitting>, Vec<Left>) {
+        let Some(LinkEntry { link, .. }) = self.state.links.get(id) else { return (Vec::new(), Vec::new()) };
+        let mut unserved: Vec<_> = link.slots().filter(|slot| self.is_to_run(*slot)).collect();
+        // The latest first: what moved to it has left the others.
+        let mut serves: Vec<Vec<Slot>> = Vec::new();
+        for (_, left) in all.iter().rev() {
+            serves.push(unserved.extract_if(.., |slot| self.is_served(*slot, left)).collect());
+        }
+        serves.reverse();
+        let has_forwards = |index: &usize| {
+            let (_, left) = &all[*index];
+            left.is_ready() && (!serves[*index].is_empty() || left.forwards())
+        };
+        let indices = || (0..all.len()).rev();
+        let active =
+            indices().find(has_forwards).or_else(|| indices().find(|index| all[*index].1.is_ready()));
+        let active = active.or(all.len().checked_sub(1));
+        let mut has_spare = false;
+        let (mut fitting, mut useless) = (Vec::new(), Vec::new());
+        for ((index, (destination, left)), serves) in all.into_iter().enumerate().zip(serves) {
+            let is_ssh = left.record.ssh.is_some() && left.is_ready();
+            let role = if Some(index) == active {
+                Some(Role::Active { is_ready: is_ssh || !serves.is_empty() })
+            } else if is_ssh && !serves.is_empty() && Some(index) < active {
+                Some(Role::Former)
+            } else if is_ssh && Some(index) > active && link.standby().is_some() && !has_spare {
+                has_spare = true;
+                Some(Role::Spare)
+            } else if is_ssh && link.drains() {
+                Some(Role::Draining)
+            } else {
+                None
+            };
+            match role {
+                Some(role) => fitting.push(Fitting { destination, left, role, serves }),
+                None => useless.push(left),
+            }
+        }
+        (fitting, useless)
+    }
+
+    fn is_to_run(&self, slot: Slot) -> bool {
+        self.state.entries.get(&slot).is_some_and(|entry| entry.is_to_run())
+    }
+
+    /// Whether the process listens for the tunnel, as the kernel shows it; at the server, as the process has said.
+    fn is_served(&self, slot: Slot, left: &Left) -> bool {
+        let Some(entry) = self.state.entries.get(&slot) else { return false };
+        match (&entry.desired.work, &left.record.ssh) {
+            // Its clients were portward's, and are gone.
+            (Work::Ssh(_), Some(_)) if entry.desired.work.is_held() => false,
+            (Work::Ssh(tunnel), Some(ssh)) => self.effects.is_forwarded(tunnel, &left.record, ssh),
+            (Work::Command(tunnel), None) => self.effects.is_listening(tunnel, left),
+            (Work::Ssh(_), None) | (Work::Command(_), Some(_)) => false,
+        }
+    }
+
+    fn take_over(&mut self, id: LinkId, Fitting { destination, left, role, serves }: Fitting) {
+        let now = self.clock.now();
+        let runs: Vec<_> = self.state.slots_of(id).into_iter().filter(|slot| self.is_to_run(*slot)).collect();
+        let Some(LinkEntry { link, connections }) = self.state.links.get_mut(id) else { return };
+        let Some(entry) = runs.first().and_then(|slot| self.state.entries.get(slot)) else { return };
+        let connection = link.inherit(role, destination, now);
+        let forwards = runs.iter().filter_map(|slot| match &self.state.entries.get(slot)?.desired.work {
+            Work::Ssh(tunnel) if serves.contains(slot) => Some(tunnel),
+            Work::Ssh(_) | Work::Command(_) => None,
+        });
+        let work = entry.desired.work_at(destination);
+        narrate::adopted(entry, &left.record.origin);
+        let process = (left, role);
+        self.effects.take_over(
+            (&entry.resources, &mut *connections),
+            connection,
+            &work,
+            process,
+            &forwards.collect::<Vec<_>>(),
+        );
+        for slot in runs {
+            let listens = serves.contains(&slot);
+            if !listens && !matches!(role, Role::Active { .. }) {
+                continue;
+            }
+            let Some(entry) = self.state.entries.get_mut(&slot) else { continue };
+            let request = link.take_up(slot, connection, listens, now);
+            entry.starts = 1;
+            if let (Some(request), Work::Ssh(tunnel)) = (request, &entry.desired.work) {
+                let (reporter, forward) = (entry.resources.reporter().clone(), tunnel.forward.clone());
+                connections.order(connection, Order::Inherit(request, Box::new(Asked { reporter, forward })));
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Whether a process is started for it without anybody asking for that.
+    fn is_to_run(&self) -> bool {
+        self.desired.enabled && !self.desired.interactive
+    }
+}
+
+impl Left {
+    /// It answers on its control socket. A command shows that it is ready by listening.
+    fn is_ready(&self) -> bool {
+        self.control.as_ref().is_none_or(|(_, master)| master.is_some())
+    }
+
+    fn forwards(&self) -> bool {
+        self.record.ssh.as_ref().is_some_and(|ssh| !ssh.forwards.is_empty())
+    }
+
+    /// The names of its files.
+    fn files(&self) -> Vec<OsString> {
+        let control = self.control.as_ref().map(|(path, _)| path.as_path());
+        [Some(self.file.path()), control]
+            .into_iter()
+            .flatten()
+            .filter_map(Path::file_name)
+            .map(OsString::from)
+            .collect()
+    }
+}
+
+impl Effects {
+    /// Whether this ssh forwards for the tunnel: it listens here, as the kernel shows, and for nothing else as far as is known; or at the
+    /// server, as was noted.
+    fn is_forwarded(&self, tunnel: &SshTunnel, record: &Record, ssh: &SshRecord) -> bool {
+        let forwardings = self.forwardings(tunnel, ssh);
+        let known = |forwarding| ssh.forwards.contains(forwarding) || ssh.planned.contains(forwarding);
+        let listens = ssh.family.endpoints(tunnel.forward.listens(), &tunnel.ssh.destination);
+        let endpoints = self.usable(&listens.unwrap_or_default());
+        if forwardings.is_empty() || endpoints.is_empty() {
+            return !forwardings.is_empty() && forwardings.iter().all(|one| ssh.forwards.contains(one));
+        }
+        let sockets = holder::sockets(record.origin.pid).unwrap_or_default();
+        let listeners = self.listeners(&endpoints).unwrap_or_default();
+        let is_listening = |endpoint: &Endpoint| {
+            listeners.iter().any(|one| one.address == endpoint.address && sockets.contains(&one.inode))
+        };
+        forwardings.iter().all(known) && endpoints.iter().all(is_listening)
+    }
+
+    /// What this ssh is asked for, to serve the tunnel.
+    fn forwardings(&self, tunnel: &SshTunnel, ssh: &SshRecord) -> Vec<Forwarding> {
+        let listens = ssh.family.endpoints(tunnel.forward.listens(), &tunnel.ssh.destination);
+        let endpoints = self.usable(&listens.unwrap_or_default());
+        ssh::forwardings(&tunnel.forward, Listens { endpoints: &endpoints, sockets: &[] })
+    }
+
+    /// Whether a process of the command's tree listens for the tunnel.
+    fn is_listening(&self, tunnel: &CommandTunnel, left: &Left) -> bool {
+        let Ok(listeners) = self.listeners(&self.usable(&tunnel.listen)) else { return false };
+        let inodes: BTreeSet<_> = listeners.iter().map(|listener| listener.inode).collect();
+        let pid = left.record.origin.pid;
+        let tree = left.process.0.tree();
+        // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
+        inodes.iter().any(|inode| holder::pid_owns(pid, *inode))
+            || (!inodes.is_empty() && holder::owners(&inodes).values().any(|pid| tree.contains(*pid)))
+    }
+
+    /// Looks after a process from now on, as that of a connection of the link. `forwards`: the tunnels that it forwards for.
+    fn take_over(
+        &mut self,
+        (resources, connections): (&TunnelResources, &mut Connections),
+        connection: ConnectionId,
+        work: &Work,
+        (left, role): (Left, Role),
+        forwards: &[&SshTunnel],
+    ) {
+        let Left { mut record, file, process, control } = left;
+        let attempt = self.attempt(connection, connections.reporter(), file);
+        record.connection = connection.number();
+        let (launch, tail) = (Launch::started(process.0.tree()), attempt.tail.clone());
+        let ssh = match (work, control) {
+            (Work::Ssh(tunnel), Some((path, master))) => {
+                Some(self.take_over_ssh(attempt, tunnel, (record, role), process, (path, master), forwards))
+            }
+            (Work::Command(tunnel), _) => {
+                let is_ready = role == Role::Active { is_ready: true };
+                self.run_command((attempt, resources), tunnel, process, Some(record), is_ready);
+                None
+            }
+            // Its settings are those of a command.
+            (Work::Ssh(_), None) => return,
+        };
+        connections.add(connection, Running { launch, tail, ssh });
+    }
+
+    fn take_over_ssh(
+        &mut self,
+        attempt: Attempt,
+        tunnel: &SshTunnel,
+        (record, role): (Record, Role),
+        process: (Child, Pipe, Pipe),
+        (path, master): (PathBuf, Option<Master>),
+        forwards: &[&SshTunnel],
+    ) -> RunningSsh {
+        let (at_login, family) = (SocketsAtLogin::default(), Arc::<OnceLock<_>>::default());
+        let mut inherited = Inherited { master, ..Inherited::default() };
+        let mut listens_on = ssh::AddressFamily::Any;
+        if let Some(ssh) = &record.ssh {
+            listens_on = ssh.family;
+            if !ssh.at_login.is_empty() {
+                let _ = at_login.set(ssh.at_login.clone());
+            }
+            let needed: HashSet<_> =
+                forwards.iter().flat_map(|tunnel| self.forwardings(tunnel, ssh)).collect();
+            let known: HashSet<_> = ssh.forwards.iter().chain(&ssh.planned).collect();
+            inherited.unneeded = known.into_iter().filter(|one| !needed.contains(one)).cloned().collect();
+            inherited.carried.clone_from(&ssh.carried);
+        }
+        let _ = family.set(listens_on);
+        let (control, made) = self.inherit_control(path.clone());
+        let (orders, received) = mpsc::unbounded_channel();
+        if role == Role::Draining {
+            let _ = orders.send(Order::AwaitClients);
+        }
+        let of_ssh = SshAttempt {
+            ssh: tunnel.ssh.clone(),
+            family: listens_on,
+            control,
+            at_login: at_login.clone(),
+            inherited,
+        };
+        tokio::spawn(attempt.run_ssh(of_ssh, Some(record), process, made, received));
+        let probes = Probes::new(&path);
+        RunningSsh { orders, family, control: path, at_login, probes }
+    }
+}

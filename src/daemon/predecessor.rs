@@ -1,0 +1,106 @@
+//! What an earlier run of portward has left: processes that go on, and their records.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::record::{self, EXTENSION, Record, RecordFile};
+use crate::process::{self, Child, Origin, Pipe};
+use crate::ssh::Master;
+
+/// How long an ssh may take to answer on its control socket: 0.2 ms measured. One that is stopped by a signal does not, and
+/// counts as one that is still on its way.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What an earlier run has left in the directory of the control sockets.
+#[derive(Debug, Default)]
+pub(super) struct Predecessor {
+    /// The processes that run.
+    pub(super) left: Vec<Left>,
+    /// The runs that have left something, and are over.
+    pub(super) runs: BTreeSet<String>,
+    /// The highest number of a link that names a file.
+    pub(super) last_link: u64,
+}
+
+/// A process that goes on.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) record: Record,
+    pub(super) file: RecordFile,
+    pub(super) process: (Child, Pipe, Pipe),
+    /// The control socket of an ssh, and a connection to it if that is answered.
+    pub(super) control: Option<(PathBuf, Option<Master>)>,
+}
+
+impl Predecessor {
+    /// Looks at all that is in `directory`.
+    pub(super) async fn find(directory: &Path) -> Self {
+        let mut found = Self { runs: record::known_runs(directory), ..Self::default() };
+        let files = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut answering = JoinSet::new();
+        for path in files.map(|file| file.path()) {
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let link = name.split('-').next().and_then(|number| number.parse().ok());
+            found.last_link = found.last_link.max(link.unwrap_or(0));
+            if link.is_none() || path.extension().is_none_or(|extension| extension != EXTENSION) {
+                continue;
+            }
+            match Record::read(&path) {
+                Ok(Some(record)) => {
+                    found.runs.insert(record.origin.run().to_owned());
+                    answering.spawn(Left::of(record, path));
+                }
+                // Its process cannot have outlived the machine.
+                Ok(None) => {}
+                Err(error) => tracing::warn!(
+                    event = "adopted",
+                    "cannot read the record {}: {error}; what it is of is ended, if it runs",
+                    path.display()
+                ),
+            }
+        }
+        found.runs.retain(|run| !process::is_running(run));
+        while let Some(left) = answering.join_next().await {
+            found.left.extend(left.ok().flatten());
+        }
+        found.left.retain(|left| found.runs.contains(left.record.origin.run()));
+        found.left.sort_by_key(|left| (left.record.origin.start, left.record.connection));
+        found
+    }
+}
+
+impl Left {
+    /// `None` if the process has ended.
+    async fn of(record: Record, path: PathBuf) -> Option<Self> {
+        let process = match process::inherit(&record.origin) {
+            Ok(process) => process?,
+            Err(error) => {
+                tracing::warn!(
+                    event = "adopted",
+                    "cannot look at pid {}, which an earlier portward has started: {error}",
+                    record.origin.pid
+                );
+                return None;
+            }
+        };
+        let control = match &record.ssh {
+            Some(ssh) => {
+                let control = path.with_file_name(&ssh.control);
+                let answer = timeout(ANSWERS_WITHIN, Master::connect(&control, record.origin.pid)).await;
+                Some((control, answer.ok().and_then(Result::ok)))
+            }
+            None => None,
+        };
+        Some(Self { record, file: RecordFile::new(path), process, control })
+    }
+
+    /// Its process, for whoever ends it.
+    pub(super) fn origin(&self) -> Origin {
+        self.record.origin.clone()
+    }
+}

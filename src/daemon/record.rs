@@ -1,0 +1,261 @@
+//! What is kept on disk of each process, so that a later run of portward can take it over.
+//!
+//! A record lies in the directory of the control sockets, which belongs to this user alone, and is named after its connection. It
+//! is written when the process has started and whenever it listens on something else, and removed when nothing is left of the
+//! process. It is trusted no further than needed: the process is recognised by pid, start time and boot, its mark and its pipes,
+//! and what it listens on is asked of the kernel and of the process itself.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use md5::{Digest as _, Md5};
+use nix::libc;
+use nix::unistd::Uid;
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use super::command_line;
+use super::reporter::Reporter;
+use crate::config::desired::{SshTunnel, Work};
+use crate::core::LinkId;
+use crate::process::{self, Origin};
+use crate::ssh::{self, AddressFamily, Forwarding, Listens, Plan};
+use crate::text;
+
+/// Of what is written here. A record of another version is not read: its process is ended, and started again.
+const VERSION: u32 = 1;
+
+/// Bytes of a record. One of an ssh with 100 ranges of 256 ports has some 6 MB.
+const LONGEST: u64 = 16 * 1024 * 1024;
+
+/// The extension of a record's file.
+pub(super) const EXTENSION: &str = "json";
+
+/// What follows where a record cannot be written.
+pub(super) const CONSEQUENCE: &str = "when portward is started again, it may have to start this process anew";
+
+/// The file that says which runs of portward may have left something.
+const RUNS_FILE: &str = "runs.json";
+
+/// A record as it is on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written<R> {
+    version: u32,
+    /// The boot of the machine that pids and start times are of.
+    boot: String,
+    #[serde(flatten)]
+    record: R,
+}
+
+/// One process that portward started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The process.
+    pub(super) origin: Origin,
+    /// Digest of what it was started with, by [`settings`].
+    pub(super) settings: String,
+    /// The number of its connection: of two processes of a link the later one has the higher number.
+    pub(super) connection: u64,
+    /// `None`: a command.
+    pub(super) ssh: Option<SshRecord>,
+}
+
+/// What an ssh has beyond that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SshRecord {
+    /// File name of its control socket, in the directory of the record.
+    pub(super) control: String,
+    /// What it listens on.
+    pub(super) family: AddressFamily,
+    /// The inodes of the sockets that it had when it was ready; none: it is not.
+    pub(super) at_login: BTreeSet<u32>,
+    /// What it may be asked to forward, or may have been asked for at this moment.
+    pub(super) planned: Vec<Forwarding>,
+    /// What it forwards.
+    pub(super) forwards: Vec<Forwarding>,
+    /// Whose connections it may carry.
+    pub(super) carried: Carried,
+}
+
+/// Where clients have come from, whose connections may still be carried.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Carried {
+    /// The addresses that were listened on.
+    pub(super) addresses: BTreeSet<SocketAddr>,
+    /// Clients that nobody here sees: those of a remote forward are at the server, and those of a held listener reach ssh over a unix
+    /// socket.
+    pub(super) unseen: bool,
+}
+
+impl Record {
+    /// Reads a record; `None` if it is of another boot.
+    ///
+    /// # Errors
+    /// It cannot be read, is not this user's own, is longer than any that portward writes, or is not such a record.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+        Self::parse(&read(path)?, boot())
+    }
+
+    fn parse(text: &[u8], boot: &str) -> io::Result<Option<Self>> {
+        let Written { version, boot: of, record }: Written<Self> = serde_json::from_slice(text)?;
+        if version != VERSION {
+            return Err(io::Error::other(format!("it is of version {version}, and not {VERSION}")));
+        }
+        let is_name = |name: &str| !name.is_empty() && name != ".." && name != "." && !name.contains('/');
+        if record.ssh.as_ref().is_some_and(|ssh| !is_name(&ssh.control)) {
+            return Err(io::Error::other("its control socket has no file name"));
+        }
+        Ok((of == boot).then_some(record))
+    }
+}
+
+/// Reads a file of this user's own.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other("it is not a file of this user"));
+    }
+    let mut text = Vec::new();
+    if file.take(LONGEST + 1).read_to_end(&mut text)? as u64 > LONGEST {
+        return Err(io::Error::other("it is too long"));
+    }
+    Ok(text)
+}
+
+/// The runs of portward that may have left something, as the last one knew; none if that was of another boot, or left no word.
+pub(super) fn known_runs(directory: &Path) -> BTreeSet<String> {
+    let text = read(&directory.join(RUNS_FILE)).ok();
+    let written: Option<Written<Runs>> = text.and_then(|text| serde_json::from_slice(&text).ok());
+    written.filter(|written| written.boot == boot()).map(|written| written.record.runs).unwrap_or_default()
+}
+
+/// The directory belongs to this run from now on, which has taken over processes of `others`.
+pub(super) fn begin_run(directory: &Path, others: BTreeSet<String>) -> io::Result<()> {
+    let mut runs = others;
+    runs.insert(process::run().to_owned());
+    replace(&directory.join(RUNS_FILE), &written(&Runs { runs })?)
+}
+
+/// The runs of portward that have started what a later one may find.
+#[derive(Debug, Serialize, Deserialize)]
+struct Runs {
+    runs: BTreeSet<String>,
+}
+
+fn written<R: Serialize>(record: &R) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Written { version: VERSION, boot: boot().to_owned(), record })?)
+}
+
+/// The file of one record. Dropped, it is removed.
+#[derive(Debug)]
+pub(super) struct RecordFile(PathBuf);
+
+impl RecordFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes the record in place of an earlier one: whoever reads it finds this or that one, whole. Without it a later run of
+    /// portward ends the process, and starts another one.
+    pub(super) async fn write(&self, record: &Record, reporter: &Reporter<LinkId>) {
+        let (path, text) = (self.0.clone(), written(record));
+        let wrote = match text {
+            Ok(text) => {
+                spawn_blocking(move || replace(&path, &text)).await.unwrap_or_else(|error| Err(error.into()))
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = wrote {
+            reporter.warn(&format!("cannot write the record {}: {error}; {CONSEQUENCE}", self.0.display()));
+        }
+    }
+}
+
+impl Drop for RecordFile {
+    fn drop(&mut self) {
+        // Fails if it could not be written either.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary, path)?;
+    // The name is to last as well.
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// The boot of the machine; empty where that is not told.
+fn boot() -> &'static str {
+    static BOOT: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+    BOOT.trim()
+}
+
+/// Digest of what the process of `work` is started with, and of what it serves if that is no other tunnels' affair: it is taken
+/// over for a tunnel with the same.
+pub(super) fn settings(work: &Work, is_shared: bool) -> String {
+    let mut digest = Md5::new();
+    match work {
+        Work::Ssh(tunnel) => {
+            let nowhere = Path::new("");
+            // How long a login may take is no setting of the connection that comes of it.
+            add_command(&mut digest, &ssh::command(&tunnel.ssh, nowhere, &Plan::default(), Duration::ZERO));
+            if !is_shared {
+                add(&mut digest, &serde_json::to_vec(&served(tunnel)).unwrap_or_default());
+            }
+        }
+        Work::Command(tunnel) => {
+            add_command(&mut digest, &command_line::command(tunnel));
+            for endpoint in &tunnel.listen {
+                add(&mut digest, endpoint.to_string().as_bytes());
+            }
+        }
+    }
+    text::hex(&digest.finalize())
+}
+
+/// What ssh is asked for where everything is as written, and portward's own listeners are at no place in particular.
+fn served(tunnel: &SshTunnel) -> Vec<Forwarding> {
+    let sockets = vec![PathBuf::new(); tunnel.forward.held_ports()];
+    ssh::forwardings(&tunnel.forward, Listens { endpoints: tunnel.forward.listens(), sockets: &sockets })
+}
+
+fn add_command(digest: &mut Md5, command: &Command) {
+    add(digest, command.get_program().as_bytes());
+    digest.update(command.get_args().len().to_le_bytes());
+    for argument in command.get_args() {
+        add(digest, argument.as_bytes());
+    }
+    digest.update(command.get_envs().len().to_le_bytes());
+    for (name, value) in command.get_envs() {
+        add(digest, name.as_bytes());
+        add(digest, value.unwrap_or_default().as_bytes());
+    }
+    let directory = command.get_current_dir().map(|directory| directory.as_os_str().as_bytes());
+    add(digest, directory.unwrap_or_default());
+}
+
+/// With its length before it, so that no two lists have the same digest.
+fn add(digest: &mut Md5, text: &[u8]) {
+    digest.update((text.len() as u64).to_le_bytes());
+    digest.update(text);
+}
