@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::api::{self, ApiError, Examine, Listeners};
 use crate::config::{self, ConfigError, ConfigWatch};
-use crate::daemon::{Daemon, Resources};
+use crate::daemon::{Daemon, End, Resources};
 use crate::doctor::{self, By, Order};
 use crate::network::Network;
 use crate::observe::log::{self, LogError, LogMode};
@@ -70,8 +70,8 @@ pub enum RunError {
     Signals(#[source] io::Error),
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; then stops every tunnel and leaves nothing behind.
-pub async fn run(options: Options) -> Result<(), RunError> {
+/// Runs the daemon until SIGTERM or SIGINT; then stops every tunnel and leaves nothing behind, unless systemd restarts the service.
+pub async fn run(options: Options) -> Result<End, RunError> {
     let logs = Arc::new(RecentLogs::default());
     // Without inotify the daemon runs all the same: the event loop reports what goes unnoticed.
     let watcher = Watcher::default();
@@ -118,6 +118,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         let _ = api_ends.await;
     }));
     let result = daemon.run(wanted).await;
+    if matches!(result, Ok(End::HandedOver)) {
+        return Ok(End::HandedOver);
+    }
     drop(end_api);
     // A panic of the API's task was reported by the panic hook.
     let _ = serving.await;

@@ -24,7 +24,7 @@ const SOCKS: &str = "
 fn control_socket(daemon: &Daemon<'_>) -> PathBuf {
     let directory = daemon.socket().with_extension("ssh");
     let sockets = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let sockets: Vec<_> = sockets.filter(|path| !path.to_string_lossy().ends_with(".lock")).collect();
+    let sockets: Vec<_> = sockets.filter(|path| path.extension().is_none()).collect();
     let [socket] = &sockets[..] else { panic!("{sockets:?}") };
     socket.clone()
 }

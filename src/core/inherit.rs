@@ -55,8 +55,8 @@ impl Link {
         self.latest
     }
 
-    /// The tunnel was up, and belongs to this connection. Where that listens for it, returns the request by which it counts as asked
-    /// to.
+    /// The tunnel was up, and belongs to this connection, unless another one listens for it. Where this one does, returns the request by
+    /// which it counts as asked to.
     pub fn take_up(
         &mut self,
         slot: Slot,
@@ -65,7 +65,7 @@ impl Link {
         now: Moment,
     ) -> Option<Request> {
         let tunnel = self.tunnels.iter_mut().find(|tunnel| tunnel.forward.slot == slot)?;
-        if tunnel.wanted == Wanted::ByHand {
+        if tunnel.wanted == Wanted::ByHand || tunnel.forward.listening().is_some() {
             return None;
         }
         tunnel.wanted = Wanted::Up;

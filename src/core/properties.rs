@@ -1,6 +1,7 @@
 //! Properties of a [`Link`], checked against a small world.
 
 mod demand;
+mod inherit;
 mod network;
 mod relay;
 mod shared;

@@ -290,6 +290,8 @@ impl Turn<'_> {
                     self.renew(index);
                     return true;
                 }
+                // What an earlier run has left had not listened yet, and is being ended.
+                (Login::Open, Target::Start) if !self.may_begin() => forward::Input::Release,
                 (Login::Open, Target::Start) => {
                     if !self.take_over() {
                         self.link.active = Some(self.start_connection(self.link.destination));

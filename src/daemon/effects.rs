@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -232,6 +233,12 @@ impl Effects {
         self.control.inherit(path)
     }
 
+    /// Takes over the sockets on which an earlier run of portward listened for tunnels with these endpoints.
+    pub(super) fn inherit_sockets(&mut self, sockets: Vec<OwnedFd>, wanted: &[Endpoint]) {
+        let wanted = self.ports.usable(wanted).into_iter().map(|endpoint| endpoint.address).collect();
+        self.holder.inherit(sockets, &wanted);
+    }
+
     /// Those of `endpoints` that this machine has.
     pub(super) fn usable(&self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
         self.ports.usable(endpoints)
@@ -244,7 +251,7 @@ impl Effects {
 
     /// Reports `PortUnbound` as soon as the kernel confirms it. Where `connection` is to listen, it is known what on.
     pub(super) fn confirm_port(
-        &self,
+        &mut self,
         (resources, connections): (&mut TunnelResources, &mut Connections),
         request: Request,
         connection: Option<ConnectionId>,
@@ -254,7 +261,8 @@ impl Effects {
         if let Some(socket) = work.socket() {
             return self.confirm_socket(resources, request, socket);
         }
-        if resources.held.is_some() {
+        let is_kept = |holder: &mut held::Holder| holder.has_inherited(&self.ports.usable(work.endpoints()));
+        if resources.held.is_some() || (work.is_held() && is_kept(&mut self.holder)) {
             return resources.reporter.answer(request, ForwardEvent::PortUnbound);
         }
         let family = connection.and_then(|connection| connections.ssh(connection)?.family.get().copied());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::sleep_until;
 use super::effects::Effects;
 use super::entry::{Entry, Told, View};
 use super::handle::{Command, Outcome};
+use super::leave::{self, End};
 use super::links::{LinkEntry, Links};
 use super::narrate;
 use super::predecessor::Predecessor;
@@ -75,12 +77,13 @@ pub(super) struct State {
 }
 
 impl EventLoop {
-    /// Runs until SIGTERM or SIGINT has stopped every tunnel.
-    pub(super) async fn run(mut self, wanted: Desired) -> std::io::Result<()> {
+    /// Runs until SIGTERM or SIGINT has stopped every tunnel, or until the service is restarted.
+    pub(super) async fn run(mut self, wanted: Desired) -> std::io::Result<End> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let watchdog = systemd::watchdog_interval();
+        let mut is_restart: Option<Pin<Box<dyn Future<Output = bool>>>> = None;
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
         self.state.api = wanted.api.clone();
@@ -103,7 +106,17 @@ impl EventLoop {
                 changes = self.network.changed(), if !self.state.stopping => self.hear_of_network(&changes),
                 () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
                 () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
-                _ = terminate.recv() => self.stop_all(),
+                _ = terminate.recv(), if !self.state.stopping => match leave::is_restart() {
+                    Some(asking) if is_restart.is_none() => is_restart = Some(Box::pin(asking)),
+                    Some(_) | None => self.stop_all(),
+                },
+                answer = async { Some(is_restart.as_mut()?.await) }, if is_restart.is_some() => {
+                    is_restart = None;
+                    if answer == Some(true) && !self.state.stopping {
+                        return Ok(self.hand_over());
+                    }
+                    self.stop_all();
+                }
                 _ = interrupt.recv() => self.stop_all(),
                 _ = hangup.recv() => {
                     systemd::reloading();
@@ -126,7 +139,16 @@ impl EventLoop {
                 next_ping = Some(self.clock.now().after(interval));
             }
         }
-        Ok(())
+        Ok(End::Stopped)
+    }
+
+    /// The processes of all tunnels go on, with their records, and held listeners go on with the service manager.
+    fn hand_over(self) -> End {
+        systemd::stopping();
+        tracing::info!(event = "stopping", "the service is restarted: the tunnels go on meanwhile");
+        // To drop a held listener would close it.
+        std::mem::forget(self);
+        End::HandedOver
     }
 
     fn take(&mut self, report: Report) {

@@ -1,7 +1,9 @@
 //! The listener that portward holds for a tunnel with `listener: portward`.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +12,7 @@ use super::attempt::port_failure;
 use super::reporter::{Reporter, TunnelReport};
 use crate::config::desired;
 use crate::core::{ConnectionId, Failure, FailureKind, Request, Slot};
+use crate::observe::systemd::Kept;
 use crate::port::{Endpoint, PortError, Ports};
 use crate::process::limits;
 use crate::protocol::Clients;
@@ -24,6 +27,8 @@ const MOST_RACES: u32 = 3;
 pub(super) struct HeldListener {
     number: u64,
     held: Held,
+    /// The service manager has its sockets as well, until this goes.
+    _kept: Vec<Kept>,
     serving: Option<(ConnectionId, Request)>,
     /// The number of the upstream that was given last.
     upstream: u64,
@@ -46,6 +51,8 @@ pub(super) struct Holder {
     relay: Option<Relay>,
     /// The number of the last listener.
     last: u64,
+    /// Sockets that an earlier run of portward listened on, and the service manager has kept.
+    inherited: HashMap<SocketAddr, TcpListener>,
 }
 
 /// The present request for a port, and how often the port was taken before it could be held.
@@ -67,6 +74,32 @@ impl Races {
 }
 
 impl Holder {
+    /// Takes those of the sockets that listen on one of `wanted`, and gives the others back.
+    pub(super) fn inherit(&mut self, sockets: Vec<OwnedFd>, wanted: &HashSet<SocketAddr>) {
+        for listener in sockets.into_iter().map(TcpListener::from) {
+            let Ok(address) = listener.local_addr() else { continue };
+            if wanted.contains(&address) && listener.set_nonblocking(true).is_ok() {
+                self.inherited.insert(address, listener);
+            } else {
+                Kept::give_back(address);
+            }
+        }
+    }
+
+    /// Whether sockets that were kept listen on all of `endpoints`. Where some are missing, the others are given back.
+    pub(super) fn has_inherited(&mut self, endpoints: &[Endpoint]) -> bool {
+        let has = |endpoint: &Endpoint| self.inherited.contains_key(&endpoint.address);
+        if !endpoints.is_empty() && endpoints.iter().all(has) {
+            return true;
+        }
+        for endpoint in endpoints {
+            if self.inherited.remove(&endpoint.address).is_some() {
+                Kept::give_back(endpoint.address);
+            }
+        }
+        false
+    }
+
     /// Listens on all of `endpoints`, which were found unbound for `request`.
     pub(super) fn hold(
         &mut self,
@@ -75,7 +108,7 @@ impl Holder {
         desired: &desired::Tunnel,
         reporter: &Reporter<Slot>,
     ) -> Result<HeldListener, NotHeld> {
-        let sockets = Sockets::listen(endpoints).map_err(|error| {
+        let sockets = Sockets::listen(endpoints, &mut self.inherited).map_err(|error| {
             if error.is_in_use() && races.lose(request) {
                 NotHeld::Taken
             } else {
@@ -84,6 +117,7 @@ impl Holder {
         })?;
         self.last += 1;
         let (number, reporter) = (self.last, reporter.clone());
+        let kept = sockets.each().map(|(socket, address)| Kept::keep(socket, address)).collect();
         let held = self
             .relay()
             .and_then(|relay| {
@@ -92,7 +126,8 @@ impl Holder {
                 })
             })
             .map_err(|error| NotHeld::Failed(not_started(&error)))?;
-        Ok(HeldListener { number, held, serving: None, upstream: 0, asked: (0, Request::default()) })
+        let asked = (0, Request::default());
+        Ok(HeldListener { number, held, _kept: kept, serving: None, upstream: 0, asked })
     }
 
     fn relay(&mut self) -> io::Result<&Relay> {

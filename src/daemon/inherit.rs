@@ -21,7 +21,7 @@ use super::probe::Probes;
 use super::record::{self, Record, SshRecord};
 use crate::config::desired::{CommandTunnel, SshTunnel, Work};
 use crate::core::{ConnectionId, LinkId, Role, Slot};
-use crate::port::{Endpoint, holder};
+use crate::port::{Endpoint, Listener, holder};
 use crate::process::{self, Child, Pipe};
 use crate::ssh::{self, Forwarding, Listens, Master};
 
@@ -30,8 +30,8 @@ struct Fitting {
     destination: usize,
     left: Left,
     role: Role,
-    /// The tunnels that it listens for.
-    serves: Vec<Slot>,
+    /// The tunnels that it listens for, and where, on this machine.
+    serves: BTreeMap<Slot, Vec<Listener>>,
 }
 
 impl EventLoop {
@@ -84,11 +84,14 @@ impl EventLoop {
     /// What each of these processes is to the link, the oldest first; and those that are nothing to it.
     fn assign(&self, id: LinkId, all: Vec<(usize, Left)>) -> (Vec<Fitting>, Vec<Left>) {
         let Some(LinkEntry { link, .. }) = self.state.links.get(id) else { return (Vec::new(), Vec::new()) };
-        let mut unserved: Vec<_> = link.slots().filter(|slot| self.is_to_run(*slot)).collect();
+        let mut open: Vec<_> = link.slots().filter(|slot| self.is_to_run(*slot)).collect();
         // The latest first: what moved to it has left the others.
-        let mut serves: Vec<Vec<Slot>> = Vec::new();
+        let mut serves: Vec<BTreeMap<_, _>> = Vec::new();
         for (_, left) in all.iter().rev() {
-            serves.push(unserved.extract_if(.., |slot| self.is_served(*slot, left)).collect());
+            let listeners = |slot: &Slot| Some((*slot, self.listeners_of(*slot, left)?));
+            let found: BTreeMap<_, _> = open.iter().filter_map(listeners).collect();
+            open.retain(|slot| !found.contains_key(slot));
+            serves.push(found);
         }
         serves.reverse();
         let has_forwards = |index: &usize| {
@@ -127,15 +130,16 @@ impl EventLoop {
         self.state.entries.get(&slot).is_some_and(|entry| entry.is_to_run())
     }
 
-    /// Whether the process listens for the tunnel, as the kernel shows it; at the server, as the process has said.
-    fn is_served(&self, slot: Slot, left: &Left) -> bool {
-        let Some(entry) = self.state.entries.get(&slot) else { return false };
+    /// What the process listens on for the tunnel, as the kernel shows it; nothing if it does that at the server, as it has said. `None`:
+    /// it does not listen for it.
+    fn listeners_of(&self, slot: Slot, left: &Left) -> Option<Vec<Listener>> {
+        let entry = self.state.entries.get(&slot)?;
         match (&entry.desired.work, &left.record.ssh) {
             // Its clients were portward's, and are gone.
-            (Work::Ssh(_), Some(_)) if entry.desired.work.is_held() => false,
-            (Work::Ssh(tunnel), Some(ssh)) => self.effects.is_forwarded(tunnel, &left.record, ssh),
-            (Work::Command(tunnel), None) => self.effects.is_listening(tunnel, left),
-            (Work::Ssh(_), None) | (Work::Command(_), Some(_)) => false,
+            (Work::Ssh(_), Some(_)) if entry.desired.work.is_held() => None,
+            (Work::Ssh(tunnel), Some(ssh)) => self.effects.listeners_of_ssh(tunnel, &left.record, ssh),
+            (Work::Command(tunnel), None) => self.effects.listeners_of_command(tunnel, left),
+            (Work::Ssh(_), None) | (Work::Command(_), Some(_)) => None,
         }
     }
 
@@ -146,7 +150,7 @@ impl EventLoop {
         let Some(entry) = runs.first().and_then(|slot| self.state.entries.get(slot)) else { return };
         let connection = link.inherit(role, destination, now);
         let forwards = runs.iter().filter_map(|slot| match &self.state.entries.get(slot)?.desired.work {
-            Work::Ssh(tunnel) if serves.contains(slot) => Some(tunnel),
+            Work::Ssh(tunnel) if serves.contains_key(slot) => Some(tunnel),
             Work::Ssh(_) | Work::Command(_) => None,
         });
         let work = entry.desired.work_at(destination);
@@ -160,13 +164,17 @@ impl EventLoop {
             &forwards.collect::<Vec<_>>(),
         );
         for slot in runs {
-            let listens = serves.contains(&slot);
+            let listeners = serves.get(&slot);
+            let listens = listeners.is_some();
             if !listens && !matches!(role, Role::Active { .. }) {
                 continue;
             }
             let Some(entry) = self.state.entries.get_mut(&slot) else { continue };
             let request = link.take_up(slot, connection, listens, now);
             entry.starts = 1;
+            if let Some(listeners) = listeners {
+                entry.resources.set_listeners(connection, listeners.clone());
+            }
             if let (Some(request), Work::Ssh(tunnel)) = (request, &entry.desired.work) {
                 let (reporter, forward) = (entry.resources.reporter().clone(), tunnel.forward.clone());
                 connections.order(connection, Order::Inherit(request, Box::new(Asked { reporter, forward })));
@@ -177,7 +185,7 @@ impl EventLoop {
 
 impl Entry {
     /// Whether a process is started for it without anybody asking for that.
-    fn is_to_run(&self) -> bool {
+    pub(super) fn is_to_run(&self) -> bool {
         self.desired.enabled && !self.desired.interactive
     }
 }
@@ -205,22 +213,26 @@ impl Left {
 }
 
 impl Effects {
-    /// Whether this ssh forwards for the tunnel: it listens here, as the kernel shows, and for nothing else as far as is known; or at the
-    /// server, as was noted.
-    fn is_forwarded(&self, tunnel: &SshTunnel, record: &Record, ssh: &SshRecord) -> bool {
+    /// What this ssh listens on for the tunnel, and for nothing else as far as is known. At the server it does, if that was noted.
+    fn listeners_of_ssh(
+        &self,
+        tunnel: &SshTunnel,
+        record: &Record,
+        ssh: &SshRecord,
+    ) -> Option<Vec<Listener>> {
         let forwardings = self.forwardings(tunnel, ssh);
-        let known = |forwarding| ssh.forwards.contains(forwarding) || ssh.planned.contains(forwarding);
         let listens = ssh.family.endpoints(tunnel.forward.listens(), &tunnel.ssh.destination);
         let endpoints = self.usable(&listens.unwrap_or_default());
         if forwardings.is_empty() || endpoints.is_empty() {
-            return !forwardings.is_empty() && forwardings.iter().all(|one| ssh.forwards.contains(one));
+            let is_noted = forwardings.iter().all(|one| ssh.forwards.contains(one));
+            return (is_noted && !forwardings.is_empty()).then(Vec::new);
         }
-        let sockets = holder::sockets(record.origin.pid).unwrap_or_default();
-        let listeners = self.listeners(&endpoints).unwrap_or_default();
-        let is_listening = |endpoint: &Endpoint| {
-            listeners.iter().any(|one| one.address == endpoint.address && sockets.contains(&one.inode))
-        };
-        forwardings.iter().all(known) && endpoints.iter().all(is_listening)
+        let sockets = holder::sockets(record.origin.pid)?;
+        let listeners = self.listeners(&endpoints).ok()?.into_iter();
+        let listeners: Vec<_> = listeners.filter(|one| sockets.contains(&one.inode)).collect();
+        let is_known = |one| ssh.forwards.contains(one) || ssh.planned.contains(one);
+        let is_listening = |endpoint: &Endpoint| listeners.iter().any(|one| one.address == endpoint.address);
+        (forwardings.iter().all(is_known) && endpoints.iter().all(is_listening)).then_some(listeners)
     }
 
     /// What this ssh is asked for, to serve the tunnel.
@@ -230,15 +242,20 @@ impl Effects {
         ssh::forwardings(&tunnel.forward, Listens { endpoints: &endpoints, sockets: &[] })
     }
 
-    /// Whether a process of the command's tree listens for the tunnel.
-    fn is_listening(&self, tunnel: &CommandTunnel, left: &Left) -> bool {
-        let Ok(listeners) = self.listeners(&self.usable(&tunnel.listen)) else { return false };
-        let inodes: BTreeSet<_> = listeners.iter().map(|listener| listener.inode).collect();
-        let pid = left.record.origin.pid;
-        let tree = left.process.0.tree();
+    /// What the processes of the command's tree listen on for the tunnel.
+    fn listeners_of_command(&self, tunnel: &CommandTunnel, left: &Left) -> Option<Vec<Listener>> {
+        let listeners = self.listeners(&self.usable(&tunnel.listen)).ok()?;
+        let (pid, tree) = (left.record.origin.pid, left.process.0.tree());
+        let (mut ours, others): (Vec<_>, Vec<_>) =
+            listeners.into_iter().partition(|listener| holder::pid_owns(pid, listener.inode));
         // Reading all of /proc takes 10 ms: only for sockets that the leader itself does not hold.
-        inodes.iter().any(|inode| holder::pid_owns(pid, *inode))
-            || (!inodes.is_empty() && holder::owners(&inodes).values().any(|pid| tree.contains(*pid)))
+        if !others.is_empty() {
+            let owners = holder::owners(&others.iter().map(|listener| listener.inode).collect());
+            let is_ours =
+                |listener: &Listener| owners.get(&listener.inode).is_some_and(|owner| tree.contains(*owner));
+            ours.extend(others.into_iter().filter(is_ours));
+        }
+        (!ours.is_empty()).then_some(ours)
     }
 
     /// Looks after a process from now on, as that of a connection of the link. `forwards`: the tunnels that it forwards for.

@@ -17,6 +17,7 @@ mod held;
 mod holding;
 mod inherit;
 mod launch;
+mod leave;
 mod links;
 mod listening;
 mod narrate;
@@ -56,6 +57,7 @@ use crate::watch::Watcher;
 use effects::Effects;
 use event_loop::{EventLoop, State};
 use handle::Handle;
+pub use leave::End;
 use runtime::Runtime;
 
 /// Changes that a slow follower of `/events` may fall behind before it is sent a new snapshot instead.
@@ -126,8 +128,9 @@ impl Daemon {
         (Self(event_loop), handle)
     }
 
-    /// Keeps the tunnels of `wanted` up until SIGTERM or SIGINT, then stops them; fails if signals cannot be received.
-    pub async fn run(self, wanted: Desired) -> io::Result<()> {
+    /// Keeps the tunnels of `wanted` up until SIGTERM or SIGINT, then stops them, or leaves them to the next run; fails if signals cannot
+    /// be received.
+    pub async fn run(self, wanted: Desired) -> io::Result<End> {
         self.0.run(wanted).await
     }
 }

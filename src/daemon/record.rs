@@ -259,3 +259,84 @@ fn add(digest: &mut Md5, text: &[u8]) {
     digest.update((text.len() as u64).to_le_bytes());
     digest.update(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let origin = Origin { pid: 7, start: 11, mark: "5-9-3".to_owned(), pipes: [1, 2] };
+        let ssh = SshRecord {
+            control: "4-1".to_owned(),
+            family: AddressFamily::Any,
+            at_login: [12].into(),
+            planned: Vec::new(),
+            forwards: Vec::new(),
+            carried: Carried::default(),
+        };
+        Record { origin, settings: "00".to_owned(), connection: 1, ssh: Some(ssh) }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_nothing_else_is_a_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("4-1.json");
+        let text = written(&record()).unwrap();
+        replace(&path, &text).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), Some(record()));
+        assert_eq!(Record::parse(&text, "another boot").unwrap(), None);
+
+        let text = String::from_utf8(text).unwrap();
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            &text[..text.len() - 1],
+            &text.replace("\"version\":1", "\"version\":2"),
+            &text.replace("\"4-1\"", "\"../4-1\""),
+            &text.replace("\"4-1\"", "\"..\""),
+            &text.replace("\"pid\":7", "\"pid\":-7"),
+        ] {
+            assert!(Record::parse(bad.as_bytes(), boot()).is_err(), "{bad}");
+        }
+
+        let link = directory.path().join("5-1.json");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Record::read(&link).is_err(), "a link leads to somebody else's file");
+        assert!(Record::read(directory.path()).is_err());
+    }
+
+    #[test]
+    fn what_only_changes_how_a_process_is_supervised_is_none_of_its_settings() {
+        let desired = |text: &str| {
+            let parsed = crate::config::parse(text, Path::new("config.yaml")).unwrap();
+            parsed.tunnels.into_iter().next().unwrap()
+        };
+        let of = |text: &str| {
+            let tunnel = desired(&format!("tunnels:\n  - {{{text}}}\n"));
+            settings(&tunnel.work, tunnel.share)
+        };
+        let ssh = "remote_host: db, remote_port: 5432, local_port: 9001";
+        for (one, other, are_same) in [
+            (
+                ssh,
+                "name: other, remote_host: db, remote_port: 5432, local_port: 9001, restart: {min_delay: 3s}",
+                true,
+            ),
+            (ssh, "remote_host: db, remote_port: 5432, local_port: 9002", false),
+            (ssh, "remote_host: db, remote_port: 5433, local_port: 9001", false),
+            (ssh, "remote_host: db, remote_port: 5432, local_port: 9001, listener: portward", false),
+            (ssh, "remote_host: db, remote_port: 5432, local_port: 9001, env: {A: b}", false),
+            // One connection serves whatever its tunnels ask for.
+            (
+                "remote_host: db, remote_port: 5432, local_port: 9001, share: true",
+                "remote_host: db, remote_port: 5432, local_port: 9002, share: true",
+                true,
+            ),
+            ("command: [a, b], local_port: 9001", "command: [a, b], local_port: 9002", false),
+            ("command: [a, b], local_port: 9001", "command: [ab], local_port: 9001", false),
+        ] {
+            assert_eq!(of(one) == of(other), are_same, "{one} and {other}");
+        }
+    }
+}

@@ -16,6 +16,7 @@ use super::timers::Timer;
 use crate::clock::Moment;
 use crate::config::{self, Desired, desired};
 use crate::core::{Candidate, Event, Health, Link, LinkId, Plan, Slot, StateName, reconcile};
+use crate::observe::systemd;
 use crate::protocol::{Change, ReloadReport};
 
 impl EventLoop {
@@ -80,6 +81,10 @@ impl EventLoop {
         self.state.next_slot = predecessor.last_link;
         let placed: Vec<_> = wanted.into_iter().map(|desired| self.place(desired)).collect();
         self.inherit(predecessor);
+        let entries = self.state.entries.values().filter(|entry| entry.is_to_run());
+        let held = entries.filter(|entry| entry.desired.work.is_held());
+        let wanted: Vec<_> = held.flat_map(|entry| entry.desired.work.endpoints()).copied().collect();
+        self.effects.inherit_sockets(systemd::kept(), &wanted);
         for slot in &placed {
             self.start(*slot);
         }

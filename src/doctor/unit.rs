@@ -126,13 +126,13 @@ fn service(machine: &Machine, units: &Units, is_daemon_running: bool, fix: Fix) 
         findings.push(Finding::warning(what, why, format!("{} && portward doctor", systemctl("start"))));
     }
     let mode = unit.property("KillMode");
-    if ["process", "none"].contains(&mode) {
+    if !["", "process"].contains(&mode) {
         let line = match unit.manager {
-            Manager::System => fix.drop_in(name, "kill-mode", &["KillMode=mixed".to_owned()]),
-            Manager::User => format!("systemctl --user edit {name}  # [Service] KillMode=mixed"),
+            Manager::System => fix.drop_in(name, "kill-mode", &["KillMode=process".to_owned()]),
+            Manager::User => format!("systemctl --user edit {name}  # [Service] KillMode=process"),
         };
-        let why =
-            "the processes of a daemon that crashed keep their ports, and its successor does not adopt them";
+        let why = "systemd ends the tunnels together with a daemon that crashes or is restarted; otherwise they go on, and the \
+                   next one takes them over";
         findings.push(Finding::warning(format!("{name} has KillMode={mode}"), why, line));
     }
     if unit.manager == Manager::User && !units.lingers {
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_unit_needs_its_program() {
-        let lines = ["UnitFileState=enabled", "ActiveState=active", "KillMode=mixed", PROGRAM];
+        let lines = ["UnitFileState=enabled", "ActiveState=active", "KillMode=process", PROGRAM];
         let units = units(Some(unit(Manager::System, &lines)));
         assert_eq!(found(&[("/usr/local/bin/portward", "")], &units), []);
         let findings = found(&[], &units);
@@ -244,11 +244,11 @@ mod tests {
 
     #[test]
     fn tunnels_that_end_with_a_boot_or_a_crash_are_a_warning() {
-        let lines = ["UnitFileState=disabled", "KillMode=process"];
+        let lines = ["UnitFileState=disabled", "KillMode=mixed"];
         let findings = found(&[], &units(Some(unit(Manager::System, &lines))));
         let fixes: Vec<&str> = findings.iter().filter_map(|finding| finding.fix.as_deref()).collect();
         assert_eq!(fixes[0], "sudo systemctl enable --now portward.service");
-        assert!(fixes[1].contains("KillMode=mixed"), "{fixes:?}");
+        assert!(fixes[1].contains("KillMode=process"), "{fixes:?}");
         let findings = found(&[], &units(None));
         assert_eq!(findings[0].level, Level::Warning);
         assert!(findings[0].fix.as_ref().unwrap().ends_with("\nsudo systemctl enable --now portward"));

@@ -5,12 +5,14 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io;
-use std::os::linux::net::SocketAddrExt as _;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use sd_notify::NotifyState;
 
 use crate::text;
@@ -50,10 +52,59 @@ pub fn ping() {
     notify(&[NotifyState::Watchdog]);
 }
 
+/// Sockets that the service manager has kept for us: those of [`Kept`] that an earlier run of portward did not close.
+pub fn kept() -> Vec<OwnedFd> {
+    let descriptors = match sd_notify::listen_fds() {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            tracing::warn!("cannot take the sockets that systemd has kept: {error}");
+            return Vec::new();
+        }
+    };
+    // SAFETY: they are open, and nobody else in this process uses them: they were given to it at its start.
+    descriptors.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect()
+}
+
+/// A listening socket that the service manager has as well. Whatever becomes of this process, clients can connect, and wait
+/// for the next one. Dropped, it is given back.
+#[derive(Debug)]
+pub struct Kept {
+    name: String,
+}
+
+impl Kept {
+    /// Hands over a duplicate of the socket that listens on `address`. Nothing else listens there.
+    pub fn keep(socket: impl AsFd, address: SocketAddr) -> Self {
+        let name = name(address);
+        notify_with(&[NotifyState::Custom("FDSTORE=1"), NotifyState::Custom(&name)], &[socket.as_fd()]);
+        Self { name }
+    }
+
+    /// The service manager is to close its duplicate of the socket that listens on `address`, which an earlier run has kept.
+    pub fn give_back(address: SocketAddr) {
+        drop(Self { name: name(address) });
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        notify(&[NotifyState::Custom("FDSTOREREMOVE=1"), NotifyState::Custom(&self.name)]);
+    }
+}
+
+/// What names a socket to the service manager: sd_pid_notify_with_fds(3) allows no colon.
+fn name(address: SocketAddr) -> String {
+    format!("FDNAME={}", address.to_string().replace(':', "_"))
+}
+
 /// Does not block: a service manager that does not read must not delay a tunnel. The message is lost then.
 fn notify(state: &[NotifyState]) {
+    notify_with(state, &[]);
+}
+
+fn notify_with(state: &[NotifyState], descriptors: &[BorrowedFd<'_>]) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
-    if let Err(error) = send(socket.as_bytes(), &message(state)) {
+    if let Err(error) = send(socket.as_bytes(), &message(state), descriptors) {
         tracing::warn!("cannot notify systemd of {state:?}: {error}; is NotifyAccess= set in the unit?");
     }
 }
@@ -62,15 +113,18 @@ fn message(state: &[NotifyState]) -> String {
     state.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn send(socket: &[u8], message: &str) -> io::Result<()> {
+fn send(socket: &[u8], message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     // sd_notify(3): a path, or with `@` an abstract name.
     let address = match socket.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(OsStr::from_bytes(socket))?,
+        Some(name) => UnixAddr::new_abstract(name)?,
+        None => UnixAddr::new(OsStr::from_bytes(socket))?,
     };
     let sender = UnixDatagram::unbound()?;
-    sender.set_nonblocking(true)?;
-    sender.send_to_addr(message.as_bytes(), &address)?;
+    let descriptors: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let attached = [ControlMessage::ScmRights(&descriptors)];
+    let attached = if descriptors.is_empty() { &[] } else { &attached[..] };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg(sender.as_raw_fd(), &[IoSlice::new(message.as_bytes())], attached, flags, Some(&address))?;
     Ok(())
 }
 
@@ -83,8 +137,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let reader = UnixDatagram::bind(&path).unwrap();
-        let notify =
-            || send(path.as_os_str().as_bytes(), &message(&[NotifyState::Ready, NotifyState::Status("up")]));
+        let notify = || {
+            send(path.as_os_str().as_bytes(), &message(&[NotifyState::Ready, NotifyState::Status("up")]), &[])
+        };
         notify().unwrap();
         let mut received = [0; 64];
         let length = reader.recv(&mut received).unwrap();

@@ -25,3 +25,27 @@ fn exit_status(pidfd: &OwnedFd) -> Option<ExitStatus> {
     let is_known = asked == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
     is_known.then(|| ExitStatus::from_raw(info.exit_code))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stat::Stat;
+    use super::*;
+
+    #[test]
+    fn how_a_process_ended_is_known_before_and_after_it_is_collected() {
+        for (script, status) in [("exit 3", 3 << 8), ("kill -9 $$", 9)] {
+            let mut child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let start = Stat::of(child.id()).unwrap().unwrap().identity.start();
+            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+            let mut ready = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut ready, None).unwrap();
+            let ended = || how_it_ended(child.id(), start, &pidfd);
+            assert_eq!(ended(), Some(ExitStatus::from_raw(status)));
+            child.wait().unwrap();
+            // Linux before 6.15 does not tell.
+            let later = how_it_ended(child.id(), start, &pidfd);
+            assert!(later.is_none_or(|ended| ended == ExitStatus::from_raw(status)), "{later:?}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Processes: those that portward starts, each the leader of a tree of its own and watched through a pidfd, those that become
 //! its children, and those that it evicts from a port.
 
+mod answer;
 mod bucket;
 mod child;
 mod ends;
@@ -18,6 +19,7 @@ mod stat;
 mod tree;
 mod vfork;
 
+pub use answer::answer;
 pub(crate) use bucket::{Bucket, Rate};
 pub use child::{Child, spawn, spawn_saying};
 pub use evict::{Bar, Evictee, Signalled, Spared, Suspect, bar, evictees, signal};

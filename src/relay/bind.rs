@@ -1,7 +1,9 @@
 //! Sockets that listen on all endpoints of a tunnel.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::port::{self, Endpoint};
 
@@ -33,13 +35,22 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Listens on all of `endpoints`, or on none.
-    pub fn listen(endpoints: &[Endpoint]) -> Result<Self, ListenError> {
-        let listen = |endpoint: &Endpoint| {
-            listener(endpoint).map_err(|source| ListenError { endpoint: *endpoint, source })
+    /// Listens on all of `endpoints`, or on none. `kept`: sockets that listen already, by their addresses.
+    pub fn listen(
+        endpoints: &[Endpoint],
+        kept: &mut HashMap<SocketAddr, TcpListener>,
+    ) -> Result<Self, ListenError> {
+        let mut listen = |endpoint: &Endpoint| match kept.remove(&endpoint.address) {
+            Some(listener) => Ok(listener),
+            None => listener(endpoint).map_err(|source| ListenError { endpoint: *endpoint, source }),
         };
-        let listeners = endpoints.iter().map(listen).collect::<Result<_, _>>()?;
+        let listeners = endpoints.iter().map(&mut listen).collect::<Result<_, _>>()?;
         Ok(Self { listeners, addresses: endpoints.iter().map(|endpoint| endpoint.address).collect() })
+    }
+
+    /// The sockets, each with its address.
+    pub fn each(&self) -> impl Iterator<Item = (BorrowedFd<'_>, SocketAddr)> {
+        self.listeners.iter().map(AsFd::as_fd).zip(self.addresses.iter().copied())
     }
 
     /// The addresses, in the order of the endpoints.
@@ -68,8 +79,8 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let endpoint = |port| Endpoint::new(Ipv4Addr::LOCALHOST.into(), port);
         let both = [endpoint(free.port()), endpoint(taken.local_addr().unwrap().port())];
-        let refused = Sockets::listen(&both).unwrap_err();
+        let refused = Sockets::listen(&both, &mut HashMap::new()).unwrap_err();
         assert!(refused.is_in_use() && refused.endpoint == both[1], "{refused}");
-        assert_eq!(Sockets::listen(&both[..1]).unwrap().addresses(), [free]);
+        assert_eq!(Sockets::listen(&both[..1], &mut HashMap::new()).unwrap().addresses(), [free]);
     }
 }

@@ -11,6 +11,9 @@ use integration_tests::SEED;
 /// Set on the machine.
 const MARK: &str = "PORTWARD_TEST_MACHINE";
 
+/// How many times a test does each thing, if not as often as it does by itself. A longer one needs MACHINE_SECONDS as well.
+pub(crate) const TIMES: &str = "PORTWARD_TEST_TIMES";
+
 /// What both the machine and this one see, as the machine sees it: portward, its units, and this program.
 pub(crate) const SHARED: &str = "/run/shared";
 
@@ -39,7 +42,7 @@ pub(crate) fn on_a_machine(test: &str, scenario: impl FnOnce()) {
     let output = Command::new(package.join("systemd-in-namespace"))
         .arg(shared.path())
         .args(["env", &format!("{MARK}=yes")])
-        .args(env::var(SEED).map(|seed| format!("{SEED}={seed}")))
+        .args([SEED, TIMES].into_iter().filter_map(|name| Some(format!("{name}={}", env::var(name).ok()?))))
         .arg(format!("{SHARED}/tests"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .output()

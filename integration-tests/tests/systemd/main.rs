@@ -3,6 +3,7 @@
 // Tests fail by panicking, and so do the helpers here.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod continuity;
 mod doctor;
 mod journal;
 mod log;

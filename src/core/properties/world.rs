@@ -56,11 +56,11 @@ pub(super) struct Process {
     /// The tunnels that it listens for.
     pub(super) listening: BTreeSet<Slot>,
     /// It answers requests.
-    is_ready: bool,
+    pub(super) is_ready: bool,
     /// Stopped by SIGSTOP: answers nothing, and dies of SIGKILL only.
-    is_hung: bool,
+    pub(super) is_hung: bool,
     /// Its leader has ended, and others of its tree have not.
-    is_headless: bool,
+    pub(super) is_headless: bool,
     /// Orders whose result is not known yet, oldest first.
     orders: VecDeque<Action>,
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ struct Lab {
 
 impl Lab {
     fn new(connect_wait: Duration) -> Self {
-        let sockets = Sockets::listen(&[Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0)]).unwrap();
+        let sockets =
+            Sockets::listen(&[Endpoint::new(Ipv4Addr::LOCALHOST.into(), 0)], &mut HashMap::new()).unwrap();
         Self::with(sockets, connect_wait)
     }
 
@@ -122,7 +124,7 @@ fn two_ports() -> Sockets {
         let listener = |port| Endpoint::new(Ipv4Addr::LOCALHOST.into(), port);
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         if let Some(next) = free.checked_add(1)
-            && let Ok(sockets) = Sockets::listen(&[listener(free), listener(next)])
+            && let Ok(sockets) = Sockets::listen(&[listener(free), listener(next)], &mut HashMap::new())
         {
             return sockets;
         }

@@ -1,0 +1,87 @@
+//! A link that takes over what another one had.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::world::{Process, World, happenings};
+use super::{all_links, counts, ssh};
+use crate::core::*;
+
+/// The successor of a world whose link is gone: it takes over the processes that answer, and the others end.
+fn successor(world: &World) -> World {
+    let mut next = World::new(world.policy, u64::try_from(world.slots.len()).unwrap());
+    (next.now, next.starts) = (world.now, world.starts);
+    next.squatted.clone_from(&world.squatted);
+    let answering = |process: &&Process| process.is_ready && !process.is_hung && !process.is_headless;
+    let left: Vec<_> = world.processes.values().filter(answering).cloned().collect();
+    let listens = |process: &Process| !process.listening.is_empty();
+    let active = left.iter().rposition(listens).or(left.len().checked_sub(1));
+    for (index, process) in left.into_iter().enumerate() {
+        let role = if Some(index) == active {
+            Role::Active { is_ready: next.kind == Kind::Ssh || listens(&process) }
+        } else if listens(&process) {
+            Role::Former
+        } else if Some(index) > active && next.link.standby() == Some(Standby::Absent) {
+            Role::Spare
+        } else if next.link.drains() {
+            Role::Draining
+        } else {
+            continue;
+        };
+        let id = next.link.inherit(role, 0, next.now);
+        for slot in next.slots.clone() {
+            let is_served = process.listening.contains(&slot);
+            if is_served || Some(index) == active {
+                assert_eq!(next.link.take_up(slot, id, is_served, next.now).is_some(), is_served);
+            }
+        }
+        let is_ready = role != Role::Active { is_ready: false };
+        let mut inherited = Process::default();
+        (inherited.listening, inherited.is_ready) = (process.listening, is_ready);
+        next.processes.insert(id, inherited);
+    }
+    next
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_up_is_taken_over_without_a_start_and_nobody_moves(
+        tunnels in counts(), standby: bool, restarted in any::<Option<Index>>(),
+    ) {
+        let mut world = World::up(Policy { standby, ..ssh() }, tunnels);
+        if let Some(index) = restarted {
+            let slot = *index.get(&world.slots);
+            let before = world.owner(slot);
+            world.hear(Event::RestartRequested(slot));
+            world.settle(|world| world.all_up() && world.owner(slot) != before);
+        }
+        let listening = |world: &World| {
+            world.processes.values().map(|process| process.listening.clone()).collect::<Vec<_>>()
+        };
+        let mut next = successor(&world);
+        next.start_all();
+        next.settle(World::all_up);
+        prop_assert_eq!((next.starts, listening(&next)), (world.starts, listening(&world)));
+    }
+
+    #[test]
+    fn from_whatever_is_left_the_tunnels_come_up_and_can_be_stopped(
+        (policy, tunnels) in all_links(), before in happenings(), after in happenings(),
+    ) {
+        let mut world = World::new(policy, tunnels);
+        for happening in before {
+            world.happen(happening);
+        }
+        let mut next = successor(&world);
+        next.start_all();
+        for happening in after {
+            next.happen(happening);
+        }
+        next.start_all();
+        next.settle(|world| world.all_up() && world.link.deadline().is_none());
+        next.stop_all();
+        next.settle(|world| world.all(StateName::Stopped));
+    }
+}
