@@ -209,6 +209,15 @@ impl Lab {
         found
     }
 
+    /// Deletes a directory, whatever the daemon may be writing to it at the moment.
+    pub fn remove_directory(&self, name: &str) {
+        let aside = self.path("removed");
+        fs::rename(self.path(name), &aside).unwrap();
+        while let Err(error) = fs::remove_dir_all(&aside) {
+            assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{error}");
+        }
+    }
+
     fn processes(&self) -> Vec<ProcessInfo> {
         self.namespace.processes(&format!("{}={}", MARK.0, MARK.1))
     }

@@ -258,7 +258,7 @@ async fn a_killed_ssh_comes_back_right_after_the_directory_was_deleted() {
         let daemon = Daemon::start(&lab, tunnels).await;
         let ssh = daemon.wait_state("web", StateName::Up).await.pid.unwrap();
         let run = lab.path("run");
-        fs::remove_dir_all(&run).unwrap();
+        lab.remove_directory("run");
         fs::create_dir(&run).unwrap();
         let mark = daemon.mark();
         kill(ssh, Signal::SIGKILL);
@@ -277,7 +277,7 @@ async fn a_socks_tunnel_whose_control_socket_is_gone_is_restarted() {
     let _sshd = Sshd::start(&lab).await;
     let daemon = Daemon::start(&lab, SOCKS).await;
     let ssh = daemon.wait_state("web", StateName::Up).await.pid.unwrap();
-    fs::remove_dir_all(lab.path("run/portward.ssh")).unwrap();
+    lab.remove_directory("run/portward.ssh");
     let restarted = daemon.post("/restart/web?timeout=20s").await;
     assert_eq!(restarted.status, 200, "{restarted:?}");
     process_end(ssh).await;
@@ -294,7 +294,7 @@ async fn a_second_daemon_in_the_new_directory_keeps_it_until_it_ends() {
     // The first one sleeps while the second one starts.
     stop_signal(daemon.pid());
     let run = lab.path("run");
-    fs::remove_dir_all(&run).unwrap();
+    lab.remove_directory("run");
     fs::create_dir(&run).unwrap();
     fs::write(
         lab.path("etc/second.yaml"),
@@ -340,7 +340,7 @@ async fn what_cannot_be_made_again_is_told_and_the_tunnels_are_kept_up_from_else
     let ssh = daemon.wait_state("web", StateName::Up).await.pid.unwrap();
     let run = lab.path("run");
     let mark = daemon.log().mark();
-    fs::remove_dir_all(&run).unwrap();
+    lab.remove_directory("run");
     fs::write(&run, "a file").unwrap();
     let told = daemon.wait_log(mark, "about the directory", |line| line.has("event", "runtime")).await;
     assert!(

@@ -40,6 +40,8 @@ pub(super) struct Effects {
     shares: Shares,
     pace: Pace,
     holder: held::Holder,
+    /// Earlier runs of portward whose processes this one has taken over.
+    other_runs: BTreeSet<String>,
 }
 
 /// What one tunnel has: its waits for ports, and what listens for it.
@@ -171,7 +173,7 @@ impl TunnelResources {
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory, watcher: Watcher) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
-        Self { ports, control, watcher, shares, pace, holder }
+        Self { ports, control, watcher, shares, pace, holder, other_runs: BTreeSet::new() }
     }
 
     /// Reports `AddressRemoved` for those of `processes` that are connected to their server from one of the addresses
@@ -204,7 +206,9 @@ impl Effects {
 
     /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
     pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
-        self.control.restore(is_locked)
+        let restored = self.control.restore(is_locked);
+        self.note_runs();
+        restored
     }
 
     /// Where the control sockets and the records are.
@@ -214,18 +218,26 @@ impl Effects {
 
     /// The directory is that of this run of portward from now on, which has taken over processes of `others`: files other than `kept` are
     /// removed.
-    pub(super) fn begin_run(&self, kept: &HashSet<OsString>, others: BTreeSet<String>) {
+    pub(super) fn begin_run(&mut self, kept: &HashSet<OsString>, others: BTreeSet<String>) {
         let is_left = |file: &Path| file.file_name().is_none_or(|name| !kept.contains(name));
         if let Err(error) = self.control.clear(is_left) {
             tracing::warn!("{error}");
         }
-        if let Err(error) = record::begin_run(&self.directory(), others) {
-            tracing::warn!(
-                "cannot write to {}: {error}; {}",
-                self.directory().display(),
-                record::CONSEQUENCE
-            );
+        self.other_runs = others;
+        self.note_runs();
+    }
+
+    /// Whoever finds the directory is to know whose processes may be left.
+    fn note_runs(&self) {
+        let directory = self.directory();
+        if let Err(error) = record::note_runs(&directory, &self.other_runs) {
+            tracing::warn!("cannot write to {}: {error}; {}", directory.display(), record::CONSEQUENCE);
         }
+    }
+
+    /// Nothing is left that a later run could find.
+    pub(super) fn end_run(&self) {
+        record::end_run(&self.directory());
     }
 
     /// The control socket of an ssh that an earlier run of portward has started.

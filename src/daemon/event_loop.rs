@@ -139,6 +139,7 @@ impl EventLoop {
                 next_ping = Some(self.clock.now().after(interval));
             }
         }
+        self.effects.end_run();
         Ok(End::Stopped)
     }
 

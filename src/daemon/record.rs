@@ -138,11 +138,20 @@ pub(super) fn known_runs(directory: &Path) -> BTreeSet<String> {
     written.filter(|written| written.boot == boot()).map(|written| written.record.runs).unwrap_or_default()
 }
 
-/// The directory belongs to this run from now on, which has taken over processes of `others`.
-pub(super) fn begin_run(directory: &Path, others: BTreeSet<String>) -> io::Result<()> {
-    let mut runs = others;
+/// Notes in the directory that it belongs to this run, which has taken over processes of `others`, unless that is noted.
+pub(super) fn note_runs(directory: &Path, others: &BTreeSet<String>) -> io::Result<()> {
+    let mut runs = others.clone();
     runs.insert(process::run().to_owned());
+    if known_runs(directory) == runs {
+        return Ok(());
+    }
     replace(&directory.join(RUNS_FILE), &written(&Runs { runs })?)
+}
+
+/// Nothing of any run is left.
+pub(super) fn end_run(directory: &Path) {
+    // Fails if it could not be written either.
+    let _ = fs::remove_file(directory.join(RUNS_FILE));
 }
 
 /// The runs of portward that have started what a later one may find.
