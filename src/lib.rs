@@ -34,6 +34,9 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod doctor;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod health;
 mod netlink;
 pub mod network;

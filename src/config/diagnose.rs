@@ -53,6 +53,17 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+/// The lines of a file as YAML counts them: a carriage return ends one, too, also without a line feed behind it.
+pub(super) fn lines(source: &str) -> Vec<&str> {
+    let lines = source.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let mut lines: Vec<&str> = lines.flat_map(|line| line.split('\r')).collect();
+    // What ends with a line end has no empty line behind it.
+    if lines.last().is_some_and(|last| last.is_empty()) {
+        lines.pop();
+    }
+    lines
+}
+
 /// A text of the file within a message: in back quotes, on one line, and not too long.
 pub(super) fn quote(text: &str) -> String {
     // A tab would look like spaces.
@@ -151,7 +162,7 @@ impl Diagnostics {
     /// The text is bounded: 50 problems or some 32 KiB, and the number of the others.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let lines: Vec<&str> = self.source.lines().collect();
+        let lines = lines(&self.source);
         let path = text::line(&self.path.display().to_string()).into_owned();
         let mut texts: Vec<String> = Vec::new();
         let mut bytes = 0;

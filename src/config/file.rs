@@ -50,6 +50,11 @@ pub(super) fn read(path: &Path) -> Result<String, ReadError> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    text(bytes, path)
+}
+
+/// The text in `bytes`, the content of `path`.
+pub(super) fn text(bytes: Vec<u8>, path: &Path) -> Result<String, ReadError> {
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(ReadError::TooLarge { path: path.to_owned() });
     }

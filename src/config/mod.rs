@@ -11,6 +11,8 @@ mod entry;
 pub mod environment;
 mod file;
 mod form;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod hint;
 pub(crate) mod identity;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::diagnose::{Place, Problems, Refusal, quote};
+use super::diagnose::{self, Place, Problems, Refusal, quote};
 use super::{slips, syntax};
 
 /// Nodes that aliases may stand for in all. An alias bomb passes it at once; real files use a handful.
@@ -91,7 +91,7 @@ pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
             return None;
         }
         if let Err((place, refusal)) = builder.take(event, place(span)) {
-            let lines: Vec<&str> = source.lines().collect();
+            let lines = diagnose::lines(source);
             let (place, refusal) = slips::template(&lines, place.line).unwrap_or((place, refusal));
             problems.report(place, refusal);
             return None;

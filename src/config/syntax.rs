@@ -2,7 +2,7 @@
 
 use saphyr_parser::ScanError;
 
-use super::diagnose::{Place, Problems, Refusal};
+use super::diagnose::{self, Place, Problems, Refusal};
 use super::slips;
 
 /// An error of the parser, and its probable cause.
@@ -27,7 +27,7 @@ const SLIPS: &[(&str, &str)] = &[
 
 /// Reports `error`, with a hint for common mistakes.
 pub(super) fn report(source: &str, error: &ScanError, problems: &Problems) {
-    let lines: Vec<&str> = source.lines().collect();
+    let lines = diagnose::lines(source);
     let marker = error.marker();
     let mut place = Place { line: marker.line().max(1), column: marker.col() + 1, length: 1 };
     // The parser often fails at the end of the file: show the last line that is not empty.

@@ -7,6 +7,8 @@
 mod burst;
 mod change;
 mod clock_set;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 mod routes;
 

@@ -8,6 +8,8 @@ mod endpoint;
 mod error;
 mod events;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod held;
 pub mod holder;
 mod identify;

@@ -182,7 +182,7 @@ pub struct Envelope {
 #[error("malformed sock_diag message")]
 pub struct Malformed;
 
-/// The messages of one datagram. After a malformed one there are no more.
+/// The messages of one datagram. After one without a valid header there are no more.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<Envelope, Malformed>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {

@@ -15,6 +15,8 @@ mod actions;
 pub mod autossh_tunnel;
 pub mod doctor;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod logs;
 mod lookup;
 mod ports;

@@ -6,6 +6,8 @@ mod control;
 mod evaluate;
 mod failure;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod jump;
 mod master;
 mod mux;

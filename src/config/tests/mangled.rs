@@ -1,83 +1,13 @@
-//! Files that went wrong: whatever the damage, there is an answer, it has a place, and it is quick.
+//! Files that went wrong have an answer, it has a place, and it is quick. Damaged ones are the affair of `crate::fuzz`.
 
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
-use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-
 use super::{samples, whole_reference};
 use crate::config::diagnose::Problems;
 use crate::config::node::{self, Kind, Node};
 use crate::config::{ReadError, load, parse};
-
-/// One damage to a text, at a place given in thousandths of its length.
-#[derive(Debug, Clone)]
-enum Damage {
-    CutOff(usize),
-    Remove(usize, usize),
-    Insert(usize, String),
-    Repeat(usize, usize),
-}
-
-fn damage() -> impl Strategy<Value = Damage> {
-    let pieces = prop::sample::select(vec![
-        "\t", "\n", "  ", ":", ": ", "- ", "[", "]", "{", "}", "*a", "&a ", "!x ", "\"", "'", "#", "---\n",
-        "|\n", ">", "%", "\0", "\u{feff}", "\u{2028}", "ä", "-", "0", "99999", "~", "<<: *a\n", "? ",
-    ]);
-    prop_oneof![
-        (0..1000usize).prop_map(Damage::CutOff),
-        (0..1000usize, 1..40usize).prop_map(|(at, length)| Damage::Remove(at, length)),
-        (0..1000usize, pieces).prop_map(|(at, piece)| Damage::Insert(at, piece.to_owned())),
-        (0..1000usize, 1..200usize).prop_map(|(at, length)| Damage::Repeat(at, length)),
-    ]
-}
-
-fn apply(text: &str, damage: &Damage) -> String {
-    let letters: Vec<char> = text.chars().collect();
-    let place = |thousandths: usize| letters.len() * thousandths / 1000;
-    let end = |from: usize, length: usize| (from + length).min(letters.len());
-    let join = |parts: &[&[char]]| parts.concat().into_iter().collect::<String>();
-    match damage {
-        Damage::CutOff(at) => join(&[&letters[..place(*at)]]),
-        Damage::Remove(at, length) => {
-            let from = place(*at);
-            join(&[&letters[..from], &letters[end(from, *length)..]])
-        }
-        Damage::Insert(at, piece) => {
-            let piece: Vec<char> = piece.chars().collect();
-            join(&[&letters[..place(*at)], &piece, &letters[place(*at)..]])
-        }
-        Damage::Repeat(at, length) => {
-            let from = place(*at);
-            join(&[&letters[..end(from, *length)], &letters[from..]])
-        }
-    }
-}
-
-/// The same cases in every run: a failure must be there again tomorrow.
-fn runner(cases: u32) -> TestRunner {
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
-}
-
-#[test]
-fn no_damage_makes_the_parser_panic() {
-    let mut sources: Vec<String> = samples().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    sources.push(whole_reference());
-    let strategy = (prop::sample::select(sources), prop::collection::vec(damage(), 1..6));
-    let result = runner(500).run(&strategy, |(source, damages)| {
-        let mangled = damages.iter().fold(source, |text, damage| apply(&text, damage));
-        if let Err(diagnostics) = parse(&mangled, Path::new("config.yaml")) {
-            prop_assert!(!diagnostics.problems.is_empty());
-            prop_assert!(diagnostics.problems.iter().all(|problem| !problem.message.contains('\n')));
-            prop_assert!(diagnostics.render(true).contains("error"));
-        }
-        Ok(())
-    });
-    result.unwrap();
-}
 
 #[test]
 fn a_comment_or_an_empty_line_anywhere_changes_nothing() {
@@ -92,6 +22,17 @@ fn a_comment_or_an_empty_line_anywhere_changes_nothing() {
             assert_eq!(parse(&lines.join("\n"), path).unwrap(), meant, "{extra:?} in line {at}");
         }
     }
+}
+
+/// As Macs had it long ago, and as an editor that mixes line ends leaves it.
+#[test]
+fn a_carriage_return_alone_ends_a_line() {
+    let diagnostics =
+        parse("tunnels:\r  - name: a\r    prot: 1\r\n    x: 2\n", Path::new("config.yaml")).unwrap_err();
+    let lines: Vec<usize> = diagnostics.problems.iter().map(|problem| problem.place.line).collect();
+    assert!(lines.contains(&3) && lines.contains(&4), "{diagnostics:?}");
+    let rendered = diagnostics.render(false);
+    assert!(rendered.contains("3 |     prot: 1\n") && rendered.contains("4 |     x: 2\n"), "{rendered}");
 }
 
 #[test]

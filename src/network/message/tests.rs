@@ -114,10 +114,4 @@ proptest! {
         datagram.extend(more);
         prop_assert!(datagram.is_empty() || changes(&datagram).contains(&Change::NetworkChanged));
     }
-
-    #[test]
-    fn any_bytes_are_read_to_their_end(bytes: Vec<u8>, kind in 16u16..30) {
-        changes(&bytes);
-        changes(&message(kind, &bytes));
-    }
 }

@@ -13,7 +13,7 @@
 mod changes;
 mod file;
 mod judge;
-mod rows;
+pub(super) mod rows;
 
 pub use changes::{Changes, Ends};
 pub use file::{At, SocketFile, at};
