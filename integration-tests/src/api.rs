@@ -45,14 +45,19 @@ impl Answer {
 /// Sends one request over the unix socket and reads the whole answer.
 pub async fn request(socket: &Path, method: &str, path: &str, body: &str) -> Answer {
     let stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
-    exchange(stream, method, path, "", body).await
+    exchange(stream, method, path, "Host: portward\r\n", body).await
 }
 
 /// Sends one request without a body over TCP, with this `Authorization` if any, and reads the whole answer.
 pub async fn request_over_tcp(method: &str, path: &str, authorization: Option<&str>) -> Answer {
-    let stream = TcpStream::connect(("127.0.0.1", API_PORT)).await.expect("connecting to the API over TCP");
     let header = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
-    exchange(stream, method, path, &header, "").await
+    request_over_tcp_with(method, path, &format!("Host: 127.0.0.1:{API_PORT}\r\n{header}")).await
+}
+
+/// The same with these headers, `Host` among them; each ends with a line end.
+pub async fn request_over_tcp_with(method: &str, path: &str, headers: &str) -> Answer {
+    let stream = TcpStream::connect(("127.0.0.1", API_PORT)).await.expect("connecting to the API over TCP");
+    exchange(stream, method, path, headers, "").await
 }
 
 async fn exchange(
@@ -64,7 +69,7 @@ async fn exchange(
 ) -> Answer {
     // HTTP/1.0: the answer ends with the connection, and is never chunked.
     let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: portward\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -43,7 +43,7 @@ mod squatter;
 mod sshd;
 mod strace;
 
-pub use api::{API_PORT, API_TOKEN, Answer, request, request_over_tcp};
+pub use api::{API_PORT, API_TOKEN, Answer, request, request_over_tcp, request_over_tcp_with};
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};

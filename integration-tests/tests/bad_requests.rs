@@ -8,7 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use integration_tests::{API_TOKEN, Answer, Daemon, Lab, NOBODY, request_over_tcp, run};
+use integration_tests::{
+    API_TOKEN, Answer, Daemon, Lab, NOBODY, request_over_tcp, request_over_tcp_with, run,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -111,6 +113,57 @@ async fn over_tcp_nothing_is_told_without_the_token() {
     assert_eq!((answer.status, answer.json().as_array().unwrap().len()), (200, 3));
     assert!(!answer.head.to_lowercase().contains("access-control-"), "no CORS: {answer:?}");
     assert_refused(&request_over_tcp("PUT", "/status", right).await, 405, "PUT does not go with", "PUT");
+    assert_goes_on(&daemon).await;
+}
+
+/// DNS rebinding: the page's own name resolves to 127.0.0.1, and to the browser it is one site with the API.
+#[tokio::test]
+async fn over_tcp_a_page_whose_name_leads_here_is_refused_whatever_it_sends() {
+    let lab = Lab::new();
+    lab.configure_tcp(TUNNELS);
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let token = format!("Authorization: Bearer {API_TOKEN}\r\n");
+    for (host, status) in [
+        ("Host: rebound.example\r\n", 403),
+        ("Host: rebound.example:5002\r\nOrigin: http://rebound.example:5002\r\n", 403),
+        ("Host: 127.0.0.1\r\nHost: rebound.example\r\n", 403),
+        ("Host: localhost:5002\r\n", 200),
+        ("Host: [::1]:5002\r\n", 200),
+        ("", 200),
+    ] {
+        for (method, path) in [("GET", "/status"), ("POST", "/nothing")] {
+            let answer = request_over_tcp_with(method, path, &format!("{host}{token}")).await;
+            match (status, method) {
+                (403, _) => assert_refused(&answer, 403, "rebound.example", host),
+                (status, "GET") => assert_eq!(answer.status, status, "{host}: {answer:?}"),
+                _ => assert_eq!(answer.status, 404, "{host}: {answer:?}"),
+            }
+        }
+    }
+    let token = format!("Bearer {API_TOKEN}");
+    let absolute = request_over_tcp("GET", "http://rebound.example/status", Some(&token)).await;
+    assert_refused(&absolute, 403, "rebound.example", "the absolute form");
+    assert_goes_on(&daemon).await;
+}
+
+/// A page of another site may only send `Authorization` if the API agrees before.
+#[tokio::test]
+async fn over_tcp_a_browser_gets_no_permission_to_send_the_token_for_a_page() {
+    let lab = Lab::new();
+    lab.configure_tcp(TUNNELS);
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let page = "Host: 127.0.0.1:5002\r\nOrigin: https://page.example\r\n";
+    let question = format!(
+        "{page}Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n"
+    );
+    for headers in [question.clone(), format!("{question}Authorization: Bearer {API_TOKEN}\r\n")] {
+        let answer = request_over_tcp_with("OPTIONS", "/stop", &headers).await;
+        assert!([401, 405].contains(&answer.status), "{answer:?}");
+        assert!(!answer.head.to_lowercase().contains("access-control-"), "{answer:?}");
+    }
+    // What a form of a page can send without asking.
+    let answer = request_over_tcp_with("POST", "/stop", page).await;
+    assert_refused(&answer, 401, "Unauthorized", "a form");
     assert_goes_on(&daemon).await;
 }
 

@@ -141,10 +141,13 @@ async fn clients_without_a_complete_request_lock_nobody_out() {
     let right = format!("Authorization: Bearer {API_TOKEN}\r\n");
     let incomplete = [
         ("silent clients", String::new()),
-        ("clients with half a head", "GET /status HTTP/1.1\r\nHost: x\r\n".to_owned()),
+        ("clients with half a head", "GET /status HTTP/1.1\r\nHost: localhost\r\n".to_owned()),
         ("clients with half a body", format!("POST /start HTTP/1.1\r\n{right}Content-Length: 10\r\n\r\n{{")),
-        ("clients without the token that stay", "GET /status HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
-        ("clients that were answered and stay", format!("GET /list HTTP/1.1\r\nHost: x\r\n{right}\r\n")),
+        ("clients without the token that stay", "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned()),
+        (
+            "clients that were answered and stay",
+            format!("GET /list HTTP/1.1\r\nHost: localhost\r\n{right}\r\n"),
+        ),
     ];
     for (who, said) in incomplete {
         let over_tcp = crowd_on_tcp(&said).await;
@@ -167,7 +170,7 @@ async fn one_connection_serves_several_requests() {
     let daemon = Daemon::start(&lab, TUNNELS).await;
     let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
     for _ in 0..3 {
-        stream.write_all(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         while !answer.ends_with("}]") {
             let mut bytes = [0; 1024];
@@ -198,7 +201,7 @@ async fn clients_that_do_not_read_long_answers_lock_nobody_out_and_take_bounded_
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
         let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
-        stream.write_all(b"GET /config HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         assert_eq!(status_of(&mut stream).await, "200");
         crowd.push(stream);
     }

@@ -1,6 +1,7 @@
 //! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself.
 //!
-//! On the unix socket for our own user and root (`peer`), on TCP for whoever has the bearer token (`token`). Every answer but a
+//! On the unix socket for our own user and root (`peer`), on TCP for whoever has the bearer token (`token`)
+//! and asks for an address and not for a name (`host`). Every answer but a
 //! stream is JSON (`json`); every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a
 //! client without a deadline (`serve`, `body`, `deadline`), and whoever asks for little gets in, however many are there that ask
 //! for much or for nothing (`guests`).
@@ -13,6 +14,7 @@ mod doctor;
 mod events;
 mod examine;
 mod guests;
+mod host;
 mod json;
 mod listen;
 mod logs;

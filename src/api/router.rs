@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::context::Context;
 use super::refusal::Refusal;
 use super::token::{self, TokenFile};
-use super::{act, body, doctor, events, guests, logs, ports, read, reload};
+use super::{act, body, doctor, events, guests, host, logs, ports, read, reload};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -32,9 +32,11 @@ pub(super) fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-/// The API for clients that may use it if they have the token.
+/// The API for clients that may use it if they have the token, and are not sent by a page of another site.
 pub(super) fn guarded_router(context: Context, token: TokenFile) -> Router {
-    router(context).layer(middleware::from_fn_with_state(token, token::require))
+    router(context)
+        .layer(middleware::from_fn_with_state(token, token::require))
+        .layer(middleware::from_fn(host::check))
 }
 
 /// The API for peers that may not use it.
