@@ -149,7 +149,7 @@ pub struct Diagnostics {
     pub path: PathBuf,
     /// In the order of the file; never empty, and a thousand at most.
     pub problems: Vec<Diagnostic>,
-    source: String,
+    pub(super) source: String,
 }
 
 impl Diagnostics {

@@ -24,6 +24,7 @@ mod overlap;
 mod paths;
 mod raw;
 mod read;
+mod secrets;
 mod shell;
 mod slips;
 mod ssh;

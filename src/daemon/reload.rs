@@ -26,7 +26,8 @@ impl EventLoop {
     }
 
     pub(super) fn parse(&self, text: &str) -> Result<Desired, String> {
-        config::parse(text, &self.config_path).map_err(|diagnostics| diagnostics.render(false))
+        config::parse(text, &self.config_path)
+            .map_err(|diagnostics| diagnostics.without_secrets().render(false))
     }
 
     /// Puts a configuration in force, or keeps what is and shows why.

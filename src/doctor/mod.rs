@@ -266,7 +266,11 @@ impl Examination {
                 count => format!("{} is valid: {count} tunnels", path.display()),
             }),
             Err(error) => Finding::error(
-                error.to_string(),
+                match error {
+                    ConfigError::Read(error) => error.to_string(),
+                    // The report goes to clients of the API as well.
+                    ConfigError::Invalid(found) => found.clone().without_secrets().to_string(),
+                },
                 "the daemon does not start without a valid configuration; if it is running, it keeps the previous one",
                 format!("portward check {}", fix::path(path)),
             ),
