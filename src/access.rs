@@ -1,8 +1,9 @@
 //! Who can read or change a file: the one check of owners and modes, for the API's token and socket, ssh's control sockets and
 //! the configuration.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// What is required of a file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +60,27 @@ pub fn check(metadata: &Metadata, rule: Rule) -> Result<(), Insecure> {
     if mode & forbidden != 0 { insecure(Fault::Mode) } else { Ok(()) }
 }
 
+/// What on the way to the directory `path`, as it is written and as it is resolved, others than `owner` and root can change, and so
+/// put another directory in its place: a parent that they can write, or a symbolic link of theirs.
+pub fn shared_on_the_way(path: &Path, owner: u32) -> Option<(PathBuf, Insecure)> {
+    let written = std::path::absolute(path).ok();
+    let resolved = path.canonicalize().ok();
+    let places = [written.as_deref(), resolved.as_deref()].into_iter().flatten();
+    let links = written.iter().flat_map(|path| path.ancestors()).filter_map(|place| {
+        let metadata = fs::symlink_metadata(place).ok().filter(Metadata::is_symlink)?;
+        let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        (uid != owner && uid != 0).then(|| (place.to_owned(), Insecure { uid, mode, fault: Fault::Owner }))
+    });
+    let parents = places.flat_map(|path| path.ancestors().skip(1)).filter_map(|place| {
+        let metadata = fs::metadata(place).ok()?;
+        Some((place.to_owned(), check(&metadata, Rule::ChangedBy(owner)).err()?))
+    });
+    links.chain(parents).next()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
     use super::*;
 
@@ -115,6 +133,34 @@ mod tests {
         if uid == 0 {
             assert!(changed_by_us(0, 0o664) && !changed_by_us(100, 0o664));
             assert!(!changed_by_us(0, 0o666) && changed_by_us(100, 0o644));
+        }
+    }
+
+    #[test]
+    fn whoever_can_replace_a_parent_or_a_link_on_the_way_is_found() {
+        let top = tempfile::tempdir().unwrap();
+        let us = fs::metadata(top.path()).unwrap().uid();
+        let directory = top.path().join("shared/own");
+        fs::create_dir_all(&directory).unwrap();
+        let shared = directory.parent().unwrap();
+        let mode = |mode| fs::set_permissions(shared, fs::Permissions::from_mode(mode)).unwrap();
+        let found =
+            |path: &Path| shared_on_the_way(path, us).map(|(place, insecure)| (place, insecure.fault));
+        mode(0o755);
+        assert_eq!(found(&directory), None);
+        mode(0o777);
+        assert_eq!(found(&directory), Some((shared.to_owned(), Fault::Mode)));
+        let link = top.path().join("link");
+        symlink(&directory, &link).unwrap();
+        assert_eq!(found(&link), Some((shared.to_owned(), Fault::Mode)), "the parents of its target count");
+        // In a sticky directory nobody can replace what belongs to others.
+        mode(0o1777);
+        assert_eq!(found(&directory), None);
+        assert_eq!(found(&link), None);
+        if us == 0 {
+            lchown(&link, Some(65_534), None).unwrap();
+            assert_eq!(found(&link), Some((link.clone(), Fault::Owner)));
+            assert_eq!(found(&link.join("below")), Some((link.clone(), Fault::Owner)));
         }
     }
 }

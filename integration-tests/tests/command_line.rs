@@ -123,3 +123,26 @@ async fn logs_and_events_tell_of_a_tunnels_life() {
     events.kill().await.unwrap();
     log_command.kill().await.unwrap();
 }
+
+#[tokio::test]
+async fn check_starts_no_program_that_the_file_names() {
+    let lab = Lab::new();
+    lab.write_config(
+        "
+  - {name: command, command: [touch, ran], local_port: 9443, health: {command: [touch, ran]}}
+  - name: ssh
+    remote_host: server
+    remote_port: 8000
+    local_port: 9444
+    ssh: {program: /usr/bin/touch, options: {ProxyCommand: touch ran}}
+",
+    );
+    let trace = lab.path("started");
+    let mut strace = lab.command("strace");
+    strace.args(["-f", "-e", "trace=execve,execveat", "-o"]).arg(&trace).arg(lab.path("bin/portward"));
+    let output = strace.arg("check").arg(lab.config_path()).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let trace = fs::read_to_string(trace).unwrap();
+    let started: Vec<&str> = trace.lines().filter(|line| line.contains("exec")).collect();
+    assert!(matches!(started[..], [own] if own.contains("portward")), "{started:?}");
+}

@@ -72,13 +72,30 @@ fn shared(place: &Path, process: &Process, why: &str, fix: Fix) -> Option<Findin
 /// The daemon does not start where others could replace its socket.
 fn runtime(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
     let checked = check_directory(socket, Uid::from_raw(process.uid));
-    // The daemon creates a directory that does not exist.
-    let Err(error @ SocketError::SharedDirectory { .. }) = checked else { return None };
-    let directory = path(socket.parent()?);
-    let own = fix.as_root(&format!("chown {} {directory}", process.user()));
-    let close = fix.as_root(&format!("chmod 700 {directory}"));
     let why = "the daemon does not start with such a directory";
-    Some(Finding::error(error.to_string(), why, format!("{own} && {close}")))
+    // The daemon creates a directory that does not exist.
+    let error = checked.err()?;
+    match &error {
+        SocketError::SharedDirectory { .. } => {
+            let directory = path(socket.parent()?);
+            let own = fix.as_root(&format!("chown {} {directory}", process.user()));
+            let close = fix.as_root(&format!("chmod 700 {directory}"));
+            Some(Finding::error(error.to_string(), why, format!("{own} && {close}")))
+        }
+        SocketError::SharedParent { directory, uid, .. } => {
+            let directory = path(directory);
+            let line = if [0, process.uid].contains(uid) {
+                fix.as_owner(*uid, &format!("chmod go-w {directory}"))
+            } else {
+                fix.as_root(&format!("chown -h {} {directory}", process.user()))
+            };
+            Some(Finding::error(error.to_string(), why, line))
+        }
+        SocketError::Directory { .. }
+        | SocketError::Lock { .. }
+        | SocketError::AlreadyRunning { .. }
+        | SocketError::Socket { .. } => None,
+    }
 }
 
 fn unusable(token: &Path, process: &Process, fix: Fix) -> Option<Finding> {
@@ -170,7 +187,14 @@ mod tests {
         let config = inner.join("config.yaml");
         fs::write(&config, "tunnels: []\n").unwrap();
         set_mode(&directory.path().join("etc"), 0o777);
-        assert!(fixed(&config, None).what.contains("/etc has mode 0777"));
+        // The socket lies beside the configuration, so there are two reasons.
+        let [of_config, of_socket] = &found(&config, None)[..] else { panic!("{:?}", found(&config, None)) };
+        assert!(of_config.what.contains("/etc has mode 0777"), "{of_config:?}");
+        assert!(of_socket.what.contains("the directory of the API's socket"), "{of_socket:?}");
+        assert_eq!(of_socket.level, Level::Error);
+        let line = of_socket.fix.as_ref().unwrap();
+        assert!(Command::new("/bin/sh").args(["-c", line]).status().unwrap().success(), "{line}");
+        assert_eq!(found(&config, None), []);
     }
 
     #[test]

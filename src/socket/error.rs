@@ -31,6 +31,24 @@ pub enum SocketError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Others could put a directory of theirs in place of the socket's.
+    #[error(
+        "{} belongs to uid {uid} and has mode {mode:04o}, so others could replace {}, the directory of the API's socket: \
+         `chmod go-w {}`, or choose another path with --socket",
+        directory.display(),
+        path.display(),
+        directory.display()
+    )]
+    SharedParent {
+        /// The socket's directory.
+        path: PathBuf,
+        /// The directory or symbolic link on the way to it.
+        directory: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The lock file cannot be used.
     #[error("cannot lock {}: {source}: see that portward's user may write it", path.display())]
     Lock {

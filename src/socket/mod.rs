@@ -124,7 +124,7 @@ impl Doorway {
     }
 }
 
-/// Whether only `owner` and root may write in the directory of `socket`.
+/// Whether only `owner` and root may write in the directory of `socket`, and only they can put another one in its place.
 pub fn check_directory(socket: &Path, owner: Uid) -> Result<(), SocketError> {
     let path = match socket.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -134,6 +134,10 @@ pub fn check_directory(socket: &Path, owner: Uid) -> Result<(), SocketError> {
         fs::metadata(path).map_err(|source| SocketError::Directory { path: path.to_owned(), source })?;
     access::check(&metadata, Rule::WrittenBy(owner.as_raw())).map_err(|Insecure { uid, mode, .. }| {
         SocketError::SharedDirectory { path: path.to_owned(), uid, mode }
+    })?;
+    let shared = access::shared_on_the_way(path, owner.as_raw());
+    shared.map_or(Ok(()), |(directory, Insecure { uid, mode, .. })| {
+        Err(SocketError::SharedParent { path: path.to_owned(), directory, uid, mode })
     })
 }
 
@@ -271,6 +275,19 @@ mod tests {
         }
         let missing = directory.path().join("missing/portward.sock");
         assert!(matches!(Socket::bind(&missing), Err(SocketError::Directory { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_may_replace_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let directory = top.path().join("run");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(top.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Socket::bind(&directory.join("portward.sock")).unwrap_err();
+        assert!(matches!(error, SocketError::SharedParent { mode: 0o777, .. }), "{error}");
+        assert!(error.to_string().contains(&format!("chmod go-w {}", top.path().display())), "{error}");
+        fs::set_permissions(top.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        Socket::bind(&directory.join("portward.sock")).unwrap();
     }
 
     #[tokio::test]
