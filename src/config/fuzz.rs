@@ -27,6 +27,9 @@ pub fn config(bytes: &[u8]) {
             assert!(shown.chars().all(|letter| letter == '\t' || !text::is_unsafe(letter)), "{shown:?}");
         }
     }
-    let rendered = found.render(true);
-    assert!(rendered.contains("error") && rendered.len() < RENDERED_AT_MOST, "{} bytes", rendered.len());
+    let shown = found.clone().without_secrets();
+    assert_eq!(shown.problems.len(), found.problems.len());
+    for rendered in [found.render(true), shown.render(true)] {
+        assert!(rendered.contains("error") && rendered.len() < RENDERED_AT_MOST, "{} bytes", rendered.len());
+    }
 }

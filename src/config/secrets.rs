@@ -11,20 +11,22 @@ impl Diagnostics {
     #[must_use]
     pub fn without_secrets(self) -> Self {
         let lines = diagnose::lines(&self.source);
-        let problems = self.problems.into_iter().map(|problem| hide(problem, &lines)).collect();
-        let source: Vec<String> = (0..lines.len()).map(|index| shown(&lines, index)).collect();
-        Self { path: self.path, problems, source: source.join("\n") }
+        let secret = secret(&lines);
+        let problems = self.problems.into_iter().map(|problem| hide(problem, &lines, &secret)).collect();
+        let shown = lines.iter().zip(&secret).map(|(line, secret)| match secret {
+            Some(from) => format!("{}{LEFT_OUT}", &line[..*from]),
+            None => (*line).to_owned(),
+        });
+        let source = shown.collect::<Vec<_>>().join("\n");
+        Self { path: self.path, problems, source }
     }
 }
 
-fn hide(problem: Diagnostic, lines: &[&str]) -> Diagnostic {
-    let Some(secret) = lines.get(problem.place.line - 1).and_then(|_| secret(lines, problem.place.line - 1))
-    else {
-        return problem;
-    };
-    let column = lines[problem.place.line - 1][..secret].chars().count();
+fn hide(problem: Diagnostic, lines: &[&str], secret: &[Option<usize>]) -> Diagnostic {
+    let index = problem.place.line - 1;
+    let Some(from) = secret.get(index).copied().flatten() else { return problem };
     // What is wrong with the key itself repeats no value.
-    if problem.place.column <= column {
+    if problem.place.column <= lines[index][..from].chars().count() {
         return problem;
     }
     Diagnostic {
@@ -34,48 +36,36 @@ fn hide(problem: Diagnostic, lines: &[&str]) -> Diagnostic {
     }
 }
 
-fn shown(lines: &[&str], index: usize) -> String {
-    match secret(lines, index) {
-        Some(from) => format!("{}{LEFT_OUT}", &lines[index][..from]),
-        None => lines[index].to_owned(),
-    }
-}
-
-/// From which byte on the line is part of `env`.
-fn secret(lines: &[&str], index: usize) -> Option<usize> {
-    let line = lines[index];
-    if is_under_env(lines, index) { Some(indentation(line)) } else { value_of_env(line) }
-}
-
-/// Whether one of the lines above, each indented less than those below it, has the key.
-fn is_under_env(lines: &[&str], index: usize) -> bool {
-    let mut depth = indentation(lines[index]);
-    for line in lines[..index].iter().rev() {
-        let is_text = !line.trim().is_empty() && !line.trim_start().starts_with('#');
-        if is_text && indentation(line) < depth {
-            if value_of_env(line).is_some() {
-                return true;
-            }
-            depth = indentation(line);
+/// From which byte on each line is part of `env`; `None`: none of it is. A line is if one above, indented less, has the key.
+fn secret(lines: &[&str]) -> Vec<Option<usize>> {
+    // The indentation of the lines that the present one is below, and whether they have the key or are below one that has.
+    let mut above: Vec<(usize, bool)> = Vec::new();
+    let of_line = |line: &&str| {
+        let text = line.trim_start();
+        let indentation = line.len() - text.len();
+        let is_text = !text.is_empty() && !text.starts_with('#');
+        if is_text {
+            while above.pop_if(|(other, _)| *other >= indentation).is_some() {}
         }
-        if depth == 0 {
-            break;
+        let is_under = above.last().is_some_and(|(other, is_env)| *is_env && *other < indentation);
+        let value = value_of_env(line);
+        if is_text {
+            above.push((indentation, is_under || value.is_some()));
         }
-    }
-    false
-}
-
-fn indentation(line: &str) -> usize {
-    line.len() - line.trim_start().len()
+        if is_under { Some(indentation) } else { value }
+    };
+    lines.iter().map(of_line).collect()
 }
 
 /// Where the value of a key that begins with `env` begins: `environment` and the like are wrong, and meant to be it.
 fn value_of_env(line: &str) -> Option<usize> {
     line.match_indices("env").find_map(|(at, _)| {
-        let is_inside =
-            line[..at].ends_with(|before: char| before.is_alphanumeric() || "_-".contains(before));
-        let key = line[at..].find(|letter: char| !letter.is_alphanumeric() && !"_\"' ".contains(letter))?;
-        (!is_inside && line[at + key..].starts_with([':', '='])).then_some(at + key + 1)
+        if line[..at].ends_with(|before: char| before.is_alphanumeric() || "_-".contains(before)) {
+            return None;
+        }
+        let behind = line[at..].trim_start_matches(|letter: char| letter.is_alphanumeric() || letter == '_');
+        let behind = behind.trim_start_matches(['"', '\'', ' ']);
+        behind.starts_with([':', '=']).then(|| line.len() - behind.len() + 1)
     })
 }
 
@@ -111,6 +101,9 @@ mod tests {
             "    env:\n      TOKEN: *s3cret\n",
             "    env:\n      TOKEN: ${TOKEN}s3cret\n    wrong: 1\n",
             "    \"env\": {NOTIFY_SOCKET: s3cret}\n",
+            "    env :\n      TOKEN: [s3cret]\n",
+            "    env:\n      TOKEN: >\n        a\n        s3cret\n    wrong: 1\n",
+            "    env:\n      TOKEN: [a,\n     s3cret]\n",
             "    environment: [TOKEN=s3cret]\n",
             "    envs: {TOKEN: s3cret}\n",
             "    wrong: {env: {TOKEN: s3cret}}\n",

@@ -66,9 +66,13 @@ fn large_files_are_answered_briefly() {
     let same = "same: 1\n".repeat(50_000);
     let tunnels = "- {remote_host: h, remote_port: 1, local_port: 2}\n".repeat(2_000);
     let aliases = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(5_000), "*a, ".repeat(5_000));
-    for source in [deep, wide, keys, same, format!("tunnels:\n{tunnels}"), aliases] {
+    let entries = format!("tunnels:{}", "\n  - x".repeat(150_000));
+    let [words, word] = ["env ", "env"].map(|text| format!("tunnels: {}", text.repeat(250_000)));
+    let all = [deep, wide, keys, same, format!("tunnels:\n{tunnels}"), aliases, entries, words, word];
+    for source in all {
         let diagnostics = parse(&source, Path::new("config.yaml")).unwrap_err();
         assert!(diagnostics.render(false).len() < 200_000);
+        assert!(diagnostics.without_secrets().render(false).len() < 200_000);
     }
 }
 
