@@ -11,6 +11,8 @@ mod elsewhere;
 mod entry;
 mod event_loop;
 mod forwards;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod handle;
 mod health;
 mod held;

@@ -104,7 +104,8 @@ impl Record {
         Self::parse(&read(path)?, boot())
     }
 
-    fn parse(text: &[u8], boot: &str) -> io::Result<Option<Self>> {
+    /// The text of a record as it is read during `boot`.
+    pub(super) fn parse(text: &[u8], boot: &str) -> io::Result<Option<Self>> {
         let Written { version, boot: of, record }: Written<Self> = serde_json::from_slice(text)?;
         if version != VERSION {
             return Err(io::Error::other(format!("it is of version {version}, and not {VERSION}")));
@@ -145,7 +146,7 @@ pub(super) fn note_runs(directory: &Path, others: &BTreeSet<String>) -> io::Resu
     if known_runs(directory) == runs {
         return Ok(());
     }
-    replace(&directory.join(RUNS_FILE), &written(&Runs { runs })?)
+    replace(&directory.join(RUNS_FILE), &written(&Runs { runs }, boot())?)
 }
 
 /// Nothing of any run is left.
@@ -160,8 +161,9 @@ struct Runs {
     runs: BTreeSet<String>,
 }
 
-fn written<R: Serialize>(record: &R) -> io::Result<Vec<u8>> {
-    Ok(serde_json::to_vec(&Written { version: VERSION, boot: boot().to_owned(), record })?)
+/// The text of a record as it is written during `boot`.
+pub(super) fn written<R: Serialize>(record: &R, boot: &str) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Written { version: VERSION, boot: boot.to_owned(), record })?)
 }
 
 /// The file of one record. Dropped, it is removed.
@@ -180,7 +182,7 @@ impl RecordFile {
     /// Writes the record in place of an earlier one: whoever reads it finds this or that one, whole. Without it a later run of
     /// portward ends the process, and starts another one.
     pub(super) async fn write(&self, record: &Record, reporter: &Reporter<LinkId>) {
-        let (path, text) = (self.0.clone(), written(record));
+        let (path, text) = (self.0.clone(), written(record, boot()));
         let wrote = match text {
             Ok(text) => {
                 spawn_blocking(move || replace(&path, &text)).await.unwrap_or_else(|error| Err(error.into()))
@@ -290,7 +292,7 @@ mod tests {
     fn a_record_is_read_as_it_was_written_and_nothing_else_is_a_record() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("4-1.json");
-        let text = written(&record()).unwrap();
+        let text = written(&record(), boot()).unwrap();
         replace(&path, &text).unwrap();
         assert_eq!(Record::read(&path).unwrap(), Some(record()));
         assert_eq!(Record::parse(&text, "another boot").unwrap(), None);

@@ -11,6 +11,7 @@
 mod seeded;
 
 pub use crate::config::fuzz::config;
+pub use crate::daemon::fuzz::record;
 pub use crate::network::fuzz::rtnetlink;
 pub use crate::port::fuzz::{sock_diag, unix_diag};
 pub use crate::protocol::fuzz::{events, timeout};
@@ -24,6 +25,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("events", events),
     ("mux", mux),
+    ("record", record),
     ("rtnetlink", rtnetlink),
     ("sock_diag", sock_diag),
     ("stderr", stderr),
