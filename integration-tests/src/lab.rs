@@ -138,8 +138,13 @@ impl Lab {
 
     /// Makes `far` a destination of the ssh configuration: the server at `address`.
     pub fn name_far(&self, address: &str) {
+        self.name_server("far", address);
+    }
+
+    /// Makes `name` a destination of the ssh configuration: the server at `address`.
+    pub fn name_server(&self, name: &str, address: &str) {
         let others = fs::read_to_string(self.path("ssh_config")).unwrap();
-        fs::write(self.path("ssh_config"), format!("Host far\n  HostName {address}\n{others}")).unwrap();
+        fs::write(self.path("ssh_config"), format!("Host {name}\n  HostName {address}\n{others}")).unwrap();
     }
 
     /// Makes the server's host key known in the file `known_hosts` of the lab.

@@ -5,8 +5,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::future::pending;
 
-use integration_tests::{Daemon, FarSide, Lab, Sshd, ip, run};
+use integration_tests::{Daemon, ECHO_PORT, FarSide, Lab, NumberedStream, Sshd, ip, kill, run, serve_echo};
+use nix::sys::signal::Signal;
 use portward::protocol::{FailureKind, StateName};
 use tokio::time::Instant;
 
@@ -86,19 +88,109 @@ async fn an_address_that_another_interface_still_has_is_not_gone_and_others_conc
 }
 
 #[tokio::test]
-async fn where_another_process_makes_the_connection_the_probe_finds_out_that_the_address_is_gone() {
+async fn where_another_process_makes_the_connection_it_is_noticed_as_well_that_its_address_is_gone() {
     let lab = Lab::new();
     let far = two_ways(&lab).await;
     let _sshd = Sshd::start_far(&far, "").await;
-    let config = fs::read_to_string(lab.path("ssh_config")).unwrap();
-    let config = config.replacen("Host far\n", "Host far\n  ProxyCommand socat - TCP:%h:%p\n", 1);
-    fs::write(lab.path("ssh_config"), config).unwrap();
+    connect_by_socat(&lab);
     let daemon = Daemon::start(&lab, WEB).await;
     let up = daemon.wait_state("web", StateName::Up).await;
     let mark = daemon.mark();
     ip("address delete 10.1.0.2/24 dev cable1");
-    daemon.wait_failure(mark, "web", FailureKind::Timeout).await;
+    let failed = daemon.wait_failure(mark, "web", FailureKind::Network).await.last_error.unwrap();
+    assert!(failed.message.contains(CLIENT_1), "{failed}");
     daemon.wait_up_anew(mark, "web", up.pid).await;
+}
+
+/// Has another process than ssh connect to the server `far`.
+fn connect_by_socat(lab: &Lab) {
+    let config = fs::read_to_string(lab.path("ssh_config")).unwrap();
+    let config = config.replacen("Host far\n", "Host far\n  ProxyCommand socat - TCP:%h:%p\n", 1);
+    fs::write(lab.path("ssh_config"), config).unwrap();
+}
+
+/// A connection over the first cable and its stream are still there after there was no way to the server for longer than a probe
+/// waits: from `cut` until `restore`.
+async fn a_stream_outlives(prepare: fn(&Lab), cut: fn(&FarSide<'_>), restore: fn(&FarSide<'_>)) {
+    let lab = Lab::new();
+    let far = FarSide::new(&lab).await;
+    far.connect("cable1", 1);
+    far.connect("cable2", 2);
+    lab.name_far(SERVER_1);
+    lab.name_server("other", "10.2.0.1");
+    prepare(&lab);
+    far.spawn(|| async {
+        serve_echo(("127.0.0.1", ECHO_PORT)).await;
+        pending::<()>().await;
+    });
+    let _sshd = Sshd::start_far(&far, "").await;
+    let tunnels = format!(
+        "
+  - {{name: web, remote_host: far, remote_port: 127.0.0.1:{ECHO_PORT}, local_port: '127.0.0.1:9443'}}
+  - {{name: witness, remote_host: other, remote_port: 127.0.0.1:8000, local_port: '127.0.0.1:9444'}}
+"
+    );
+    let daemon = Daemon::start(&lab, &tunnels).await;
+    let up = daemon.wait_state("web", StateName::Up).await;
+    daemon.wait_state("witness", StateName::Up).await;
+    let stream = NumberedStream::open(9443).await;
+    let (mark, begun) = (daemon.mark(), Instant::now());
+    // There is a way to the other server, which is silent: this connection is given up, and the time that a probe waits is over then.
+    far.ip("route add blackhole 10.2.0.2/32");
+    cut(&far);
+    let kept = daemon.wait_failure(mark, "web", FailureKind::Network).await;
+    let failure = kept.last_error.unwrap();
+    assert!(failure.message.contains("ssh is kept") && failure.message.contains("`ip route`"), "{failure}");
+    assert_eq!(kept.state, StateName::Up);
+    println!("the loss of the way is shown after {:?}", begun.elapsed());
+    daemon.wait_failure(mark, "witness", FailureKind::Timeout).await;
+    restore(&far);
+    let restored = Instant::now();
+    daemon.wait_status(mark, "web", "well again", |status| status.last_error.is_none()).await;
+    stream.next_bytes().await;
+    println!("bytes pass again {:?} after the way is back", restored.elapsed());
+    stream.finish().await;
+    // Its server has answered by now, or the connection would be given up soon.
+    let status = daemon.status("web").await;
+    assert_eq!(
+        (status.state, status.pid, status.restarts),
+        (StateName::Up, up.pid, 0),
+        "{}",
+        daemon.report()
+    );
+}
+
+fn as_it_is(_: &Lab) {}
+
+#[tokio::test]
+async fn a_link_that_loses_its_carrier_and_gets_it_back_costs_no_connection() {
+    a_stream_outlives(as_it_is, |far| far.ip("link set cable1 down"), |far| far.ip("link set cable1 up"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_set_down_and_up_again_costs_no_connection() {
+    a_stream_outlives(as_it_is, |_| ip("link set cable1 down"), |_| ip("link set cable1 up")).await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_removed_and_comes_back_costs_no_connection_if_there_is_no_other_way_meanwhile() {
+    a_stream_outlives(
+        as_it_is,
+        |_| ip("address delete 10.1.0.2/24 dev cable1"),
+        |_| ip("address add 10.1.0.2/24 dev cable1"),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn where_another_process_makes_the_connection_it_outlives_the_loss_of_the_way_as_well() {
+    a_stream_outlives(
+        connect_by_socat,
+        |far| far.ip("link set cable1 down"),
+        |far| far.ip("link set cable1 up"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -113,7 +205,8 @@ async fn a_login_that_waits_for_the_network_begins_when_the_link_is_up_again() {
     let up = daemon.wait_state("web", StateName::Up).await;
     let mark = daemon.mark();
     ip("link set cable1 down");
-    daemon.wait_failure(mark, "web", FailureKind::Timeout).await;
+    daemon.wait_failure(mark, "web", FailureKind::Network).await;
+    kill(up.pid.unwrap(), Signal::SIGKILL);
     // The address is still there, and no route.
     let waits = daemon.wait_status(mark, "web", "waiting", |status| status.state == StateName::Backoff).await;
     assert_eq!(waits.last_error.map(|failure| failure.kind), Some(FailureKind::Network));

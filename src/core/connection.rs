@@ -16,6 +16,9 @@ const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to answer a probe: TCP sends a lost packet again after 0.2, 0.6 and 1.4 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// TCP_RTO_MAX of the kernel: TCP sends a lost packet again after no longer time than this.
+const LONGEST_RETRANSMISSION: Duration = Duration::from_secs(120);
+
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Connection {
@@ -61,10 +64,12 @@ pub(super) struct Suspended {
 /// A probe that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// The server has until then.
-    Sent { deadline: Moment },
+    /// The server has until then, and has not answered since.
+    Sent { since: Moment, deadline: Moment },
     /// The network has changed since: an answer may have come the way that it was before.
-    Outdated { deadline: Moment },
+    Outdated { since: Moment, deadline: Moment },
+    /// This machine has no way to the server, so that its silence proves nothing.
+    NoRoute { since: Moment },
 }
 
 /// What a connection is told: an event, an order of the link, or that its deadline has passed.
@@ -97,6 +102,10 @@ pub(super) enum Outcome {
     Suspended,
     /// It is ready, and goes on.
     Continued,
+    /// It is ready, and this machine has no way to its server.
+    Unreachable,
+    /// It is ready, and this machine has a way to its server again.
+    Reachable,
     /// It was stopped by a signal for too long.
     Unresponsive,
     Survived(Failure),
@@ -146,9 +155,11 @@ impl Connection {
             Input::NetworkChanged => {
                 match (policy.kind, self.state) {
                     (Kind::Ssh, State::Ready { .. }) if self.suspended.is_none() => match self.probe {
-                        Some(Probe::Sent { deadline } | Probe::Outdated { deadline }) => {
-                            self.probe = Some(Probe::Outdated { deadline });
+                        Some(Probe::Sent { since, deadline } | Probe::Outdated { since, deadline }) => {
+                            self.probe = Some(Probe::Outdated { since, deadline });
                         }
+                        // Whether there is a way now is being found out.
+                        Some(Probe::NoRoute { .. }) => {}
                         None => self.send_probe(now, actions),
                     },
                     (
@@ -296,10 +307,29 @@ impl Connection {
             ConnectionEvent::Answered => {
                 match self.probe.take() {
                     Some(Probe::Outdated { .. }) => self.send_probe(now, actions),
+                    // The answer may be older than the loss of the way.
+                    Some(probe @ Probe::NoRoute { .. }) => self.probe = Some(probe),
                     Some(Probe::Sent { .. }) | None => {}
                 }
                 Outcome::Nothing
             }
+            ConnectionEvent::Unreachable => match self.probe {
+                Some(Probe::Sent { since, .. } | Probe::Outdated { since, .. }) => {
+                    self.probe = Some(Probe::NoRoute { since });
+                    Outcome::Unreachable
+                }
+                Some(Probe::NoRoute { .. }) | None => Outcome::Nothing,
+            },
+            ConnectionEvent::Reachable => match self.probe {
+                Some(Probe::NoRoute { since }) => {
+                    // What TCP sent meanwhile is lost, and it waits for up to as long again before it sends that once more.
+                    let missed = now.since(since).min(LONGEST_RETRANSMISSION);
+                    self.probe = Some(Probe::Sent { since, deadline: now.after(missed + PROBE_TIMEOUT) });
+                    actions.push(Action::Probe(self.id));
+                    Outcome::Reachable
+                }
+                Some(Probe::Sent { .. } | Probe::Outdated { .. }) | None => Outcome::Nothing,
+            },
             ConnectionEvent::AddressRemoved(address) => match self.state {
                 State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
                     self.terminate(now, policy, actions);
@@ -342,7 +372,7 @@ impl Connection {
     }
 
     fn send_probe(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        self.probe = Some(Probe::Sent { deadline: now.after(PROBE_TIMEOUT) });
+        self.probe = Some(Probe::Sent { since: now, deadline: now.after(PROBE_TIMEOUT) });
         actions.push(Action::Probe(self.id));
     }
 
@@ -358,11 +388,11 @@ impl Connection {
                     suspended.deadline = None;
                     Outcome::Unresponsive
                 }
-                (None, Some(_)) => {
+                (None, Some(Probe::Sent { since, .. } | Probe::Outdated { since, .. })) => {
                     self.terminate(now, policy, actions);
-                    Outcome::CutOff(not_answered())
+                    Outcome::CutOff(not_answered(now.since(since)))
                 }
-                (None, None) => Outcome::Nothing,
+                (None, Some(Probe::NoRoute { .. }) | None) => Outcome::Nothing,
             },
             State::Draining { .. } => {
                 self.terminate(now, policy, actions);
@@ -391,7 +421,10 @@ impl Connection {
             State::Killed { deadline } => deadline,
             State::Ready { .. } => match self.suspended {
                 Some(suspended) => suspended.deadline,
-                None => self.probe.map(|(Probe::Sent { deadline } | Probe::Outdated { deadline })| deadline),
+                None => match self.probe {
+                    Some(Probe::Sent { deadline, .. } | Probe::Outdated { deadline, .. }) => Some(deadline),
+                    Some(Probe::NoRoute { .. }) | None => None,
+                },
             },
             State::Late | State::Ended => None,
         }
@@ -433,8 +466,8 @@ impl Connection {
     }
 }
 
-fn not_answered() -> Failure {
-    let waited = PROBE_TIMEOUT.as_secs();
+fn not_answered(waited: Duration) -> Failure {
+    let waited = waited.as_secs();
     Failure::new(
         FailureKind::Timeout,
         format!(

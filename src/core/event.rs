@@ -81,6 +81,10 @@ pub enum ConnectionEvent {
     Drained,
     /// Its server has answered a [`Probe`](super::Action::Probe).
     Answered,
+    /// This machine has no way to its server: no route, or one over a link that carries nothing.
+    Unreachable,
+    /// This machine has a way to its server, or whether it has is unknown.
+    Reachable,
     /// This machine does not have the address any more from which its process is, or was being, connected to the server.
     AddressRemoved(IpAddr),
 }

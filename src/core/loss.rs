@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::connection;
+use super::connection::{self, Probe};
 use super::forward;
 use super::link::{Link, Login, Wanted};
 use super::spare::Spare;
@@ -44,7 +44,8 @@ impl Turn<'_> {
                 }
             }
             connection::Outcome::Suspended => self.note_suspension(id),
-            connection::Outcome::Continued => {
+            connection::Outcome::Unreachable => self.note_unreachable(id),
+            connection::Outcome::Continued | connection::Outcome::Reachable => {
                 for tunnel in &mut self.link.tunnels {
                     if tunnel.forward.listening() == Some(id) {
                         tunnel.last_failure = None;
@@ -93,6 +94,19 @@ impl Turn<'_> {
         for tunnel in &mut self.link.tunnels {
             if tunnel.forward.listening() == Some(id) {
                 tunnel.last_failure = Some(serves_nobody(suspended.pid, &self.link.policy));
+            }
+        }
+    }
+
+    /// It listens, but this machine has no way to its server.
+    pub(super) fn note_unreachable(&mut self, id: ConnectionId) {
+        let connection = self.link.serving().find(|connection| connection.id == id);
+        if !connection.is_some_and(|connection| matches!(connection.probe, Some(Probe::NoRoute { .. }))) {
+            return;
+        }
+        for tunnel in &mut self.link.tunnels {
+            if tunnel.forward.listening() == Some(id) {
+                tunnel.last_failure = Some(unreachable());
             }
         }
     }
@@ -294,6 +308,14 @@ fn serves_nobody(pid: u32, policy: &Policy) -> Failure {
              (`kill -CONT {pid}`), it is {what}",
             policy.stop_grace.as_secs_f64()
         ),
+    )
+}
+
+fn unreachable() -> Failure {
+    Failure::new(
+        FailureKind::Network,
+        "this machine has no way to the server at present (no route, or a link without a carrier: see `ip route` and `ip link`); \
+         ssh is kept, with what its clients have begun, and its server is asked for an answer once there is a way again",
     )
 }
 

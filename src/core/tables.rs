@@ -72,14 +72,17 @@ fn connection_table() {
         ConnectionEvent::ListenerLost,
         ConnectionEvent::Drained,
         ConnectionEvent::Answered,
+        ConnectionEvent::Unreachable,
+        ConnectionEvent::Reachable,
         ConnectionEvent::AddressRemoved([192, 0, 2, 1].into()),
     ];
     let orders = [Input::NetworkChanged, Input::Drain, Input::Terminate, Input::Kill, Input::DeadlinePassed];
     let inputs = events.into_iter().map(Input::Event).chain(orders);
     let inputs: Vec<_> = inputs.collect();
     let suspended = Some(Suspended { pid: 7, deadline: Some(at(15)) });
-    let sent = Some(Probe::Sent { deadline: at(10) });
-    let outdated = Some(Probe::Outdated { deadline: at(10) });
+    let sent = Some(Probe::Sent { since: at(7), deadline: at(10) });
+    let outdated = Some(Probe::Outdated { since: at(7), deadline: at(10) });
+    let no_route = Some(Probe::NoRoute { since: at(7) });
     let states = [
         ("Starting", State::Starting { deadline: at(25) }, None, None),
         ("Starting, stopped", State::Starting { deadline: at(25) }, suspended, None),
@@ -88,6 +91,7 @@ fn connection_table() {
         ("Ready, stopped", State::Ready { since: at(5) }, suspended, None),
         ("Ready, probed", State::Ready { since: at(5) }, None, sent),
         ("Ready, probed before a change", State::Ready { since: at(5) }, None, outdated),
+        ("Ready, without a route", State::Ready { since: at(5) }, None, no_route),
         ("Reopening", State::Reopening { deadline: at(15) }, None, None),
         ("Draining", State::Draining { deadline: at(15) }, None, None),
         ("Terminated", State::Terminated { deadline: at(15) }, None, None),
@@ -111,6 +115,7 @@ fn connection_table() {
             let probed = match connection.probe {
                 Some(Probe::Sent { .. }) => ", probed",
                 Some(Probe::Outdated { .. }) => ", probed before a change",
+                Some(Probe::NoRoute { .. }) => ", without a route",
                 None => "",
             };
             let next = format!("{}{stopped}{probed}", variant(&connection.state));

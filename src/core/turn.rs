@@ -386,6 +386,7 @@ impl Turn<'_> {
             forward::Outcome::Opened(on) => {
                 tunnel.last_failure = None;
                 self.note_suspension(on);
+                self.note_unreachable(on);
             }
             forward::Outcome::Refused(on, failure) => self.refused(index, on, failure),
             forward::Outcome::ListenerLost => {

@@ -93,6 +93,8 @@ pub(super) struct SshProcess {
     pub(super) connection: ConnectionId,
     pub(super) pid: u32,
     pub(super) at_login: SocketsAtLogin,
+    /// All that it has started.
+    pub(super) tree: Option<Tree>,
 }
 
 impl Connections {
@@ -193,7 +195,8 @@ impl Connections {
     pub(super) fn ssh_processes(&self) -> Vec<SshProcess> {
         let process = |(connection, running): (&ConnectionId, &Running)| {
             let (pid, at_login) = (running.launch.pid()?, running.ssh.as_ref()?.at_login.clone());
-            Some(SshProcess { reporter: self.reporter.clone(), connection: *connection, pid, at_login })
+            let (reporter, tree) = (self.reporter.clone(), running.launch.tree());
+            Some(SshProcess { reporter, connection: *connection, pid, at_login, tree })
         };
         let mut processes: Vec<_> = self.running.iter().filter_map(process).collect();
         processes.sort_by_key(|process| process.connection);

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,10 +22,10 @@ use super::reporter::{Reporter, TunnelReport, log};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::unix_listener::PathWait;
-use super::{command_line, elsewhere};
+use super::{command_line, elsewhere, ways};
 use crate::config::desired::{self, CommandTunnel, Forward, LocalSocket, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, LinkId, Request, Slot};
-use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, holder, who};
+use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
 use crate::process::{self, Child, Evictee, Origin, Pace, Pipe, Remains, Signalled, Tree};
 use crate::ssh::{self, ControlDirectory, ControlError, ControlSocket, Listens, SocketMade};
 use crate::watch::Watcher;
@@ -176,27 +175,9 @@ impl Effects {
         Self { ports, control, watcher, shares, pace, holder, other_runs: BTreeSet::new() }
     }
 
-    /// Reports `AddressRemoved` for those of `processes` that are connected to their server from one of the addresses
-    /// `removed`, if this machine does not have it any more. Where another process makes the connection (ProxyJump, ProxyCommand),
-    /// that is not found out.
-    pub(super) fn find_stranded(&self, processes: Vec<SshProcess>, removed: BTreeSet<IpAddr>) {
-        let ports = self.ports.clone();
-        spawn_blocking(move || {
-            let gone: BTreeSet<_> =
-                removed.into_iter().filter(|address| !ports.is_available(*address)).collect();
-            let connected = match ports.connected_from(&gone) {
-                Ok(connected) => connected,
-                // They are probed as well.
-                Err(error) => return tracing::debug!(%error, "connections from an address that was removed"),
-            };
-            for SshProcess { reporter, connection, pid, at_login } in processes {
-                // Before it is ready it has no others.
-                let sockets = at_login.get().cloned().or_else(|| holder::sockets(pid)).unwrap_or_default();
-                if let Some(address) = sockets.iter().find_map(|inode| connected.get(inode)) {
-                    reporter.report(connection, ConnectionEvent::AddressRemoved(*address));
-                }
-            }
-        });
+    /// Reports what the network has left to the connections of `processes`.
+    pub(super) fn find_ways(&self, processes: Vec<SshProcess>) {
+        ways::find(self.ports.clone(), processes);
     }
 
     /// The tunnels' shares of the log.

@@ -41,6 +41,7 @@ mod unix_listener;
 mod upkeep;
 mod waiter;
 mod warnings;
+mod ways;
 
 use std::io;
 use std::path::PathBuf;

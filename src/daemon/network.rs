@@ -1,7 +1,6 @@
 //! What the event loop does when the network of this machine has changed, or the machine was resumed.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::event_loop::{EventLoop, State};
 use super::narrate;
@@ -9,19 +8,9 @@ use crate::core::{Event, Slot, StateName};
 use crate::network::Change;
 
 impl EventLoop {
-    /// Lets all tunnels hear of it, and finds the connections whose address has gone.
+    /// Lets all tunnels hear of it, and finds out which connections have a way to their server.
     pub(super) fn hear_of_network(&mut self, changes: &BTreeSet<Change>) {
         tracing::debug!(event = "network", ?changes, "the network changed, or the machine was resumed");
-        let removed = |change: &Change| match change {
-            Change::AddressRemoved(address) => Some(*address),
-            Change::NetworkChanged | Change::Resumed => None,
-        };
-        let removed: BTreeSet<IpAddr> = changes.iter().filter_map(removed).collect();
-        if !removed.is_empty() {
-            let links = self.state.links.iter();
-            let processes: Vec<_> = links.flat_map(|(_, link)| link.connections.ssh_processes()).collect();
-            self.effects.find_stranded(processes, removed);
-        }
         for id in self.state.links.iter().map(|(id, _)| id).collect::<Vec<_>>() {
             let waits = |state: &State, slot: Slot| {
                 state.view(slot).is_some_and(|tunnel| tunnel.state().0 == StateName::Backoff)
@@ -34,5 +23,8 @@ impl EventLoop {
                 narrate::retried_early(tunnel);
             }
         }
+        // They are probed first: what is reported of a connection is about that probe.
+        let links = self.state.links.iter();
+        self.effects.find_ways(links.flat_map(|(_, link)| link.connections.ssh_processes()).collect());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Network`] hears of links, addresses and routes over rtnetlink (`routes`, `message`), and of a resume by a timer that is
 //! cancelled when the clock is set (`clock_set`). It reports a `burst` of changes once. Neither needs a privilege, and
-//! nothing runs while nothing changes.
+//! nothing runs while nothing changes. [`Ways`] tells what a change has left: whether there is a `way` to an address.
 
 mod burst;
 mod change;
@@ -11,6 +11,7 @@ mod clock_set;
 pub(crate) mod fuzz;
 mod message;
 mod routes;
+mod way;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -18,6 +19,7 @@ use std::future::pending;
 use tokio::time::{Instant, sleep_until};
 
 pub use change::Change;
+pub use way::Ways;
 
 use burst::Burst;
 use clock_set::ClockSet;

@@ -205,3 +205,52 @@ fn a_command_whose_start_timed_out_is_not_started_early() {
         (StateName::Backoff, before.0, before.1)
     );
 }
+
+#[test]
+fn a_server_to_which_there_is_no_way_is_waited_for_and_asked_again_once_there_is_one() {
+    let mut world = World::up(ssh(), 2);
+    let id = world.owner(ONE).unwrap();
+    let lost = world.now;
+    world.hear(Event::NetworkChanged);
+    world.hear(Event::Connection(id, ConnectionEvent::Unreachable));
+    assert_eq!((&world.actions[..], world.link.deadline()), (&[][..], None));
+    let failure = world.link.last_failure(ONE).unwrap();
+    assert_eq!(failure.kind, FailureKind::Network);
+    assert!(
+        failure.message.contains("no way to the server") && failure.message.contains("is kept"),
+        "{failure}"
+    );
+    // Neither another change nor an answer from before shows a way.
+    world.now = world.now.after(TIMEOUT * 2);
+    world.hear(Event::NetworkChanged);
+    world.hear(Event::Connection(id, ConnectionEvent::Answered));
+    world.hear(Event::Connection(id, ConnectionEvent::Unreachable));
+    assert_eq!((&world.actions[..], world.link.deadline()), (&[][..], None));
+    // TCP may wait for as long again.
+    let missed = world.now.since(lost);
+    world.hear(Event::Connection(id, ConnectionEvent::Reachable));
+    assert_eq!(world.actions, [Action::Probe(id)]);
+    assert_eq!(world.link.deadline(), Some(world.now.after(missed + TIMEOUT)));
+    assert_eq!(world.link.last_failure(ONE), None);
+    world.hear(Event::Connection(id, ConnectionEvent::Answered));
+    assert_eq!((world.all_up(), world.owner(ONE), world.link.deadline()), (true, Some(id), None));
+}
+
+#[test]
+fn a_server_that_is_silent_although_the_way_is_back_is_given_up_and_no_later_than_tcp_could_have_sent_again()
+{
+    const MINUTE: Duration = Duration::from_secs(60);
+    for (missed, patience) in [(MINUTE, MINUTE + TIMEOUT), (60 * MINUTE, 2 * MINUTE + TIMEOUT)] {
+        let mut world = World::up(ssh(), 1);
+        let id = world.owner(ONE).unwrap();
+        world.cut_off.insert(id);
+        world.hear(Event::NetworkChanged);
+        world.hear(Event::Connection(id, ConnectionEvent::Unreachable));
+        world.now = world.now.after(missed);
+        world.hear(Event::Connection(id, ConnectionEvent::Reachable));
+        assert_eq!(world.link.deadline(), Some(world.now.after(patience)));
+        world.now = world.now.after(patience);
+        world.hear(Event::DeadlinePassed);
+        assert!(world.actions.contains(&Action::Terminate(id)), "{:?}", world.actions);
+    }
+}

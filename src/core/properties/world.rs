@@ -727,6 +727,8 @@ fn connection_events() -> Vec<ConnectionEvent> {
         ConnectionEvent::ListenerLost,
         ConnectionEvent::Drained,
         ConnectionEvent::Answered,
+        ConnectionEvent::Unreachable,
+        ConnectionEvent::Reachable,
         address_removed(),
     ]
 }
