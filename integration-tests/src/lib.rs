@@ -8,6 +8,7 @@
 //! - [`FarSide`]: a second network namespace with cables to the lab's, for a server that can be cut off.
 //! - [`Daemon`]: `portward run`, its log, its events, its API and its command line.
 //! - [`Fetcher`], [`NumberedStream`], [`socks`]: clients that use a tunnel while the test does something to it.
+//! - [`Others`]: tunnels of all kinds beside the one that a fault hits, with streams that must lose nothing.
 //! - [`Squatter`], [`python`]: foreign processes that hold a port.
 //! - [`held_tunnel`], [`fetch_patiently`]: tunnels with `listener: portward`, and clients that may have to wait.
 //! - [`Gate`]: where a command waits until the test lets it go on.
@@ -35,6 +36,7 @@ mod log;
 mod namespace;
 mod network;
 mod origin;
+mod others;
 mod output;
 mod record;
 pub mod socks;
@@ -56,6 +58,7 @@ pub use log::{LogLine, assert_no_busy_port, lines_of, starts};
 pub use namespace::{ProcessInfo, kill, process_end, stop_signal};
 pub use network::{NOBODY, become_nobody, ip, isolated};
 pub use origin::{serve_echo, serve_page};
+pub use others::Others;
 pub use output::{run, said_by};
 pub use record::{DEADLINE, Record, within_deadline};
 pub use squat::{Held, Squat, Use, would_bind_and_listen};

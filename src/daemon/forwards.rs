@@ -287,7 +287,11 @@ async fn watch(
     }
 }
 
-/// Whether the master still serves its control socket. One that hangs lives.
+/// Whether the master still serves its control socket, or would, if that were still there. One that hangs lives.
 async fn lives(control: &Path, pid: u32) -> bool {
-    !matches!(timeout(ANSWER_TIMEOUT, Master::connect(control, pid)).await, Ok(Err(_)))
+    match timeout(ANSWER_TIMEOUT, Master::connect(control, pid)).await {
+        Ok(Ok(_)) | Err(_) => true,
+        // Its directory may have been deleted, or something mounted over it. A process that has ended has no sockets.
+        Ok(Err(_)) => !control.exists() && holder::sockets(pid).is_some_and(|sockets| !sockets.is_empty()),
+    }
 }

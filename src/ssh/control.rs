@@ -33,6 +33,9 @@ const FORWARD: &str = "fwd";
 /// Template of the name of a private directory, for mkdtemp(3).
 const PRIVATE: &str = "portward-XXXXXX";
 
+/// The names of what is made to see whether there is room.
+const TRIAL: [&str; 2] = ["trial", "trial-link"];
+
 /// Without inotify there is no notification. While an ssh starts, and only then, the path is polled, first after this time,
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// then at intervals that grow to this one, until the attempt is over.
@@ -119,8 +122,19 @@ impl Place {
         Ok(Self { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
     }
 
-    fn is_intact(&self) -> bool {
-        Self::at(&self.path).is_ok_and(|there| there == *self)
+    /// It is the same directory still, and a socket can be made in it.
+    fn is_usable(&self) -> bool {
+        Self::at(&self.path).is_ok_and(|there| there == *self) && self.try_out().is_ok()
+    }
+
+    /// Makes a file and links it, as ssh does with its socket: only that shows whether the file system is read-only or has no room.
+    fn try_out(&self) -> Result<(), ControlError> {
+        let [file, link] = TRIAL.map(|name| self.path.join(name));
+        let made = fs::File::create(&file).and_then(|_| fs::hard_link(&file, &link));
+        for path in [link, file] {
+            let _ = fs::remove_file(path);
+        }
+        made.map_err(|source| failed("make a file in", &self.path, source))
     }
 }
 
@@ -170,7 +184,7 @@ impl ControlDirectory {
     /// An existing directory may belong to another daemon, whose sockets have the same names. It is used only if `is_locked`,
     /// which means that no other daemon runs there.
     pub fn restore(&mut self, is_locked: bool) -> Result<(), ControlError> {
-        if self.place.path == self.path && self.place.is_intact() {
+        if self.place.path == self.path && self.place.is_usable() {
             return Ok(());
         }
         let cause = match self.make_again(is_locked) {
@@ -180,7 +194,7 @@ impl ControlDirectory {
             }
             Err(cause) => cause,
         };
-        if self.place.path == self.path || !self.place.is_intact() {
+        if self.place.path == self.path || !self.place.is_usable() {
             let place = private_directory()?;
             self.enter(place);
         }
@@ -190,8 +204,14 @@ impl ControlDirectory {
     fn make_again(&self, is_locked: bool) -> Result<Place, ControlError> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => Place::at(&self.path),
+            // It is ours still, and of no use.
+            Err(_) if self.place.path == self.path && self.place == Place::at(&self.path)? => {
+                self.place.try_out()?;
+                Ok(self.place.clone())
+            }
             Err(error) if is_locked && error.kind() == io::ErrorKind::AlreadyExists => {
                 let place = Place::at(&self.path)?;
+                place.try_out()?;
                 self.remove_dead_sockets()?;
                 Ok(place)
             }
@@ -218,12 +238,28 @@ impl ControlDirectory {
 
     fn enter(&mut self, place: Place) {
         let before = std::mem::replace(&mut self.place, place);
-        self.subscription.unwatch(&before.path);
+        // Not locked below: what announces sockets locks it, and to watch no more waits for that.
+        let expected: Vec<PathBuf> = lock(&self.expected).keys().cloned().collect();
+        let is_expected = |path: &Path| expected.iter().any(|socket| socket.starts_with(path));
+        // What is watched may be another directory that was at this path.
+        self.subscription.unwatch(&self.place.path);
+        if is_expected(&self.place.path) {
+            let _ = self.subscription.watch(&self.place.path);
+        }
+        if before.path != self.place.path && !is_expected(&before.path) {
+            self.subscription.unwatch(&before.path);
+        }
         if before.path != self.path {
             self.left.push(before.path);
         }
-        // Empty ones are removed now, the others later.
-        self.left.retain(|path| fs::remove_dir(path).is_err() && path.exists());
+        // Empty ones are removed now, the others later. In some, an ssh that was just started will make its socket.
+        self.left.retain(|path| {
+            if is_expected(path) {
+                return true;
+            }
+            self.subscription.unwatch(path);
+            fs::remove_dir(path).is_err() && path.exists()
+        });
     }
 
     /// Checks that the paths of sockets in the directory `path` are short enough.
