@@ -44,7 +44,8 @@ fn the_readme_says_of_every_dependency_what_it_is_for() {
 }
 
 /// Documents that name a test for each of their claims, and how many they name at least.
-const WITNESSED: [(&str, usize); 2] = [("docs/kernel-facts.md", 50), ("docs/security.md", 90)];
+const WITNESSED: [(&str, usize); 3] =
+    [("docs/kernel-facts.md", 50), ("docs/reliability.md", 30), ("docs/security.md", 90)];
 
 #[test]
 fn every_test_that_the_documents_name_exists() {
@@ -66,6 +67,23 @@ fn every_test_that_the_documents_name_exists() {
     }
 }
 
+/// Each fault is in the document, where its figures belong.
+#[test]
+fn every_fault_that_is_tested_is_in_docs_reliability() {
+    let document = read("docs/reliability.md");
+    let folder = repository().join("integration-tests/tests/faults");
+    for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap();
+        for test in fs::read_to_string(&file).unwrap().split("#[tokio::test]\nasync fn ").skip(1) {
+            let (test, _) = test.split_once('(').unwrap();
+            assert!(
+                document.contains(&format!("`faults/{name}::{test}`")),
+                "docs/reliability.md lacks {name}::{test}"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let documents = [
@@ -76,6 +94,7 @@ fn every_link_of_the_documents_leads_somewhere() {
         "CHANGELOG.md",
         "docs/kernel-facts.md",
         "docs/security.md",
+        "docs/reliability.md",
     ];
     for document in documents {
         let text = read(document);

@@ -1,12 +1,12 @@
 //! Descriptors and room for events run out while tunnels are up. Limits of processes and of inotify are the subject of
 //! tests/spawn_failures.rs and tests/startup.rs: these concern what is started, not what is up.
 
-use integration_tests::{Lab, Sshd, kill, python, run, stop_signal};
+use integration_tests::{Daemon, Lab, Others, Sshd, kill, python, run, stop_signal};
 use nix::sys::signal::Signal;
 use portward::protocol::StateName;
 use tokio::net::TcpStream;
 
-use super::site::{Fault, PORT, is_well, start, start_others};
+use super::site::{Fault, PORT, SERVER, is_well, serve, start, tunnels};
 
 #[tokio::test]
 async fn without_a_free_descriptor_all_that_is_up_goes_on_and_what_is_lost_comes_back_when_there_are_some() {
@@ -34,29 +34,40 @@ async fn without_a_free_descriptor_all_that_is_up_goes_on_and_what_is_lost_comes
     is_well(&lab, daemon, others).await;
 }
 
-/// While portward stands still, more ends of connections than the socket has room for: the end of the holder is not among those that it
-/// reads.
+/// While portward stands still, more ends of connections to another port than the socket has room for: the end of the holder is not among
+/// those that it reads.
 #[tokio::test]
 async fn a_release_that_is_lost_in_an_overrun_of_sock_diag_is_found_nevertheless() {
-    const CLIENTS: usize = 400;
+    const CLIENTS: usize = 3000;
+    /// Where another tunnel waits.
+    const BUSY: u16 = 9444;
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;
-    let (daemon, others) = start_others(&lab, "").await;
+    serve().await;
     let program = format!(
-        "import socket\nholder = socket.create_server(('127.0.0.1', {PORT}), backlog=4096)\nprint('listening', flush=True)\n\
+        "import socket\nholder = socket.create_server(('127.0.0.1', {BUSY}), backlog=4096)\nprint('listening', flush=True)\n\
          while True: holder.accept()[0].close()"
     );
-    let (mut holder, _) = python(&lab, &program).await;
-    daemon.post("/start/web?timeout=1ms").await;
-    daemon.wait_holder("web").await;
+    let (mut busy, _) = python(&lab, &program).await;
+    // Of this process: the end of one is noticed in another way.
+    let holder = std::net::TcpListener::bind(("127.0.0.1", PORT)).unwrap();
+    let late = format!(
+        "  - {{name: late, remote_host: {SERVER}, remote_port: 1, local_port: '127.0.0.1:{BUSY}'}}\n"
+    );
+    let daemon = Daemon::start(&lab, &(tunnels("") + &late)).await;
+    let others = Others::start(&daemon, SERVER).await;
+    for name in ["web", "late"] {
+        daemon.wait_holder(name).await;
+    }
     stop_signal(daemon.pid());
     for _ in 0..CLIENTS {
-        drop(TcpStream::connect(("127.0.0.1", PORT)).await.unwrap());
+        drop(TcpStream::connect(("127.0.0.1", BUSY)).await.unwrap());
     }
-    holder.kill().await.unwrap();
+    drop(holder);
     let fault = Fault::begins("an overrun of sock_diag, from SIGCONT on");
     kill(daemon.pid(), Signal::SIGCONT);
     daemon.wait_state("web", StateName::Up).await;
     fault.until("the released port noticed, and the tunnel up");
     is_well(&lab, daemon, others).await;
+    busy.kill().await.unwrap();
 }

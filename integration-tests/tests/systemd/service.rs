@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
-use crate::journal::{Follower, entries};
+use crate::journal::{Entry, Follower, entries};
 use crate::machine::{attempt, on_a_machine, run};
 use crate::site::{self, CONFIG, DATABASE};
 
@@ -198,6 +199,33 @@ fn a_stalled_journal_stops_no_tunnel() {
             journal.wait(|entry| entry.has("EVENT", "starting"));
         }
     });
+}
+
+#[test]
+fn a_journal_that_is_stopped_stops_no_tunnel_and_gets_lines_again_when_it_is_started() {
+    const JOURNAL: [&str; 3] =
+        ["systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald.service"];
+    on_a_machine(
+        "service::a_journal_that_is_stopped_stops_no_tunnel_and_gets_lines_again_when_it_is_started",
+        || {
+            drop(start());
+            run("systemctl", &[&["stop"], &JOURNAL[..]].concat());
+            // Each says more than one line.
+            for _ in 0..15 {
+                run("portward", &["restart", "database"]);
+            }
+            site::expect_greeting(DATABASE);
+            run("systemctl", &[&["start"], &JOURNAL[..]].concat());
+            let started = UNIX_EPOCH.elapsed().unwrap().as_micros();
+            run("portward", &["restart", "database"]);
+            let is_new = |entry: &Entry| {
+                let time = entry.field("__REALTIME_TIMESTAMP").and_then(|time| time.parse::<u128>().ok());
+                time.is_some_and(|time| time >= started) && entry.has("EVENT", "starting")
+            };
+            Follower::of(UNIT).wait(is_new);
+            site::expect_greeting(DATABASE);
+        },
+    );
 }
 
 #[test]
