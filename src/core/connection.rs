@@ -314,6 +314,10 @@ impl Connection {
                 Outcome::Nothing
             }
             ConnectionEvent::Unreachable => match self.probe {
+                // There may be a way to another destination.
+                Some(Probe::Sent { .. } | Probe::Outdated { .. }) if policy.destinations > 1 => {
+                    Outcome::Nothing
+                }
                 Some(Probe::Sent { since, .. } | Probe::Outdated { since, .. }) => {
                     self.probe = Some(Probe::NoRoute { since });
                     Outcome::Unreachable

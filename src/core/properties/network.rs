@@ -254,3 +254,17 @@ fn a_server_that_is_silent_although_the_way_is_back_is_given_up_and_no_later_tha
         assert!(world.actions.contains(&Action::Terminate(id)), "{:?}", world.actions);
     }
 }
+
+#[test]
+fn a_server_to_which_there_is_no_way_gives_way_to_a_fallback_host_after_the_time_out() {
+    let mut world = World::up(Policy { destinations: 2, ..ssh() }, 1);
+    let id = world.owner(ONE).unwrap();
+    world.cut_off.insert(id);
+    let lost = world.now;
+    world.hear(Event::NetworkChanged);
+    world.hear(Event::Connection(id, ConnectionEvent::Unreachable));
+    assert_eq!(world.link.deadline(), Some(lost.after(TIMEOUT)));
+    world.settle(World::all_up);
+    world.settle(|world| world.starts == 2 && world.all_up());
+    assert!(world.owner(ONE) > Some(id));
+}
