@@ -5,6 +5,7 @@
 //!
 //! - [`config`]: the YAML file, its errors, and what is wanted when it has none; watching it.
 //! - [`core`]: the pure core, two state machines and the link that joins them. It decides everything and does no IO.
+//! - [`claim`]: one daemon for each configuration.
 //! - [`port`]: who holds an endpoint and when it is unbound, as the kernel says over sock_diag netlink.
 //! - [`relay`]: listeners that portward holds itself, and the relay of their clients to ssh, on a thread of their own.
 //! - [`ssh`] and [`process`]: one connection of OpenSSH, and the processes that portward starts and ends.
@@ -28,6 +29,7 @@
 
 pub mod access;
 pub mod api;
+pub mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;

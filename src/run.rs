@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::api::{self, ApiError, Examine, Listeners};
+use crate::claim::{Claim, ClaimError};
 use crate::config::{self, ConfigError, ConfigWatch};
 use crate::daemon::{Daemon, End, Resources};
 use crate::doctor::{self, By, Order};
@@ -40,6 +41,9 @@ pub enum RunError {
     /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Another daemon runs with the configuration.
+    #[error(transparent)]
+    Claimed(#[from] ClaimError),
     /// Log lines have nowhere to go.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -79,6 +83,8 @@ pub async fn run(options: Options) -> Result<End, RunError> {
     let text = config.read_now().map_err(ConfigError::from)?;
     let wanted = config::parse(&text, &options.config).map_err(ConfigError::from)?;
     let _flush_at_end = log::start(options.log, logs.clone())?;
+    // Before anything is made that the other daemon might have made.
+    let _claim = claim(&options.config)?;
 
     let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::socket);
     // Stays what it is when the working directory changes, and events name whole paths.
@@ -125,6 +131,19 @@ pub async fn run(options: Options) -> Result<End, RunError> {
     // A panic of the API's task was reported by the panic hook.
     let _ = serving.await;
     result.map_err(RunError::Signals)
+}
+
+/// Claims the configuration. Where the kernel does not say who else has it, the daemon runs all the same: it takes no port that is
+/// held.
+fn claim(config: &Path) -> Result<Option<Claim>, ClaimError> {
+    match Claim::on(config) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(error @ ClaimError::AlreadyRunning { .. }) => Err(error),
+        Err(error @ ClaimError::Unknown { .. }) => {
+            tracing::warn!(event = "warning", "{error}");
+            Ok(None)
+        }
+    }
 }
 
 /// Makes the socket's directory, for us alone, if it is not there.

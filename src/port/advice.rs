@@ -147,6 +147,17 @@ pub fn advice(occupant: &Occupant) -> Advice {
             "another portward has it for a tunnel of its own: stop that tunnel alone, `portward stop NAME` as its user",
             command(user(), "portward status"),
         ),
+        Kind::Supervised(supervisor) => {
+            let socket =
+                supervisor.socket.as_deref().map(|socket| format!(" --socket {}", shell::word(socket)));
+            with(
+                format!(
+                    "another portward has it for a tunnel of its own, {supervisor}: stop that tunnel alone, `portward stop \
+                     NAME` as its user and with its socket"
+                ),
+                command(user(), format!("portward{} status", socket.unwrap_or_default())),
+            )
+        }
         Kind::Ancestor => {
             only("portward was started from that process and may end with it: let it close the port itself")
         }

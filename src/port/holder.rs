@@ -11,8 +11,9 @@ use nix::unistd::{Uid, User};
 
 use self::cgroup::Cgroups;
 use self::processes::{Owners, Processes};
+use super::daemons::Daemons;
 use super::wire::SocketRow;
-use super::{HeldBy, Holder, Kinship};
+use super::{HeldBy, Holder, Kinship, Supervisor};
 use crate::text;
 
 /// Bytes of a command line that are shown.
@@ -81,7 +82,9 @@ pub fn describe(held: &HeldBy) -> Holder {
 
 /// Who has each of `sockets`. Reads /proc and the tree of cgroups once for all of them.
 pub fn describe_all(sockets: &[Owned]) -> Vec<Holder> {
-    describe_by(&Processes::system(), &Cgroups::system(), sockets)
+    // Where the kernel cannot list unix sockets, no other portward is known.
+    let daemons = Daemons::now().unwrap_or_default();
+    describe_by(&Processes::system(), &Cgroups::system(), &daemons, sockets)
 }
 
 /// `all`, who hold the endpoint, each process as a holder of its own; if none is to be seen, one holder without a pid.
@@ -89,7 +92,9 @@ pub fn each(held: &HeldBy, all: &Holder) -> Vec<Holder> {
     let processes = Processes::system();
     let alone = |pid| {
         let owners = Owners { pids: BTreeMap::from([(held.inode, vec![pid])]), is_complete: false };
-        describe_one(&processes, &held.into(), &owners, None, all.user.clone())
+        let is_its = |supervisor: &Supervisor| processes.is_descendant_of(pid, supervisor.pid);
+        let supervisor = all.supervisor.clone().filter(is_its);
+        Holder { supervisor, ..describe_one(&processes, &held.into(), &owners, None, all.user.clone()) }
     };
     if all.pid.is_none() { vec![all.clone()] } else { all.pids().map(alone).collect() }
 }
@@ -104,10 +109,18 @@ pub fn is_descendant_of(pid: u32, ancestor: u32) -> bool {
     Processes::system().is_descendant_of(pid, ancestor)
 }
 
-fn describe_by(processes: &Processes, cgroups: &Cgroups, sockets: &[Owned]) -> Vec<Holder> {
+fn describe_by(
+    processes: &Processes,
+    cgroups: &Cgroups,
+    daemons: &Daemons,
+    sockets: &[Owned],
+) -> Vec<Holder> {
     // Without an inode no process has the socket open any more.
-    let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
-    let owners = processes.owners(&inodes);
+    let inodes = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0);
+    // One look at /proc for all of them.
+    let claims = daemons.claims().iter().map(|claim| claim.inode);
+    let owners = processes.owners(&inodes.chain(claims).collect());
+    let others = Others::among(processes, daemons, &owners);
     let pids = |socket: &Owned| owners.pids.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
     // The cgroup of a known process is in its own /proc file, so that the tree need not be read; but a service manager holds sockets
     // for others.
@@ -120,9 +133,49 @@ fn describe_by(processes: &Processes, cgroups: &Cgroups, sockets: &[Owned]) -> V
     let describe = |socket: &Owned| {
         let path = socket.cgroup.and_then(|id| paths.get(&id).cloned());
         let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
-        describe_one(processes, socket, &owners, path, user)
+        let supervisor = others.supervisor(pids(socket));
+        Holder { supervisor, ..describe_one(processes, socket, &owners, path, user) }
     };
     sockets.iter().map(describe).collect()
+}
+
+/// The daemons of portward that are not this one.
+struct Others<'p> {
+    processes: &'p Processes,
+    daemons: &'p Daemons,
+    pids: BTreeSet<u32>,
+}
+
+impl<'p> Others<'p> {
+    /// Those whose claim is among `owners`.
+    fn among(processes: &'p Processes, daemons: &'p Daemons, owners: &Owners) -> Self {
+        let ours = std::process::id();
+        let mut pids = BTreeSet::new();
+        for claim in daemons.claims() {
+            let having = owners.pids.get(&claim.inode).map(Vec::as_slice).unwrap_or_default();
+            // A child has what its parent has open until it executes its program.
+            let is_child = |pid: u32| {
+                having.iter().any(|other| *other != pid && processes.is_descendant_of(pid, *other))
+            };
+            pids.extend(having.iter().copied().filter(|pid| !is_child(*pid)));
+        }
+        pids.retain(|pid| !processes.is_descendant_of(*pid, ours));
+        Self { processes, daemons, pids }
+    }
+
+    /// The daemon that one of `pids` is, or descends from.
+    fn supervisor(&self, pids: &[u32]) -> Option<Supervisor> {
+        if self.pids.is_empty() {
+            return None;
+        }
+        let pid = pids.iter().find_map(|pid| self.processes.nearest(*pid, &self.pids))?;
+        let api = self.processes.sockets(pid).and_then(|sockets| self.daemons.api(&sockets));
+        Some(Supervisor {
+            pid,
+            command: self.processes.command(pid).map(|command| harmless(&command)),
+            socket: api.map(|path| harmless(&path)),
+        })
+    }
 }
 
 /// The service manager of the machine, and that of a user, have a cgroup to themselves.
@@ -160,6 +213,7 @@ fn describe_one(
         unowned: pids.is_empty() && !is_orphaned && owners.is_complete,
         kinship: kinship(processes, pids),
         tunnel: None,
+        supervisor: None,
     }
 }
 

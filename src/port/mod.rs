@@ -2,6 +2,7 @@
 
 pub mod advice;
 mod bound;
+pub mod daemons;
 pub mod diag;
 mod drain;
 mod endpoint;
@@ -31,7 +32,7 @@ pub use error::PortError;
 pub use events::Subscription;
 pub use held::{HeldBy, HoldKind, Verdict};
 pub(crate) use occupant::SHORT_CONTAINER_ID;
-pub use occupant::{Holder, Kinship, Occupant, OccupantKind};
+pub use occupant::{Holder, Kinship, Occupant, OccupantKind, Supervisor};
 pub use ports::{Counters, Ports};
 pub use range::{PortRange, PortRangeError, concise};
 pub use trial::socket;

@@ -121,6 +121,27 @@ pub struct Holder {
     /// The tunnel of that portward which the process carries.
     #[serde(default)]
     pub tunnel: Option<String>,
+    /// Another portward that runs and looks after the process: its own, or a descendant of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor: Option<Supervisor>,
+}
+
+/// A daemon of portward other than the reporting one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command line, as that of [`Holder`].
+    pub command: Option<String>,
+    /// The path of its API's socket.
+    pub socket: Option<String>,
+}
+
+impl fmt::Display for Supervisor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "pid {}", self.pid)?;
+        self.command.as_ref().map_or(Ok(()), |command| write!(formatter, " ({command})"))
+    }
 }
 
 /// How a process is related to this one. Of several processes that have a socket open, the closest counts.

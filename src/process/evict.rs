@@ -66,6 +66,8 @@ pub enum Bar {
     Ancestor,
     /// It is of a tunnel of this portward.
     Tunnel,
+    /// It is another portward that runs, or of a tunnel of it.
+    Supervised,
     /// portward may not signal it.
     Permission,
 }
@@ -90,6 +92,9 @@ pub fn bar(occupant: &Occupant, suspects: &[Suspect]) -> Option<Bar> {
         }
         (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if holder.kinship == Kinship::Child => {
             Some(Bar::Tunnel)
+        }
+        (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if holder.supervisor.is_some() => {
+            Some(Bar::Supervised)
         }
         (OccupantKind::Listener | OccupantKind::Bound, Some(holder)) if suspects.is_empty() => {
             Some(if holder.is_hidden() { Bar::Unseen } else { Bar::Nobody })
@@ -125,6 +130,7 @@ impl Bar {
             Self::FirstProcess => "it is the first process of this machine or container",
             Self::Ancestor => "that is portward itself or a process that started portward",
             Self::Tunnel => "that is a process of another tunnel of portward",
+            Self::Supervised => "another portward that runs looks after it, and two portwards never fight",
             Self::Permission => "portward may not signal it; with CAP_KILL it may",
         }
     }
@@ -132,7 +138,8 @@ impl Bar {
 
 /// The processes to be ended to release `held`, or those that may not be ended. Reads /proc: blocks for some milliseconds.
 ///
-/// Never a process that only has a connection from the port, never pid 1, never portward or a process that it descends from.
+/// Never a process that only has a connection from the port, never pid 1, never portward or a process that it descends from, never
+/// one that another running portward looks after.
 /// A process that has released the port meanwhile is in neither list.
 pub fn evictees(held: &[HeldBy]) -> Result<Vec<Evictee>, Vec<Spared>> {
     let mut evictees: BTreeMap<u32, Evictee> = BTreeMap::new();

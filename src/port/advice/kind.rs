@@ -1,7 +1,7 @@
 //! The kind of a holder, according to /proc and the cgroups. Pure.
 
 use super::super::holder::cgroup::{self, Manager};
-use super::super::{Holder, Kinship, Occupant, OccupantKind};
+use super::super::{Holder, Kinship, Occupant, OccupantKind, Supervisor};
 
 /// The pid of the first process of a machine or of a container.
 pub(super) const FIRST_PROCESS: u32 = 1;
@@ -29,8 +29,10 @@ pub(super) enum Kind<'o> {
     Tunnel(&'o str),
     /// A process that we have started.
     Child,
-    /// A tunnel of another portward.
+    /// A tunnel of another portward, which may have ended.
     Portward,
+    /// A tunnel of another portward that runs.
+    Supervised(&'o Supervisor),
     /// A process that has started us.
     Ancestor,
     /// A program that keeps the port of a container for its engine.
@@ -93,6 +95,9 @@ fn kind_of_owner(holder: &Holder) -> Kind<'_> {
         }
         (None, _) if is_first => return Kind::FirstProcess,
         (None, _) => {}
+    }
+    if let (Kinship::Portward | Kinship::Stranger, Some(supervisor)) = (holder.kinship, &holder.supervisor) {
+        return Kind::Supervised(supervisor);
     }
     match (holder.kinship, &holder.tunnel) {
         (Kinship::Itself, None) => return Kind::Itself,

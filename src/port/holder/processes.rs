@@ -158,7 +158,12 @@ impl Processes {
         self.line(pid).any(|pid| pid == ancestor)
     }
 
-    /// Whether `pid` is a portward or a descendant of one.
+    /// The first of `pid`, its parent, and so on, that is one of `wanted`.
+    pub(super) fn nearest(&self, pid: u32, wanted: &BTreeSet<u32>) -> Option<u32> {
+        self.line(pid).find(|pid| wanted.contains(pid))
+    }
+
+    /// Whether `pid` is called portward, or descends from a process that is.
     pub(super) fn is_of_portward(&self, pid: u32) -> bool {
         self.line(pid).any(|pid| fs::read(self.file(pid, "comm")).is_ok_and(|name| name == PORTWARD))
     }

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 /// The holder of one socket; there are no cgroups.
 fn describe(processes: &Processes, inode: u32, uid: u32) -> Holder {
     let owned = Owned { inode, uid, cgroup: None };
-    describe_by(processes, &Cgroups::at(Path::new("/nonexistent")), &[owned]).remove(0)
+    let cgroups = Cgroups::at(Path::new("/nonexistent"));
+    describe_by(processes, &cgroups, &Daemons::default(), &[owned]).remove(0)
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn of_a_hidden_process_uid_user_and_unit_are_known() {
     fs::create_dir_all(&nginx).unwrap();
     let cgroup = Some(fs::metadata(&nginx).unwrap().ino());
     let owned = Owned { inode: 7, uid: 0, cgroup };
-    let holder = describe_by(&processes, &Cgroups::at(tree.path()), &[owned]).remove(0);
+    let holder = describe_by(&processes, &Cgroups::at(tree.path()), &Daemons::default(), &[owned]).remove(0);
     let expected = Holder {
         uid: 0,
         user: Some("root".into()),
@@ -100,7 +101,7 @@ fn a_service_manager_holds_a_socket_for_a_unit() {
     let cgroup = Some(fs::metadata(&unit).unwrap().ino());
     let of = |inode| {
         let owned = Owned { inode, uid: 0, cgroup };
-        describe_by(&processes, &Cgroups::at(tree.path()), &[owned]).remove(0)
+        describe_by(&processes, &Cgroups::at(tree.path()), &Daemons::default(), &[owned]).remove(0)
     };
     assert_eq!(of(7).socket_unit.as_deref(), Some("web.socket"));
     assert_eq!(of(7).unit.as_deref(), Some("init.scope"));

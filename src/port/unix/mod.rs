@@ -6,7 +6,7 @@
 //! refused" means that nobody listens.
 //!
 //! - `file`: a socket's file: which one it is, its removal and its mode.
-//! - `rows`: the sockets that are bound to files, as the kernel reports them.
+//! - `rows`: the sockets that are bound to files or abstract names, as the kernel reports them.
 //! - `judge`: the verdict.
 //! - `changes`: waiting for a change of the file, and for the end of a holder.
 
@@ -18,3 +18,4 @@ pub(super) mod rows;
 pub use changes::{Changes, Ends};
 pub use file::{At, SocketFile, at};
 pub use judge::{Judgement, UnixHolder, judge, listening, occupant};
+pub(super) use rows::{Row, rows};

@@ -1,4 +1,4 @@
-//! The unix sockets that are bound to files, as sock_diag reports them.
+//! The unix sockets that are bound to files or to abstract names, as sock_diag reports them.
 
 use std::io;
 use std::time::Duration;
@@ -18,6 +18,10 @@ use socket2::SockRef;
 const NAME: u16 = 0;
 /// `UNIX_DIAG_VFS`: the inode and the device of the file, 32 bits each.
 const FILE: u16 = 1;
+/// `UNIX_DIAG_UID`: the user that made the socket (Linux 5.3).
+const UID: u16 = 7;
+/// `UDIAG_SHOW_UID`, which the crate does not name.
+const SHOW_UID: u32 = 0x40;
 /// Where the attributes of a row begin: behind `struct unix_diag_msg`.
 const ROW_LENGTH: usize = 16;
 /// The kernel fills datagrams up to 32 KiB.
@@ -38,11 +42,15 @@ pub(in crate::port) struct Row {
     pub(in crate::port) file: Option<(u32, u32)>,
     /// The path, as it was bound.
     pub(in crate::port) name: Option<Vec<u8>>,
+    /// The abstract name without the zero before it, of a socket that has no file.
+    pub(in crate::port) abstract_name: Option<Vec<u8>>,
+    /// The user that made it; `None` where the kernel does not report it.
+    pub(in crate::port) uid: Option<u32>,
 }
 
 /// All of them, in the network namespace of this thread. Sockets of accepted connections have the name and the file of their listener,
 /// and are left out.
-pub(super) fn rows() -> io::Result<Vec<Row>> {
+pub(in crate::port) fn rows() -> io::Result<Vec<Row>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -60,7 +68,7 @@ fn request(sequence: u32) -> Vec<u8> {
         // The crate names two states only, and the kernel's own bit for sockets that are merely bound is not among them.
         state_flags: StateFlags::from_bits_retain((1 << TCP_LISTEN) | (1 << TCP_CLOSE)),
         inode: 0,
-        show_flags: ShowFlags::NAME | ShowFlags::VFS,
+        show_flags: ShowFlags::NAME | ShowFlags::VFS | ShowFlags::from_bits_retain(SHOW_UID),
         cookie: [0xff; 8],
     };
     let mut header = NetlinkHeader::default();
@@ -130,30 +138,31 @@ impl Dump {
     }
 }
 
-/// The row in `payload`; `None` if that socket has no file.
+/// The row in `payload`; `None` if that socket is bound to nothing.
 fn row(payload: &[u8]) -> io::Result<Option<Row>> {
     let header = UnixResponseHeader::parse(payload).map_err(io::Error::other)?;
-    let mut row =
-        Row { inode: header.inode, is_listening: header.state == TCP_LISTEN, file: None, name: None };
+    let (inode, is_listening) = (header.inode, header.state == TCP_LISTEN);
+    let mut row = Row { inode, is_listening, file: None, name: None, abstract_name: None, uid: None };
+    let number = |value: &[u8], at: usize| {
+        let bytes = value.get(at..at + 4)?;
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    };
     for attribute in NlasIterator::new(payload.get(ROW_LENGTH..).unwrap_or_default()) {
         let attribute = attribute.map_err(io::Error::other)?;
         match (attribute.kind(), attribute.value()) {
-            (NAME, [first, ..]) if *first == 0 => return Ok(None),
+            // All of it is the name, zeros as well.
+            (NAME, [0, name @ ..]) => row.abstract_name = Some(name.to_vec()),
             (NAME, name) => {
                 let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
                 row.name = Some(name[..end].to_vec());
             }
-            (FILE, value) => {
-                let number = |at: usize| {
-                    let bytes = value.get(at..at + 4)?;
-                    bytes.try_into().ok().map(u32::from_ne_bytes)
-                };
-                row.file = number(0).zip(number(4));
-            }
+            (FILE, value) => row.file = number(value, 0).zip(number(value, 4)),
+            (UID, value) => row.uid = number(value, 0),
             _ => {}
         }
     }
-    Ok((row.file.is_some() || row.name.is_some()).then_some(row))
+    let is_bound = row.file.is_some() || row.name.is_some() || row.abstract_name.is_some();
+    Ok(is_bound.then_some(row))
 }
 
 #[cfg(test)]
@@ -164,9 +173,11 @@ mod tests {
     fn an_abstract_name_is_no_file() {
         let mut payload = vec![0; ROW_LENGTH];
         payload.extend([7, 0, 0, 0, 0, b'x', b'y', 0]);
-        assert_eq!(row(&payload).unwrap(), None);
+        let found = row(&payload).unwrap().unwrap();
+        assert_eq!((found.name, found.file, found.abstract_name.as_deref()), (None, None, Some(&b"xy"[..])));
         payload[ROW_LENGTH + 4] = b'/';
         let found = row(&payload).unwrap().unwrap();
-        assert_eq!(found.name.as_deref(), Some(&b"/xy"[..]));
+        assert_eq!((found.name.as_deref(), found.abstract_name), (Some(&b"/xy"[..]), None));
+        assert_eq!(row(&payload[..ROW_LENGTH]).unwrap(), None, "bound to nothing");
     }
 }
