@@ -208,6 +208,39 @@ async fn on_conflict_counts_from_when_it_is_written() {
     daemon.stop().await;
 }
 
+#[tokio::test]
+async fn a_program_that_comes_back_is_told_of_and_ended_once_for_each_return() {
+    let lab = Lab::new();
+    let mut squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
+    // As long as no server is there, the port is asked about again before each login.
+    let daemon = Daemon::start(&lab, WEB).await;
+    let mut told = 0;
+    for times in ["once", "2 times", "3 times"] {
+        process_end(squatter.pid()).await;
+        squatter = Squatter::listen(&lab, "127.0.0.1", PORT).await;
+        let words = format!("python3 has come back {times} after `on_conflict: kill`");
+        let line = daemon.wait_log(told, "of the return", |line| line.raw.contains(&words)).await;
+        assert!(line.has("event", "failure") && line.has("error_kind", "local_port_held"), "{}", line.raw);
+        assert!(line.raw.contains(&format!("pid {} ", squatter.pid())), "{}", line.raw);
+        told = daemon.log().last_position(|line| line.raw.contains(&words)).unwrap();
+    }
+    let lines = daemon.log().all();
+    let evictions = lines[..told].iter().filter(|line| line.has("event", "evict")).count();
+    assert_eq!(evictions, 3, "{}", daemon.report());
+    let shown = String::from_utf8(daemon.cli(&["status"]).await.stdout).unwrap();
+    assert!(
+        shown.contains("its supervisor starts it again") && shown.contains("on_conflict: wait"),
+        "{shown}"
+    );
+
+    // Its supervisor is stopped.
+    process_end(squatter.pid()).await;
+    let _sshd = Sshd::start(&lab).await;
+    let up = daemon.wait_state("web", StateName::Up).await;
+    assert_eq!(up.last_error, None);
+    daemon.stop().await;
+}
+
 /// The daemon is stopped where it knows the holder's pid and has not signalled it. By the time it goes on, that pid is somebody
 /// else's.
 async fn recycled_before_the_signal(call: &str, path: impl FnOnce(u32) -> Option<String>) {

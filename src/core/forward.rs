@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::evicted::{self, Evicted};
 use super::{
-    Action, ConnectionId, Failure, FailureKind, ForwardEvent, OnConflict, Policy, Request, Slot, backoff,
+    Action, ConnectionId, Failure, FailureKind, ForwardEvent, OnConflict, Policy, Request, Retry, Slot,
+    backoff,
 };
 use crate::clock::Moment;
 use crate::port::Occupant;
@@ -31,6 +33,8 @@ pub(super) struct Forward {
     failures: u32,
     /// The connection that refused it last.
     refused_by: Option<ConnectionId>,
+    /// Whom `on_conflict: kill` has told to go last; forgotten with the failures.
+    evicted: Option<Box<Evicted>>,
     /// Chooses the jitter of its retries.
     pub(super) seed: u64,
 }
@@ -61,6 +65,8 @@ pub(super) enum State {
 pub(super) enum Eviction {
     /// Nobody was told to go.
     None,
+    /// The holders were ended before, and have come back: they are told to go at the deadline.
+    Postponed { deadline: Moment },
     /// The holders got SIGTERM.
     Terminated { deadline: Moment },
     /// The holders got SIGKILL.
@@ -118,7 +124,7 @@ pub(super) struct Context<'a> {
 
 impl Forward {
     pub(super) const fn new(slot: Slot, policy: Policy) -> Self {
-        Self { slot, policy, state: State::Idle, failures: 0, refused_by: None, seed: slot.0 }
+        Self { slot, policy, state: State::Idle, failures: 0, refused_by: None, evicted: None, seed: slot.0 }
     }
 
     /// Total: no input in any state fails.
@@ -219,6 +225,9 @@ impl Forward {
         match event {
             ForwardEvent::PortUnbound => match self.state {
                 State::AwaitingPort { .. } => {
+                    if let Some(evicted) = &mut self.evicted {
+                        evicted.has_left = true;
+                    }
                     self.state = State::Confirmed;
                     Outcome::Nothing
                 }
@@ -232,9 +241,19 @@ impl Forward {
             },
             ForwardEvent::PortHeld(holders) => match &self.state {
                 State::AwaitingPort { request, holders: known, eviction } => {
-                    let eviction = if *known == holders { *eviction } else { Eviction::None };
-                    self.wait(*request, holders, eviction, context);
-                    Outcome::Nothing
+                    let eviction = match *eviction {
+                        present if *known == holders => present,
+                        // As its supervisor starts it again, it may be another process each time.
+                        postponed @ Eviction::Postponed { .. } if self.has_evicted_like(&holders) => {
+                            postponed
+                        }
+                        Eviction::None
+                        | Eviction::Postponed { .. }
+                        | Eviction::Terminated { .. }
+                        | Eviction::Killed { .. }
+                        | Eviction::GivenUp => Eviction::None,
+                    };
+                    self.wait(*request, holders, eviction, context)
                 }
                 State::Idle
                 | State::Confirmed
@@ -252,6 +271,7 @@ impl Forward {
                     ..
                 } if *holders == spared => {
                     *eviction = Eviction::GivenUp;
+                    self.evicted = None;
                     Outcome::HoldersStay(failure)
                 }
                 State::AwaitingPort { .. }
@@ -336,6 +356,12 @@ impl Forward {
 
     fn pass_deadline(&mut self, context: &mut Context<'_>) -> Outcome {
         match &mut self.state {
+            State::AwaitingPort { request, holders, eviction: Eviction::Postponed { .. } } => {
+                let (request, holders) = (*request, std::mem::take(holders));
+                let returns = self.evicted.as_ref().map_or(0, |evicted| evicted.returns);
+                self.evict(request, holders, returns, context);
+                Outcome::Nothing
+            }
             State::AwaitingPort { request, eviction: eviction @ Eviction::Terminated { .. }, .. } => {
                 *eviction = Eviction::Killed { deadline: context.now.after(EVICTION_TIMEOUT) };
                 context.actions.push(Action::KillHolders(self.slot, *request));
@@ -373,11 +399,11 @@ impl Forward {
         match &mut self.state {
             State::AwaitingPort { request, holders, eviction: Eviction::None } => {
                 let (request, holders) = (*request, std::mem::take(holders));
-                self.wait(request, holders, Eviction::None, context);
-                Outcome::Nothing
+                self.wait(request, holders, Eviction::None, context)
             }
             State::AwaitingPort { eviction, .. } if self.policy.on_conflict == OnConflict::Wait => {
                 *eviction = Eviction::None;
+                self.evicted = None;
                 Outcome::EvictionEnded
             }
             State::AwaitingPort { .. }
@@ -402,9 +428,9 @@ impl Forward {
         };
     }
 
-    /// Begins a new row of failures.
+    /// Begins a new row of failures, and of returns of holders.
     pub(super) fn forget_failures(&mut self) {
-        (self.failures, self.refused_by) = (0, None);
+        (self.failures, self.refused_by, self.evicted) = (0, None, None);
     }
 
     /// Whether this connection has refused it so often that another one is needed.
@@ -472,7 +498,10 @@ impl Forward {
             | State::Closing { deadline, .. }
             | State::Backoff { deadline }
             | State::AwaitingPort {
-                eviction: Eviction::Terminated { deadline } | Eviction::Killed { deadline },
+                eviction:
+                    Eviction::Postponed { deadline }
+                    | Eviction::Terminated { deadline }
+                    | Eviction::Killed { deadline },
                 ..
             } => Some(deadline),
             State::AwaitingPort { eviction: Eviction::None | Eviction::GivenUp, .. }
@@ -505,16 +534,58 @@ impl Forward {
         &mut self,
         request: Request,
         holders: Vec<Occupant>,
-        mut eviction: Eviction,
+        eviction: Eviction,
         context: &mut Context<'_>,
-    ) {
+    ) -> Outcome {
         // What no process has, no process can be made to release.
         let is_somebodys = holders.iter().any(|occupant| occupant.holder.is_some());
-        if self.policy.on_conflict == OnConflict::Kill && eviction == Eviction::None && is_somebodys {
-            eviction = Eviction::Terminated { deadline: context.now.after(self.policy.stop_grace) };
-            context.actions.push(Action::TerminateHolders(self.slot, request));
+        if self.policy.on_conflict == OnConflict::Wait || eviction != Eviction::None || !is_somebodys {
+            self.state = State::AwaitingPort { request, holders, eviction };
+            return Outcome::Nothing;
         }
+        let present = self.evicted.as_ref().filter(|evicted| {
+            context.now.since(evicted.at()) < self.policy.reset_after && evicted.is_like(&holders)
+        });
+        let returns = match present {
+            None => 0,
+            Some(evicted) if evicted.is_left(&holders) => evicted.returns,
+            Some(evicted) => {
+                return self.postpone(request, holders, evicted.returns.saturating_add(1), context);
+            }
+        };
+        self.evict(request, holders, returns, context);
+        Outcome::Nothing
+    }
+
+    /// The holders have come back for the `returns`th time in a row: they are ended after a wait that grows.
+    fn postpone(
+        &mut self,
+        request: Request,
+        holders: Vec<Occupant>,
+        returns: u32,
+        context: &mut Context<'_>,
+    ) -> Outcome {
+        if let Some(evicted) = &mut self.evicted {
+            evicted.returns = returns;
+        }
+        // The first eviction stands for the first failure, which is answered at once.
+        let wait = backoff::delay(Retry::Prompt, returns.saturating_add(1), &self.policy, self.seed);
+        let deadline = context.now.after(wait.unwrap_or(self.policy.max_delay));
+        let outcome = Outcome::HoldersStay(evicted::came_back(&holders, returns));
+        self.state = State::AwaitingPort { request, holders, eviction: Eviction::Postponed { deadline } };
+        outcome
+    }
+
+    fn evict(&mut self, request: Request, holders: Vec<Occupant>, returns: u32, context: &mut Context<'_>) {
+        self.evicted = Some(Box::new(Evicted::new(&holders, context.now, returns)));
+        let eviction = Eviction::Terminated { deadline: context.now.after(self.policy.stop_grace) };
+        context.actions.push(Action::TerminateHolders(self.slot, request));
         self.state = State::AwaitingPort { request, holders, eviction };
+    }
+
+    /// Whether one of `holders` runs the program of somebody who was told to go last.
+    fn has_evicted_like(&self, holders: &[Occupant]) -> bool {
+        self.evicted.as_ref().is_some_and(|evicted| evicted.is_like(holders))
     }
 
     fn forgive(&mut self, since: Moment, now: Moment) {

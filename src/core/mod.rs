@@ -12,6 +12,7 @@ mod check_error;
 mod connection;
 mod demand;
 mod event;
+mod evicted;
 mod failure;
 mod forward;
 mod health;

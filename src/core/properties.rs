@@ -2,6 +2,7 @@
 
 mod demand;
 mod inherit;
+mod evictions;
 mod network;
 mod relay;
 mod shared;

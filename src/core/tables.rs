@@ -162,6 +162,7 @@ fn forward_table() {
         ("Idle", State::Idle),
         ("AwaitingPort", State::AwaitingPort { request, holders: vec![], eviction: Eviction::None }),
         ("AwaitingPort, held", waiting(Eviction::None)),
+        ("AwaitingPort, postponed", waiting(Eviction::Postponed { deadline })),
         ("AwaitingPort, SIGTERM", waiting(Eviction::Terminated { deadline })),
         ("AwaitingPort, SIGKILL", waiting(Eviction::Killed { deadline })),
         ("AwaitingPort, given up", waiting(Eviction::GivenUp)),

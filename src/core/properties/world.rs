@@ -46,7 +46,7 @@ pub(in crate::core) fn occupant(pid: Option<u32>) -> Occupant {
         peer: None,
         time_wait_ms: None,
         until: None,
-        holder: Some(Holder { pid, ..Holder::default() }),
+        holder: Some(Holder { pid, command: pid.map(|_| "python3 x.py".to_owned()), ..Holder::default() }),
     }
 }
 
