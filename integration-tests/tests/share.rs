@@ -67,6 +67,8 @@ async fn tunnels_share_one_login_and_a_restart_moves_only_the_one_that_it_is_for
         fetch(port).await.unwrap();
     }
     assert_eq!(lab.sshs(), BTreeSet::from([second]));
+    assert_eq!(daemon.post("/stop/three?timeout=20s").await.status, 200);
+    assert_eq!(daemon.status("three").await.pid, None, "the others have the connection");
     let ended = daemon.stop().await;
     assert!(ended.status.success());
     process_end(second).await;

@@ -118,6 +118,8 @@ impl View<'_> {
         let Self { entry, link: LinkEntry { link, connections } } = self;
         let (slot, (state, since)) = (entry.slot(), self.state());
         let listens = matches!(state, StateName::Up | StateName::Replacing);
+        // What it shares its connection with may have that still.
+        let process = link.process(slot).filter(|_| state != StateName::Stopped);
         let written = entry.desired.written.clone();
         let held = entry.resources.held();
         TunnelStatus {
@@ -131,7 +133,7 @@ impl View<'_> {
             state,
             direction: written.direction,
             interactive: entry.desired.interactive,
-            pid: link.process(slot).and_then(|connection| connections.pid(connection)),
+            pid: process.and_then(|connection| connections.pid(connection)),
             shared_by: self.shared_by(),
             since: clock.timestamp(since),
             restarts: entry.starts.saturating_sub(1),
