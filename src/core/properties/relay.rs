@@ -1,7 +1,7 @@
 //! The relay of a [`World`](super::world::World): clients of one tunnel, who come and go. What it is told and what it tells is on
 //! its way for a while.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::core::{ConnectionId, Event, Request, Slot};
 
@@ -22,6 +22,8 @@ pub(super) struct Relay {
     tells: bool,
     waiting: usize,
     connected: BTreeMap<ConnectionId, usize>,
+    /// Those that have ended, also if an order to serve them is still on its way: no client gets to them.
+    lost: BTreeSet<ConnectionId>,
     /// What was ordered last, also if it is still on its way.
     pub(super) ordered: Option<ConnectionId>,
     pub(super) ordered_to_tell: bool,
@@ -68,6 +70,7 @@ impl Relay {
     pub(super) fn lose(&mut self, slot: Slot, connection: ConnectionId) {
         let before = self.clients();
         self.connected.remove(&connection);
+        self.lost.insert(connection);
         // Nobody listens on its socket any more.
         self.serving.take_if(|serving| *serving == connection);
         self.count(slot, before);
@@ -77,7 +80,7 @@ impl Relay {
     pub(super) fn obey(&mut self, slot: Slot) {
         match self.orders.pop_front() {
             Some(Order::Serve(serving)) => {
-                self.serving = serving;
+                self.serving = serving.filter(|connection| !self.lost.contains(connection));
                 self.connect();
             }
             Some(Order::Tell(tells)) => {
