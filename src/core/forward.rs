@@ -50,6 +50,8 @@ pub(super) enum State {
     Confirmed,
     /// The connection was asked to listen.
     Opening { request: Request, on: ConnectionId, deadline: Moment },
+    /// The connection was asked to listen, and that is not wanted any more: once it listens, it is asked to stop.
+    Withdrawing { request: Request, on: ConnectionId, deadline: Moment },
     /// The connection listens since this moment.
     Listening { request: Request, on: ConnectionId, since: Moment },
     /// The connection was asked to stop listening.
@@ -138,6 +140,7 @@ impl Forward {
                     State::AwaitingPort { .. }
                     | State::Opening { .. }
                     | State::Listening { .. }
+                    | State::Withdrawing { .. }
                     | State::Closing { .. }
                     | State::Failed => {}
                 }
@@ -150,6 +153,7 @@ impl Forward {
                     | State::AwaitingPort { .. }
                     | State::Opening { .. }
                     | State::Listening { .. }
+                    | State::Withdrawing { .. }
                     | State::Closing { .. }
                     | State::Backoff { .. }
                     | State::Failed => {}
@@ -166,6 +170,7 @@ impl Forward {
                 | State::AwaitingPort { .. }
                 | State::Opening { .. }
                 | State::Listening { .. }
+                | State::Withdrawing { .. }
                 | State::Closing { .. }
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
@@ -180,6 +185,7 @@ impl Forward {
                     | State::AwaitingPort { .. }
                     | State::Confirmed
                     | State::Opening { .. }
+                    | State::Withdrawing { .. }
                     | State::Closing { .. }
                     | State::Backoff { .. }
                     | State::Failed => {}
@@ -189,10 +195,14 @@ impl Forward {
             Input::Close => {
                 match self.state {
                     State::Listening { on, .. } => self.close(on, context),
+                    // What it is asked for by then may be something else.
+                    State::Opening { request, on, deadline } => {
+                        self.state = State::Withdrawing { request, on, deadline };
+                    }
                     State::Idle
                     | State::AwaitingPort { .. }
                     | State::Confirmed
-                    | State::Opening { .. }
+                    | State::Withdrawing { .. }
                     | State::Closing { .. }
                     | State::Backoff { .. }
                     | State::Failed => {}
@@ -208,6 +218,7 @@ impl Forward {
                     State::Idle
                     | State::Confirmed
                     | State::Opening { .. }
+                    | State::Withdrawing { .. }
                     | State::Closing { .. }
                     | State::Backoff { .. }
                     | State::Failed => {}
@@ -235,6 +246,7 @@ impl Forward {
                 | State::Confirmed
                 | State::Opening { .. }
                 | State::Listening { .. }
+                | State::Withdrawing { .. }
                 | State::Closing { .. }
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
@@ -259,6 +271,7 @@ impl Forward {
                 | State::Confirmed
                 | State::Opening { .. }
                 | State::Listening { .. }
+                | State::Withdrawing { .. }
                 | State::Closing { .. }
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
@@ -279,6 +292,7 @@ impl Forward {
                 | State::Confirmed
                 | State::Opening { .. }
                 | State::Listening { .. }
+                | State::Withdrawing { .. }
                 | State::Closing { .. }
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
@@ -292,6 +306,7 @@ impl Forward {
                 | State::Confirmed
                 | State::Opening { .. }
                 | State::Listening { .. }
+                | State::Withdrawing { .. }
                 | State::Closing { .. }
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
@@ -301,6 +316,10 @@ impl Forward {
                     self.refused_by = None;
                     self.state = State::Listening { request, on, since: context.now };
                     Outcome::Opened(on)
+                }
+                State::Withdrawing { on, .. } => {
+                    self.close(on, context);
+                    Outcome::Nothing
                 }
                 State::Idle
                 | State::AwaitingPort { .. }
@@ -315,6 +334,10 @@ impl Forward {
                     self.state = State::Idle;
                     Outcome::Refused(on, failure)
                 }
+                State::Withdrawing { .. } => {
+                    self.state = State::Idle;
+                    Outcome::Nothing
+                }
                 State::Idle
                 | State::AwaitingPort { .. }
                 | State::Confirmed
@@ -326,7 +349,8 @@ impl Forward {
             ForwardEvent::Closed => {
                 match self.state {
                     State::Closing { .. } => self.state = State::Idle,
-                    State::Idle
+                    State::Withdrawing { .. }
+                    | State::Idle
                     | State::AwaitingPort { .. }
                     | State::Confirmed
                     | State::Opening { .. }
@@ -347,6 +371,7 @@ impl Forward {
                 | State::AwaitingPort { .. }
                 | State::Confirmed
                 | State::Opening { .. }
+                | State::Withdrawing { .. }
                 | State::Closing { .. }
                 | State::Backoff { .. }
                 | State::Failed => Outcome::Nothing,
@@ -371,7 +396,7 @@ impl Forward {
                 *eviction = Eviction::GivenUp;
                 Outcome::HoldersStay(survived(holders))
             }
-            State::Opening { on, .. } => {
+            State::Opening { on, .. } | State::Withdrawing { on, .. } => {
                 let on = *on;
                 self.state = State::Idle;
                 Outcome::OpenUnanswered(on)
@@ -411,6 +436,7 @@ impl Forward {
             | State::Confirmed
             | State::Opening { .. }
             | State::Listening { .. }
+            | State::Withdrawing { .. }
             | State::Closing { .. }
             | State::Backoff { .. }
             | State::Failed => Outcome::Nothing,
@@ -441,9 +467,10 @@ impl Forward {
     /// Whether the connection is asked for something, or listens.
     pub(super) fn uses(&self, connection: ConnectionId) -> bool {
         match self.state {
-            State::Opening { on, .. } | State::Listening { on, .. } | State::Closing { on, .. } => {
-                on == connection
-            }
+            State::Opening { on, .. }
+            | State::Withdrawing { on, .. }
+            | State::Listening { on, .. }
+            | State::Closing { on, .. } => on == connection,
             State::Idle
             | State::AwaitingPort { .. }
             | State::Confirmed
@@ -460,6 +487,7 @@ impl Forward {
             | State::AwaitingPort { .. }
             | State::Confirmed
             | State::Opening { .. }
+            | State::Withdrawing { .. }
             | State::Closing { .. }
             | State::Backoff { .. }
             | State::Failed => None,
@@ -474,6 +502,7 @@ impl Forward {
             | State::Confirmed
             | State::Opening { .. }
             | State::Listening { .. }
+            | State::Withdrawing { .. }
             | State::Closing { .. }
             | State::Backoff { .. }
             | State::Failed => &[],
@@ -486,6 +515,7 @@ impl Forward {
             State::AwaitingPort { request, .. }
             | State::Opening { request, .. }
             | State::Listening { request, .. }
+            | State::Withdrawing { request, .. }
             | State::Closing { request, .. } => Some(request),
             State::Idle | State::Confirmed | State::Backoff { .. } | State::Failed => None,
         }
@@ -495,6 +525,7 @@ impl Forward {
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.state {
             State::Opening { deadline, .. }
+            | State::Withdrawing { deadline, .. }
             | State::Closing { deadline, .. }
             | State::Backoff { deadline }
             | State::AwaitingPort {

@@ -386,6 +386,7 @@ impl Link {
             | forward::State::AwaitingPort { .. }
             | forward::State::Confirmed
             | forward::State::Opening { .. }
+            | forward::State::Withdrawing { .. }
             | forward::State::Closing { .. } => waits(tunnel) || tunnel.demand.is_asleep(),
             forward::State::Backoff { .. } | forward::State::Failed => true,
         };
@@ -414,7 +415,9 @@ impl Link {
             forward::State::Idle | forward::State::Confirmed => {
                 tunnel.wanted != Wanted::Up || tunnel.demand.is_asleep()
             }
-            forward::State::Opening { .. } | forward::State::Closing { .. } => false,
+            forward::State::Opening { .. }
+            | forward::State::Withdrawing { .. }
+            | forward::State::Closing { .. } => false,
         };
         let mut moving = self.tunnels.iter().filter(|tunnel| tunnel.home == next.id);
         next.is_ready() && moving.all(has_moved)
@@ -453,14 +456,26 @@ impl Link {
             }
             forward::State::AwaitingPort { .. } => StateName::AwaitingPort,
             // Clients are accepted, and the first one is what a connection is made for.
-            forward::State::Confirmed | forward::State::Closing { .. } if demand.is_asleep() => StateName::Up,
+            forward::State::Confirmed
+            | forward::State::Withdrawing { .. }
+            | forward::State::Closing { .. }
+                if demand.is_asleep() =>
+            {
+                StateName::Up
+            }
             forward::State::Confirmed => StateName::Connecting,
             forward::State::Listening { .. } if is_replacing => StateName::Replacing,
             forward::State::Listening { .. } => StateName::Up,
-            forward::State::Opening { .. } | forward::State::Closing { .. } if is_replacing => {
+            forward::State::Opening { .. }
+            | forward::State::Withdrawing { .. }
+            | forward::State::Closing { .. }
+                if is_replacing =>
+            {
                 StateName::Replacing
             }
-            forward::State::Opening { .. } | forward::State::Closing { .. } => StateName::Forwarding,
+            forward::State::Opening { .. }
+            | forward::State::Withdrawing { .. }
+            | forward::State::Closing { .. } => StateName::Forwarding,
         }
     }
 }

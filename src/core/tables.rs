@@ -168,6 +168,7 @@ fn forward_table() {
         ("AwaitingPort, given up", waiting(Eviction::GivenUp)),
         ("Confirmed", State::Confirmed),
         ("Opening", State::Opening { request, on, deadline }),
+        ("Withdrawing", State::Withdrawing { request, on, deadline }),
         ("Listening", State::Listening { request, on, since: at(5) }),
         ("Closing", State::Closing { request, on, deadline }),
         ("Backoff", State::Backoff { deadline }),

@@ -126,6 +126,7 @@ impl Turn<'_> {
             | forward::State::Confirmed
             | forward::State::Opening { .. }
             | forward::State::Listening { .. }
+            | forward::State::Withdrawing { .. }
             | forward::State::Closing { .. } => {}
         }
         match self.link.login {
@@ -309,6 +310,7 @@ impl Turn<'_> {
             }
             forward::State::Opening { on, .. }
             | forward::State::Listening { on, .. }
+            | forward::State::Withdrawing { on, .. }
             | forward::State::Closing { on, .. }
                 if !self.link.serving().any(|connection| connection.id == *on) =>
             {
@@ -321,6 +323,8 @@ impl Turn<'_> {
                 }
                 forward::Input::Close
             }
+            // The connection goes on for others.
+            forward::State::Opening { .. } if !is_wanted => forward::Input::Close,
             forward::State::AwaitingPort { .. }
             | forward::State::Confirmed
             | forward::State::Backoff { .. }
@@ -333,6 +337,7 @@ impl Turn<'_> {
             | forward::State::Confirmed
             | forward::State::AwaitingPort { .. }
             | forward::State::Opening { .. }
+            | forward::State::Withdrawing { .. }
             | forward::State::Closing { .. }
             | forward::State::Backoff { .. }
             | forward::State::Failed => return false,

@@ -153,3 +153,28 @@ fn what_connections_go_by_is_enough_for_all_of_their_tunnels() {
     link.hear(Event::Removed(ONE), crate::clock::Moment::default());
     assert_eq!((link.standby(), link.slots().len()), (None, 1));
 }
+
+#[test]
+fn what_is_stopped_while_it_is_being_opened_is_closed_before_it_is_opened_again() {
+    let mut world = World::up(ssh(), 2);
+    let on = world.owner(ONE).unwrap();
+    world.hear(Event::StopRequested(ONE));
+    world.settle(|world| world.name(ONE) == StateName::Stopped);
+    world.hear(Event::StartRequested(ONE));
+    let request = world.link.awaiting_port(ONE).unwrap();
+    world.hear(Event::Forward(request, ForwardEvent::PortUnbound));
+    assert_eq!(concerned(&world.actions), [ONE], "it is being opened: {:?}", world.actions);
+    // By then the file may say that it is to listen elsewhere.
+    world.hear(Event::StopRequested(ONE));
+    assert_eq!(world.name(ONE), StateName::Stopping);
+    world.hear(Event::StartRequested(ONE));
+    assert_eq!(world.actions, []);
+    world.carry_out(on);
+    assert!(
+        matches!(world.actions[..], [Action::CloseForward(ONE, _, id)] if id == on),
+        "{:?}",
+        world.actions
+    );
+    world.settle(World::all_up);
+    assert_eq!((world.owner(ONE), world.starts), (Some(on), 1));
+}
