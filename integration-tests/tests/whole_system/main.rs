@@ -24,8 +24,8 @@ use crate::world::World;
 
 /// For how many minutes to go on, in place of [`ROUNDS`].
 const MINUTES: &str = "PORTWARD_MINUTES";
-/// About 45 s on a machine with two processors.
-const ROUNDS: usize = 16;
+/// 25 to 70 s on a machine with two processors that others use as well.
+const ROUNDS: usize = 12;
 /// The most steps before a quiet point.
 const STEPS: usize = 6;
 /// After so many quiet points everything goes back to where it began.
