@@ -20,7 +20,7 @@ use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::port::Holder;
-use crate::port::daemons::{CLAIM, Claimed, Daemons};
+use crate::port::daemons::{CLAIM, Claimed, Daemons, RUN};
 use crate::port::holder::{self, Owned};
 use crate::shell;
 
@@ -84,6 +84,22 @@ impl Claim {
         }
         Ok(Self { _sockets: sockets })
     }
+}
+
+/// Shows other daemons that this one looks after what the run `run` of portward has started, which is over: they spare that. It is shown as
+/// long as this lives.
+///
+/// # Errors
+/// The name cannot be bound, and they may end such a process with `on_conflict: kill`.
+pub fn show_run(run: &str) -> io::Result<Socket> {
+    for number in 0..NAMES {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+        match socket.bind(&SockAddr::unix(format!("\0{CLAIM}{RUN}{run}/{number}"))?) {
+            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound.map(|()| socket),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 /// Why a name was not taken.

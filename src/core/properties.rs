@@ -1,8 +1,8 @@
 //! Properties of a [`Link`], checked against a small world.
 
 mod demand;
-mod inherit;
 mod evictions;
+mod inherit;
 mod network;
 mod relay;
 mod shared;

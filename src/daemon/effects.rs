@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use socket2::Socket;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_blocking};
 
@@ -23,6 +24,7 @@ use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::unix_listener::PathWait;
 use super::{command_line, elsewhere, ways};
+use crate::claim;
 use crate::config::desired::{self, CommandTunnel, Forward, LocalSocket, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, LinkId, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
@@ -41,6 +43,8 @@ pub(super) struct Effects {
     holder: held::Holder,
     /// Earlier runs of portward whose processes this one has taken over.
     other_runs: BTreeSet<String>,
+    /// Show other daemons that.
+    shown: Vec<Socket>,
 }
 
 /// What one tunnel has: its waits for ports, and what listens for it.
@@ -172,7 +176,7 @@ impl TunnelResources {
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory, watcher: Watcher) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
-        Self { ports, control, watcher, shares, pace, holder, other_runs: BTreeSet::new() }
+        Self { ports, control, watcher, shares, pace, holder, other_runs: BTreeSet::new(), shown: Vec::new() }
     }
 
     /// Reports what the network has left to the connections of `processes`.
@@ -203,6 +207,12 @@ impl Effects {
         let is_left = |file: &Path| file.file_name().is_none_or(|name| !kept.contains(name));
         if let Err(error) = self.control.clear(is_left) {
             tracing::warn!("{error}");
+        }
+        for run in &others {
+            match claim::show_run(run) {
+                Ok(shown) => self.shown.push(shown),
+                Err(error) => tracing::warn!("cannot show other daemons what is taken over: {error}"),
+            }
         }
         self.other_runs = others;
         self.note_runs();

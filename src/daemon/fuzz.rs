@@ -1,10 +1,6 @@
 //! The target of the fuzzer: records, which an earlier run has left on disk.
 
-#![allow(
-    clippy::missing_panics_doc,
-    clippy::expect_used,
-    reason = "a panic is how a target reports a fault"
-)]
+#![allow(clippy::missing_panics_doc, clippy::expect_used, reason = "a panic is how a target reports a fault")]
 
 use super::record::{self, Record};
 

@@ -12,6 +12,13 @@ use super::unix::{Row, rows};
 /// What the abstract names of daemons begin with.
 pub const CLAIM: &str = "portward/";
 
+/// What follows that in the names of runs that are over, and whose processes the daemon looks after.
+pub const RUN: &str = "run/";
+
+/// In the environment of every process that a daemon starts, and so of all that these start: `PID-START-NUMBER`, of which `PID-START`
+/// names the run.
+pub const MARK: &str = "PORTWARD_TREE";
+
 /// A socket with the name of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
@@ -21,6 +28,14 @@ pub struct Claimed {
     pub inode: u32,
     /// The user that made it; `None` before Linux 5.3.
     pub uid: Option<u32>,
+}
+
+impl Claimed {
+    /// The run that the name is of, if it is of one.
+    pub fn run(&self) -> Option<String> {
+        let name = self.name.strip_prefix(CLAIM.as_bytes())?.strip_prefix(RUN.as_bytes())?;
+        Some(String::from_utf8_lossy(name).split('/').next()?.to_owned())
+    }
 }
 
 /// The daemons at one time.

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 
 use self::cgroup::Cgroups;
 use self::processes::{Owners, Processes};
-use super::daemons::Daemons;
+use super::daemons::{Daemons, MARK};
 use super::wire::SocketRow;
 use super::{HeldBy, Holder, Kinship, Supervisor};
 use crate::text;
@@ -92,9 +92,13 @@ pub fn each(held: &HeldBy, all: &Holder) -> Vec<Holder> {
     let processes = Processes::system();
     let alone = |pid| {
         let owners = Owners { pids: BTreeMap::from([(held.inode, vec![pid])]), is_complete: false };
-        let is_its = |supervisor: &Supervisor| processes.is_descendant_of(pid, supervisor.pid);
+        let is_marked = processes.variable(pid, MARK).is_some();
+        let is_its = |supervisor: &Supervisor| is_marked || processes.is_descendant_of(pid, supervisor.pid);
         let supervisor = all.supervisor.clone().filter(is_its);
-        Holder { supervisor, ..describe_one(&processes, &held.into(), &owners, None, all.user.clone()) }
+        let holder = describe_one(&processes, &held.into(), &owners, None, all.user.clone());
+        let is_child = is_marked && all.kinship == Kinship::Child;
+        let kinship = if is_child { Kinship::Child } else { holder.kinship };
+        Holder { kinship, supervisor, ..holder }
     };
     if all.pid.is_none() { vec![all.clone()] } else { all.pids().map(alone).collect() }
 }
@@ -120,7 +124,7 @@ fn describe_by(
     // One look at /proc for all of them.
     let claims = daemons.claims().iter().map(|claim| claim.inode);
     let owners = processes.owners(&inodes.chain(claims).collect());
-    let others = Others::among(processes, daemons, &owners);
+    let keepers = Keepers::among(processes, daemons, &owners);
     let pids = |socket: &Owned| owners.pids.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
     // The cgroup of a known process is in its own /proc file, so that the tree need not be read; but a service manager holds sockets
     // for others.
@@ -133,48 +137,66 @@ fn describe_by(
     let describe = |socket: &Owned| {
         let path = socket.cgroup.and_then(|id| paths.get(&id).cloned());
         let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
-        let supervisor = others.supervisor(pids(socket));
-        Holder { supervisor, ..describe_one(processes, socket, &owners, path, user) }
+        let holder = describe_one(processes, socket, &owners, path, user);
+        match keepers.keeper(pids(socket)) {
+            None => holder,
+            Some(pid) if pid == std::process::id() => Holder { kinship: Kinship::Child, ..holder },
+            Some(pid) => Holder { supervisor: Some(keepers.supervisor(pid)), ..holder },
+        }
     };
     sockets.iter().map(describe).collect()
 }
 
-/// The daemons of portward that are not this one.
-struct Others<'p> {
+/// The daemons of portward.
+struct Keepers<'p> {
     processes: &'p Processes,
     daemons: &'p Daemons,
-    pids: BTreeSet<u32>,
+    /// Those that are not this one.
+    others: BTreeSet<u32>,
+    /// The daemon that looks after what an earlier run has started, by the name of that run.
+    runs: BTreeMap<String, u32>,
 }
 
-impl<'p> Others<'p> {
+impl<'p> Keepers<'p> {
     /// Those whose claim is among `owners`.
     fn among(processes: &'p Processes, daemons: &'p Daemons, owners: &Owners) -> Self {
         let ours = std::process::id();
-        let mut pids = BTreeSet::new();
+        let (mut others, mut runs) = (BTreeSet::new(), BTreeMap::new());
         for claim in daemons.claims() {
             let having = owners.pids.get(&claim.inode).map(Vec::as_slice).unwrap_or_default();
             // A child has what its parent has open until it executes its program.
             let is_child = |pid: u32| {
                 having.iter().any(|other| *other != pid && processes.is_descendant_of(pid, *other))
             };
-            pids.extend(having.iter().copied().filter(|pid| !is_child(*pid)));
+            let having: Vec<_> = having.iter().copied().filter(|pid| !is_child(*pid)).collect();
+            if let (Some(run), [pid, ..]) = (claim.run(), &having[..]) {
+                runs.insert(run, *pid);
+            }
+            others.extend(having);
         }
-        pids.retain(|pid| !processes.is_descendant_of(*pid, ours));
-        Self { processes, daemons, pids }
+        others.retain(|pid| !processes.is_descendant_of(*pid, ours));
+        Self { processes, daemons, others, runs }
     }
 
-    /// The daemon that one of `pids` is, or descends from.
-    fn supervisor(&self, pids: &[u32]) -> Option<Supervisor> {
-        if self.pids.is_empty() {
-            return None;
-        }
-        let pid = pids.iter().find_map(|pid| self.processes.nearest(*pid, &self.pids))?;
+    /// The daemon that one of `pids` is, or descends from, or that looks after it since the one that started it has ended.
+    fn keeper(&self, pids: &[u32]) -> Option<u32> {
+        let by_run = |pid: &u32| {
+            let mark = self.processes.variable(*pid, MARK)?;
+            self.runs.get(mark.rsplit_once('-')?.0).copied()
+        };
+        let descends = |pid: &u32| self.processes.nearest(*pid, &self.others);
+        pids.iter()
+            .find_map(descends)
+            .or_else(|| if self.runs.is_empty() { None } else { pids.iter().find_map(by_run) })
+    }
+
+    fn supervisor(&self, pid: u32) -> Supervisor {
         let api = self.processes.sockets(pid).and_then(|sockets| self.daemons.api(&sockets));
-        Some(Supervisor {
+        Supervisor {
             pid,
             command: self.processes.command(pid).map(|command| harmless(&command)),
             socket: api.map(|path| harmless(&path)),
-        })
+        }
     }
 }
 

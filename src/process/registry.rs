@@ -13,8 +13,7 @@ use tokio::sync::watch;
 
 use super::stat::{self, Identity, Stat};
 
-/// In the environment of every process that portward starts, and so of all that these start: `PID-START-NUMBER`.
-pub const MARK: &str = "PORTWARD_TREE";
+pub use crate::port::daemons::MARK;
 
 /// What this run of portward is known by: what its marks begin with.
 pub fn run() -> &'static str {

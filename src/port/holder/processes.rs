@@ -168,6 +168,15 @@ impl Processes {
         self.line(pid).any(|pid| fs::read(self.file(pid, "comm")).is_ok_and(|name| name == PORTWARD))
     }
 
+    /// The value of a variable in the environment that `pid` was started with, if that is for us to see.
+    pub(super) fn variable(&self, pid: u32, name: &str) -> Option<String> {
+        let environment = fs::read(self.file(pid, "environ")).ok()?;
+        let mut values = environment.split(|byte| *byte == 0).filter_map(|variable| {
+            variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+        });
+        values.next_back().map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
     /// The effective uid of `pid`.
     pub(super) fn uid(&self, pid: u32) -> Option<u32> {
         let status = fs::read_to_string(self.file(pid, "status")).ok()?;
