@@ -197,6 +197,17 @@ async fn what_another_daemon_looks_after_is_spared_and_named_and_what_a_dead_one
     greedy.stop().await;
     let ssh = daemon.wait_state("web", StateName::Up).await.pid.unwrap();
 
+    // What is taken over is looked after as well, though it descends from nobody.
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert_eq!(daemon.wait_state("web", StateName::Up).await.pid, Some(ssh));
+    let greedy = Other::start(another(&lab, other.to_str().unwrap())).await;
+    greedy.says("two portwards never fight").await;
+    assert_eq!(greedy.status().await.holder.unwrap().supervisor.unwrap().pid, daemon.pid());
+    greedy.stop().await;
+    let who = run(&mut lab.portward(&["who", "9443", "--json"]), 0).await;
+    assert!(who.contains(&ssh.to_string()), "{who}");
+
     // What is left of a daemon that is dead is held by nobody who would miss it.
     let greedy = Other::start(another(&lab, other.to_str().unwrap())).await;
     greedy.says("two portwards never fight").await;

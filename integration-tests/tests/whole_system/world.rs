@@ -15,14 +15,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+use crate::sight;
 use crate::tunnels::{self, Kind, RANGE, Tunnel};
 
 /// Where the far server is, and the cable to it.
 const FAR: &str = "10.1.0.1";
 const CABLE: &str = "cable";
-
-/// Whether a daemon takes over what one that was killed has left. Until it does, what is left is ended before the next one starts.
-const ADOPTS: bool = false;
 
 /// More than there are of anything.
 const MANY: usize = 1000;
@@ -216,7 +214,8 @@ impl<'lab> World<'lab> {
         // One that is not told of stands by, is being ended, or has only been started.
         let unknown = [Kind::Remote, Kind::Standby].map(Kind::logins).into_iter().max();
         self.may_log_in += kinds.iter().map(|kind| kind.logins()).max().or(unknown).unwrap_or_default();
-        if is_suspended {
+        // That a process is stopped the kernel tells its parent alone: of one that was taken over nobody learns it.
+        if is_suspended && sight::children(self.daemon().pid()).0.contains(&pid) {
             self.steps.note(format!("suspend ssh {pid} of {kinds:?}"));
             stop_signal(pid);
         } else {
@@ -409,8 +408,9 @@ impl<'lab> World<'lab> {
         }
         let far = self.tunnels.iter().find(|tunnel| tunnel.kind == Kind::Far && self.is_to_be_up(tunnel));
         if let Some(far) = far.filter(|_| is_long) {
-            let is_lost = |status: &TunnelStatus| status.state != StateName::Up;
-            self.daemon().wait_status(mark, &far.name, "lost", is_lost).await;
+            // It is kept for now, and says that there is no way to its server.
+            let is_cut = |status: &TunnelStatus| status.state != StateName::Up || status.last_error.is_some();
+            self.daemon().wait_status(mark, &far.name, "cut off", is_cut).await;
         }
         ip(&format!("link set {CABLE} up"));
     }
@@ -438,7 +438,7 @@ impl<'lab> World<'lab> {
         self.stalled.clear();
     }
 
-    /// `kill -9` of the daemon, and another one.
+    /// `kill -9` of the daemon, and another one, which takes over what that has left.
     pub(crate) async fn crash(&mut self) {
         self.steps.note("crash".to_owned());
         for request in std::mem::take(&mut self.requests) {
@@ -449,12 +449,6 @@ impl<'lab> World<'lab> {
             let pid = daemon.pid();
             kill(pid, Signal::SIGKILL);
             process_end(pid).await;
-            if !ADOPTS {
-                for left in self.lab.daemon_processes() {
-                    kill(left.pid, Signal::SIGKILL);
-                    process_end(left.pid).await;
-                }
-            }
             daemon.ended().await;
         }
         self.may_log_in += self.all_logins();
