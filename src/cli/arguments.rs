@@ -33,8 +33,9 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run the daemon in the foreground
     ///
-    /// It reads the configuration, applies changes when the file is saved, and ends all tunnels on SIGTERM or SIGINT. SIGHUP
-    /// reloads, and restores missing files in the runtime directory.
+    /// It reads the configuration, applies changes when the file is saved, and ends all tunnels on SIGTERM or SIGINT. When systemd
+    /// restarts its service, and when it is killed, they go on, and the next daemon takes them over. SIGHUP reloads, and restores
+    /// missing files in the runtime directory.
     Run(RunArguments),
     /// Check a configuration, without a daemon
     ///

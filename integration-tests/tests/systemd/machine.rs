@@ -50,6 +50,8 @@ pub(crate) fn on_a_machine(test: &str, scenario: impl FnOnce()) {
     let said = text(&output);
     assert!(output.status.success(), "on the machine: {}\n{said}", output.status);
     assert!(said.contains("test result: ok. 1 passed"), "there is no test {test}\n{said}");
+    // Seen with --nocapture.
+    println!("{said}");
 }
 
 /// Runs a program and returns what it says.
