@@ -41,7 +41,7 @@ impl EventLoop {
         let fitting_settings = self.settings(&left);
         let (mut of_links, mut useless) = (BTreeMap::<LinkId, Vec<_>>::new(), Vec::new());
         for left in left {
-            match fitting_settings.get(&left.record.settings) {
+            match fitting_settings.get(&(left.control.is_some(), left.record.settings.clone())) {
                 Some((id, destination)) => of_links.entry(*id).or_default().push((*destination, left)),
                 None => useless.push(left),
             }
@@ -66,15 +66,16 @@ impl EventLoop {
         }
     }
 
-    /// What processes are started with now, and for which link and which of its destinations.
-    fn settings(&self, left: &[Left]) -> HashMap<String, (LinkId, usize)> {
+    /// Whether it is an ssh and what it is started with now, for each link and each of its destinations.
+    fn settings(&self, left: &[Left]) -> HashMap<(bool, String), (LinkId, usize)> {
         if left.is_empty() {
             return HashMap::new();
         }
         let entries = self.state.entries.values().map(Box::as_ref).filter(|entry| entry.is_to_run());
         let of_entry = |entry: &Entry| {
             let Entry { link, desired, .. } = entry;
-            let settings = |destination| record::settings(&desired.work_at(destination), desired.share);
+            let is_ssh = matches!(desired.work, Work::Ssh(_));
+            let settings = |at| (is_ssh, record::settings(&desired.work_at(at), desired.share));
             let all = (0..=desired.fallback_hosts.len()).map(|at| (settings(at), (*link, at)));
             all.collect::<Vec<_>>()
         };
@@ -105,15 +106,15 @@ impl EventLoop {
         let mut has_spare = false;
         let (mut fitting, mut useless) = (Vec::new(), Vec::new());
         for ((index, (destination, left)), serves) in all.into_iter().enumerate().zip(serves) {
-            let is_ssh = left.record.ssh.is_some() && left.is_ready();
+            let answers = left.record.ssh.is_some() && left.is_ready();
             let role = if Some(index) == active {
-                Some(Role::Active { is_ready: is_ssh || !serves.is_empty() })
-            } else if is_ssh && !serves.is_empty() && Some(index) < active {
+                Some(Role::Active { is_ready: answers || !serves.is_empty() })
+            } else if answers && !serves.is_empty() && Some(index) < active {
                 Some(Role::Former)
-            } else if is_ssh && Some(index) > active && link.standby().is_some() && !has_spare {
+            } else if answers && Some(index) > active && link.standby().is_some() && !has_spare {
                 has_spare = true;
                 Some(Role::Spare)
-            } else if is_ssh && link.drains() {
+            } else if answers && link.drains() {
                 Some(Role::Draining)
             } else {
                 None
@@ -280,7 +281,7 @@ impl Effects {
                 self.run_command((attempt, resources), tunnel, process, Some(record), is_ready);
                 None
             }
-            // Its settings are those of a command.
+            // What fits a tunnel over ssh has a control socket.
             (Work::Ssh(_), None) => return,
         };
         connections.add(connection, Running { launch, tail, ssh });

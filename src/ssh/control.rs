@@ -34,7 +34,7 @@ const FORWARD: &str = "fwd";
 const PRIVATE: &str = "portward-XXXXXX";
 
 /// The names of what is made to see whether there is room.
-const TRIAL: [&str; 2] = ["trial", "trial-link"];
+const TRIAL: [&str; 3] = ["trial", "trial-link", "trial-record"];
 
 /// Without inotify there is no notification. While an ssh starts, and only then, the path is polled, first after this time,
 const FIRST_LOOK: Duration = Duration::from_millis(2);
@@ -127,14 +127,17 @@ impl Place {
         Self::at(&self.path).is_ok_and(|there| there == *self) && self.try_out().is_ok()
     }
 
-    /// Makes a file and links it, as ssh does with its socket: only that shows whether the file system is read-only or has no room.
+    /// Makes a file and links it, as ssh does with its socket, and one more for the record that is written meanwhile: only that shows
+    /// whether the file system is read-only or has no room.
     fn try_out(&self) -> Result<(), ControlError> {
-        let [file, link] = TRIAL.map(|name| self.path.join(name));
-        let made = fs::File::create(&file).and_then(|_| fs::hard_link(&file, &link));
-        for path in [link, file] {
+        let [file, link, record] = TRIAL.map(|name| self.path.join(name));
+        let made = fs::File::create(&file)
+            .and_then(|_| fs::hard_link(&file, &link))
+            .and_then(|()| fs::File::create(&record));
+        for path in [record, link, file] {
             let _ = fs::remove_file(path);
         }
-        made.map_err(|source| failed("make a file in", &self.path, source))
+        made.map(drop).map_err(|source| failed("make a file in", &self.path, source))
     }
 }
 
@@ -224,8 +227,7 @@ impl ControlDirectory {
     fn remove_dead_sockets(&self) -> Result<(), ControlError> {
         for entry in fs::read_dir(&self.path).map_err(|source| failed("read", &self.path, source))? {
             let path = entry.map_err(|source| failed("read", &self.path, source))?.path();
-            // Its ssh would take that for a client. It goes with the control socket.
-            // And a record is no socket.
+            // The ssh of a forward's socket would take that for a client, and a record is no socket. Both go with the control socket.
             if path.extension().is_some() {
                 continue;
             }
