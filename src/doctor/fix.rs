@@ -36,13 +36,15 @@ impl Fix {
         }
     }
 
-    /// Adds `settings` to the system unit `unit` in a drop-in of their own, and restarts the unit if it is running.
+    /// Adds `settings` to the system unit `unit` in a drop-in of their own, and stops and starts the unit if it is running: with a restart
+    /// its processes would go on as they were started.
     pub(super) fn drop_in(self, unit: &str, file: &str, settings: &[String]) -> String {
         let directory = format!("/etc/systemd/system/{unit}.d");
         let settings = settings.join("\\n");
         self.as_root(&format!(
             "sh -c 'mkdir -p {directory} && printf \"[Service]\\n{settings}\\n\" > {directory}/{file}.conf && \
-             systemctl daemon-reload && systemctl try-restart {unit}'"
+             systemctl daemon-reload && if systemctl is-active --quiet {unit}; then systemctl stop {unit} && systemctl start \
+             {unit}; fi'"
         ))
     }
 

@@ -29,7 +29,8 @@ pub fn unix_diag(bytes: &[u8]) {
     let _ = dump.ends_with(datagram);
     assert!(dump.rows.len() <= datagram.len() / HEADER, "{dump:?}");
     for row in &dump.rows {
-        assert!(row.file.is_some() || row.name.is_some(), "{row:?}");
+        let is_bound = row.file.is_some() || row.name.is_some() || row.abstract_name.is_some();
+        assert!(is_bound, "{row:?}");
         assert!(!row.name.as_ref().is_some_and(|name| name.contains(&0)), "{row:?}");
     }
 }

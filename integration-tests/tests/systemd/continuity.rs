@@ -21,8 +21,10 @@ use crate::site::{self, CONFIG};
 
 /// Where every tunnel leads to: what it says it is told again.
 const ECHO: u16 = 7000;
-/// Bytes of a block that goes there and back.
+/// Bytes of a block that goes there and back,
 const BLOCK: usize = 1000;
+/// and the rest after it: other machines run at the same time.
+const REST: Duration = Duration::from_millis(5);
 /// How many tunnels there are.
 const TUNNELS: usize = 20;
 /// The port of the held listener.
@@ -52,6 +54,7 @@ impl Stream {
                     "block {number} of the stream over port {port} came back as another one"
                 );
                 number += 1;
+                thread::sleep(REST);
             }
             number
         });
@@ -85,6 +88,7 @@ impl Clients {
                     Ok(()) => served += 1,
                     Err(_) => cut += 1,
                 }
+                thread::sleep(REST);
             }
             (served, cut)
         });

@@ -21,6 +21,11 @@ impl Entry {
         self.0[name].as_str()
     }
 
+    /// Whether it says that the tunnel `name` is up.
+    pub(crate) fn tells_up(&self, name: &str) -> bool {
+        self.has("TUNNEL", name) && self.has("STATE", "up")
+    }
+
     /// Whether the field `name` holds this text.
     pub(crate) fn has(&self, name: &str, text: &str) -> bool {
         self.field(name) == Some(text)
@@ -80,7 +85,7 @@ impl Follower {
 
     /// The next entry that says that the tunnel `name` is up.
     pub(crate) fn wait_up(&mut self, name: &str) -> Entry {
-        self.wait(|entry| entry.has("TUNNEL", name) && entry.has("STATE", "up"))
+        self.wait(|entry| entry.tells_up(name))
     }
 }
 

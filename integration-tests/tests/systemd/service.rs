@@ -29,8 +29,13 @@ fn start() -> Follower {
 
 /// Waits until systemd has started the unit again, and the tunnel is up, as it was meanwhile.
 fn wait_restarted(journal: &mut Follower) {
-    journal.wait_up("database");
-    journal.wait(|entry| entry.has("MESSAGE_ID", STARTED));
+    let (mut is_started, mut is_up) = (false, false);
+    // Nobody says in which order they are logged.
+    while !(is_started && is_up) {
+        let entry = journal.wait(|entry| entry.has("MESSAGE_ID", STARTED) || entry.tells_up("database"));
+        is_up |= entry.tells_up("database");
+        is_started |= entry.has("MESSAGE_ID", STARTED);
+    }
 }
 
 /// The processes whose program is `name`.
