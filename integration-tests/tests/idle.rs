@@ -45,6 +45,26 @@ async fn tunnels_of_all_kinds_that_are_up_wait_or_sleep_make_no_system_call() {
     )
     .unwrap();
     let daemon = Daemon::start(&lab, &tunnels).await;
+    is_as_wanted(&daemon).await;
+    // One has been awake before.
+    let mark = daemon.mark();
+    fetch_patiently(9471).await.unwrap();
+    daemon.wait_status(mark, "sleeps", "asleep again", TunnelStatus::is_asleep).await;
+    makes_no_system_call(&lab, &daemon).await;
+    assert_eq!(lab.ssh_starts().len(), 15);
+
+    // Nor does one that has taken all of that over.
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    is_as_wanted(&daemon).await;
+    makes_no_system_call(&lab, &daemon).await;
+    assert_eq!(lab.ssh_starts().len(), 15);
+
+    squatter.leave().await;
+    daemon.wait_state("waits", StateName::Up).await;
+}
+
+async fn is_as_wanted(daemon: &Daemon<'_>) {
     for index in 0..10 {
         daemon.wait_state(&format!("ssh{index}"), StateName::Up).await;
         daemon.wait_state(&format!("command{index}"), StateName::Up).await;
@@ -58,15 +78,10 @@ async fn tunnels_of_all_kinds_that_are_up_wait_or_sleep_make_no_system_call() {
     let covered = |status: &TunnelStatus| status.standby == Some(Standby::Ready);
     daemon.wait_status(0, "one", "covered", covered).await;
     daemon.wait_status(0, "unused", "asleep", TunnelStatus::is_asleep).await;
-    // One has been awake before.
-    let mark = daemon.mark();
-    fetch_patiently(9471).await.unwrap();
-    daemon.wait_status(mark, "sleeps", "asleep again", TunnelStatus::is_asleep).await;
-    tokio::time::sleep(HELPER_THREADS_END).await;
-    let calls = Trace::attach(&lab, daemon.pid()).await.calls_during(Duration::from_secs(20)).await;
-    assert_eq!(calls, Vec::<String>::new());
-    assert_eq!(lab.ssh_starts().len(), 15);
+}
 
-    squatter.leave().await;
-    daemon.wait_state("waits", StateName::Up).await;
+async fn makes_no_system_call(lab: &Lab, daemon: &Daemon<'_>) {
+    tokio::time::sleep(HELPER_THREADS_END).await;
+    let calls = Trace::attach(lab, daemon.pid()).await.calls_during(Duration::from_secs(20)).await;
+    assert_eq!(calls, Vec::<String>::new());
 }
