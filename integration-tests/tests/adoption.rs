@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Sshd, fetch, kill, process_end, serve_echo,
-    serve_page, starts,
+    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end,
+    serve_echo, serve_page, starts,
 };
 use nix::sys::signal::Signal;
 use portward::protocol::{FailureKind, Standby, StateName, TunnelStatus};
@@ -205,6 +205,32 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     assert!(!before.contains(&first) && !before.contains(&two));
     daemon.stop().await;
     assert!(bystander.try_wait().unwrap().is_none(), "it has nothing to do with all that");
+}
+
+#[tokio::test]
+async fn a_connection_that_stands_by_for_a_port_that_is_held_stands_by_still() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    let squatter = Squatter::listen(&lab, "127.0.0.1", 9001).await;
+    let tunnel = "
+  - {name: own, remote_host: server, remote_port: '127.0.0.1:7000', local_port: '127.0.0.1:9001', standby: true}
+";
+    let is_ready = |status: &TunnelStatus| {
+        status.state == StateName::AwaitingPort
+            && status.holder.is_some()
+            && status.standby == Some(Standby::Ready)
+    };
+    let daemon = Daemon::start(&lab, tunnel).await;
+    daemon.wait_status(0, "own", "ready for its port", is_ready).await;
+    let ready = lab.sshs();
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let held = daemon.wait_status(0, "own", "ready for its port", is_ready).await;
+    assert_eq!((held.pid, lab.sshs()), (None, ready.clone()));
+    squatter.leave().await;
+    let up = daemon.wait_state("own", StateName::Up).await;
+    assert_eq!(up.pid.map(|pid| ready.contains(&pid)), Some(true), "it is the one that was ready");
+    daemon.stop().await;
 }
 
 fn is_record(path: &std::path::Path) -> bool {

@@ -100,9 +100,12 @@ impl EventLoop {
             left.is_ready() && (!serves[*index].is_empty() || left.forwards())
         };
         let indices = || (0..all.len()).rev();
-        let active =
-            indices().find(has_forwards).or_else(|| indices().find(|index| all[*index].1.is_ready()));
-        let active = active.or(all.len().checked_sub(1));
+        let active = indices().find(has_forwards).or_else(|| {
+            let ready = indices().find(|index| all[*index].1.is_ready());
+            // What serves nobody stands by, as it does while the port is held.
+            let stands_by = ready.is_some() && link.standby().is_some();
+            ready.or(all.len().checked_sub(1)).filter(|_| !stands_by)
+        });
         let mut has_spare = false;
         let (mut fitting, mut useless) = (Vec::new(), Vec::new());
         for ((index, (destination, left)), serves) in all.into_iter().enumerate().zip(serves) {

@@ -15,7 +15,8 @@ fn successor(world: &World) -> World {
     let answering = |process: &&Process| process.is_ready && !process.is_hung && !process.is_headless;
     let left: Vec<_> = world.processes.values().filter(answering).cloned().collect();
     let listens = |process: &Process| !process.listening.is_empty();
-    let active = left.iter().rposition(listens).or(left.len().checked_sub(1));
+    let stands_by = next.link.standby().is_some();
+    let active = left.iter().rposition(listens).or(left.len().checked_sub(1).filter(|_| !stands_by));
     for (index, process) in left.into_iter().enumerate() {
         let role = if Some(index) == active {
             Role::Active { is_ready: next.kind == Kind::Ssh || listens(&process) }
