@@ -39,7 +39,7 @@ impl World<'_> {
     /// Waits until everything is as it should be.
     pub(crate) async fn quiet(&mut self) {
         self.steps.note("quiet".to_owned());
-        self.answers().await;
+        self.answers(None).await;
         let deadline = Instant::now() + PATIENCE;
         while let Err(difference) = self.check().await {
             self.wait_or_fail(deadline, &difference).await;

@@ -38,7 +38,7 @@ pub(crate) struct World<'lab> {
     /// Clients of `/events` that read nothing.
     stalled: Vec<UnixStream>,
     /// Requests whose answer is not there yet.
-    requests: Vec<JoinHandle<Answer>>,
+    requests: Vec<(String, JoinHandle<Answer>)>,
     /// How many logins what has happened since the last quiet point may lead to.
     pub(crate) may_log_in: usize,
     /// How many logins there were at the last quiet point.
@@ -170,17 +170,20 @@ impl<'lab> World<'lab> {
         }
     }
 
-    /// Waits for the answers that are still to come: each is one of those that a request may have.
-    pub(crate) async fn answers(&mut self) {
-        for request in std::mem::take(&mut self.requests) {
+    /// Waits for the answers that are still to come, about this tunnel or about all: each is one of those that a request may have.
+    pub(crate) async fn answers(&mut self, about: Option<&str>) {
+        let is_meant = |(name, _): &mut (String, _)| about.is_none_or(|about| about == *name);
+        for (_, request) in self.requests.extract_if(.., is_meant).collect::<Vec<_>>() {
             let answer = request.await.unwrap();
             assert!(is_an_answer(&answer), "{answer:?}\n{}", self.daemon().report());
         }
     }
 
-    fn post(&mut self, path: String) {
+    /// Asks without waiting for the answer.
+    fn post(&mut self, name: String, path: String) {
         let socket: PathBuf = self.daemon().socket().to_owned();
-        self.requests.push(tokio::spawn(async move { request(&socket, "POST", &path, "").await }));
+        let answer = tokio::spawn(async move { request(&socket, "POST", &path, "").await });
+        self.requests.push((name, answer));
     }
 
     async fn restart(&mut self, index: usize, choices: &mut Choices) {
@@ -193,7 +196,7 @@ impl<'lab> World<'lab> {
         self.may_log_in += kind.logins();
         let path = format!("/restart/{name}{timeout}");
         if choices.yes() {
-            self.post(path);
+            self.post(name, path);
         } else {
             let answer = self.daemon().post(&path).await;
             assert!(is_an_answer(&answer), "{answer:?}\n{}", self.daemon().report());
@@ -265,6 +268,8 @@ impl<'lab> World<'lab> {
         }
         let name = self.tunnels[index].name.clone();
         self.steps.note(format!("stop {name}"));
+        // A restart that was sent before may arrive after it, and would have the last word.
+        self.answers(Some(&name)).await;
         let answer = self.daemon().post(&format!("/stop/{name}?timeout=20s")).await;
         assert_eq!(answer.status, 200, "{answer:?}\n{}", self.daemon().report());
         self.tunnels[index].is_wanted = false;
@@ -441,7 +446,7 @@ impl<'lab> World<'lab> {
     /// `kill -9` of the daemon, and another one, which takes over what that has left.
     pub(crate) async fn crash(&mut self) {
         self.steps.note("crash".to_owned());
-        for request in std::mem::take(&mut self.requests) {
+        for (_, request) in std::mem::take(&mut self.requests) {
             request.abort();
         }
         self.stalled.clear();
