@@ -16,13 +16,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use md5::{Digest as _, Md5};
 use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::port::Holder;
 use crate::port::daemons::{CLAIM, Claimed, Daemons, RUN};
 use crate::port::holder::{self, Owned};
-use crate::shell;
+use crate::{shell, text};
 
 /// So many names are tried beside those that others have taken.
 const NAMES: usize = 64;
@@ -86,20 +87,33 @@ impl Claim {
     }
 }
 
-/// Shows other daemons that this one looks after what the run `run` of portward has started, which is over: they spare that. It is shown as
-/// long as this lives.
+/// Shows other daemons that this one looks after what the run `run` of portward has started, which is over: they spare that. It is
+/// shown as long as this lives.
 ///
 /// # Errors
 /// The name cannot be bound, and they may end such a process with `on_conflict: kill`.
 pub fn show_run(run: &str) -> io::Result<Socket> {
     for number in 0..NAMES {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
-        match socket.bind(&SockAddr::unix(format!("\0{CLAIM}{RUN}{run}/{number}"))?) {
-            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {}
-            bound => return bound.map(|()| socket),
+        if let Some(socket) = bind(&format!("{CLAIM}{RUN}{run}/{number}"))? {
+            return Ok(socket);
         }
     }
-    Err(io::ErrorKind::AddrInUse.into())
+    Err(all_taken())
+}
+
+/// Binds an abstract name, unless somebody has it.
+fn bind(name: &str) -> io::Result<Option<Socket>> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    // The zero makes it an abstract name.
+    match socket.bind(&SockAddr::unix(format!("\0{name}"))?) {
+        Ok(()) => Ok(Some(socket)),
+        Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn all_taken() -> io::Error {
+    io::Error::other("other users have taken all names for it")
 }
 
 /// Why a name was not taken.
@@ -128,15 +142,10 @@ fn places(config: &Path) -> io::Result<BTreeSet<String>> {
         let directory = fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
         let name = path.file_name().unwrap_or_default().as_bytes();
         // A name in a directory may be longer than that of a socket.
-        Ok(format!("{CLAIM}{:x}:{:x}/{:016x}/", directory.dev(), directory.ino(), digest(name)))
+        let name = text::hex(&Md5::digest(name));
+        Ok(format!("{CLAIM}{:x}:{:x}/{name}/", directory.dev(), directory.ino()))
     };
     paths.iter().map(place).collect()
-}
-
-/// FNV-1a of 64 bits (Fowler, Noll and Vo 1991): the same in each version of portward.
-fn digest(bytes: &[u8]) -> u64 {
-    let step = |digest: u64, byte: &u8| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// Binds the first free name of `place`, if nobody of `trusted` has one.
@@ -152,15 +161,11 @@ fn take(place: &str, trusted: [u32; 3]) -> Result<Socket, Untaken> {
         if let Some(claim) = holding.cloned() {
             return Err(Untaken::Held(daemons, claim));
         }
-        let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
-        // The zero makes it an abstract name.
-        match socket.bind(&SockAddr::unix(format!("\0{place}{number}"))?) {
-            Ok(()) => return Ok(socket),
-            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(error.into()),
+        if let Some(socket) = bind(&format!("{place}{number}"))? {
+            return Ok(socket);
         }
     }
-    Err(Untaken::Io(io::Error::other("other users have taken all names for it")))
+    Err(Untaken::Io(all_taken()))
 }
 
 fn already_running(config: &Path, daemons: &Daemons, claim: &Claimed) -> ClaimError {

@@ -3,11 +3,12 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use integration_tests::{
     Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end,
-    serve_echo, serve_page, starts,
+    serve_echo, serve_page, starts, stop_signal,
 };
 use nix::sys::signal::Signal;
 use portward::protocol::{FailureKind, Standby, StateName, TunnelStatus};
@@ -57,7 +58,11 @@ async fn a_daemon_that_is_killed_costs_no_stream_and_no_login_and_the_next_one_s
     serve_echo(("127.0.0.1", ECHO_PORT)).await;
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     let mut daemon = Daemon::start(&lab, ALL).await;
+    all_up(&daemon).await;
+    // `one` moves to another connection, and the old one stays for `two`.
+    daemon.restart("one").await;
     let pids = all_up(&daemon).await;
+    assert_ne!(pids["one"], pids["two"]);
     let (sshs, logins) = (lab.sshs(), lab.ssh_starts());
     let mut streams = Vec::new();
     for (_, port) in CARRIED {
@@ -78,7 +83,9 @@ async fn a_daemon_that_is_killed_costs_no_stream_and_no_login_and_the_next_one_s
     }
     let ended = daemon.stop().await;
     assert_eq!(starts(&ended.log), 0, "it has started nothing");
-    assert_eq!(ended.log.iter().filter(|line| line.has("event", "adopted")).count(), 9);
+    assert_eq!(ended.log.iter().filter(|line| line.has("event", "adopted")).count(), 10);
+    let said = ended.log.iter().map(|line| line.raw.as_str()).collect::<String>();
+    assert!(!said.contains("ended what an earlier portward"), "{said}");
     assert!(lab.daemon_processes().is_empty(), "{:?}", lab.daemon_processes());
     assert!(!lab.path("run/portward.ssh").exists(), "no file is left");
 }
@@ -186,7 +193,9 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     let records: Vec<_> = records.into_iter().filter(|path| is_record(path)).collect();
     let [first, second] = &records[..] else { panic!("{records:?}") };
     let (text, other) = (fs::read_to_string(first).unwrap(), fs::read_to_string(second).unwrap());
-    fs::write(directory.join("901-1.json"), text.replace("\"version\":1", "\"version\":99")).unwrap();
+    let later = directory.join("901-1.json");
+    fs::write(&later, text.replace("\"version\":1", "\"version\":99")).unwrap();
+    fs::set_permissions(&later, Permissions::from_mode(0o600)).unwrap();
     fs::write(directory.join("902-1.json"), text.replace("\"boot\":\"", "\"boot\":\"0")).unwrap();
     let mut bystander = lab.command("sleep").arg("1000").spawn().unwrap();
     let pid = |record: &str| {
@@ -205,6 +214,66 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     assert!(!before.contains(&first) && !before.contains(&two));
     daemon.stop().await;
     assert!(bystander.try_wait().unwrap().is_none(), "it has nothing to do with all that");
+}
+
+#[tokio::test]
+async fn an_ssh_that_is_stopped_meanwhile_is_not_told_as_up_and_replaced() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let tunnel = "
+  - name: own
+    remote_host: server
+    remote_port: 127.0.0.1:7000
+    local_port: 127.0.0.1:9001
+    ssh: {connect_timeout: 1s}
+";
+    let daemon = Daemon::start(&lab, tunnel).await;
+    let stopped = daemon.wait_state("own", StateName::Up).await.pid;
+    daemon.crash().await;
+    stop_signal(stopped.unwrap());
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let up = daemon.wait_state("own", StateName::Up).await;
+    assert_ne!(up.pid, stopped);
+    NumberedStream::open(9001).await.finish().await;
+    assert_eq!(lab.sshs(), up.pid.into_iter().collect());
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_taken_over_is_ours_to_the_other_tunnels_and_to_the_doctor() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let tunnels = "
+  - name: work
+    command:
+      - python3
+      - -c
+      - |
+        import signal, socket
+        listeners = [socket.create_server(('127.0.0.1', port)) for port in (9003, 9004)]
+        signal.pause()
+    local_port: 127.0.0.1:9003
+  - name: greedy
+    remote_host: server
+    remote_port: 127.0.0.1:7000
+    local_port: 127.0.0.1:9004
+    on_conflict: kill
+    enabled: false
+";
+    let daemon = Daemon::start(&lab, tunnels).await;
+    let work = daemon.wait_state("work", StateName::Up).await.pid;
+    daemon.crash().await;
+    lab.write_config(&tunnels.replace("    enabled: false\n", ""));
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert_eq!(daemon.wait_state("work", StateName::Up).await.pid, work);
+    let spared = daemon.wait_failure(0, "greedy", FailureKind::LocalPortHeld).await;
+    assert!(spared.last_error.unwrap().message.contains("ended no process"));
+    assert_eq!(daemon.status("work").await.pid, work);
+    let said = String::from_utf8(daemon.cli(&["doctor"]).await.stdout).unwrap();
+    assert!(!said.contains("127.0.0.1:9003 of"), "{said}");
+    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! What a link takes over from an earlier run of portward: connections whose processes have gone on, and what they listen on.
 
+use std::cmp::Ordering;
+
 use super::connection::{self, Connection};
 use super::demand::Demand;
 use super::forward;
 use super::link::{Link, Wanted};
 use super::spare::Spare;
-use super::{ConnectionId, Request, Slot};
+use super::{ConnectionId, Kind, Request, Slot};
 use crate::clock::Moment;
 
 /// What a connection is to a link.
@@ -24,10 +26,47 @@ pub enum Role {
     Draining,
 }
 
+/// A connection that an earlier run has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// An ssh master answers on its control socket; a command listens.
+    pub is_ready: bool,
+    /// It listens for tunnels of the link.
+    pub serves: bool,
+    /// It was asked to listen.
+    pub was_asked: bool,
+}
+
 impl Link {
-    /// Whether a connection that was replaced carries on what its clients have begun.
-    pub fn drains(&self) -> bool {
-        !self.policy.drain.is_zero()
+    /// What each of these is to the link, the oldest first; `None`: nothing, and it is to be ended.
+    pub fn roles(&self, all: &[Left]) -> Vec<Option<Role>> {
+        let newest = |wanted: fn(&Left) -> bool| all.iter().rposition(wanted);
+        let active = newest(|left| left.is_ready && (left.serves || left.was_asked)).or_else(|| {
+            let ready = newest(|left| left.is_ready);
+            // What serves nobody stands by, as it does while the port is held.
+            let stands_by = ready.is_some() && self.policy.standby;
+            ready.or(all.len().checked_sub(1)).filter(|_| !stands_by)
+        });
+        let drains = (!self.policy.drain.is_zero()).then_some(Role::Draining);
+        let mut has_spare = false;
+        let role = |(index, left): (usize, &Left)| match (self.policy.kind, Some(index).cmp(&active)) {
+            (_, Ordering::Equal) => Some(Role::Active { is_ready: left.is_ready }),
+            (Kind::Command, _) => None,
+            (Kind::Ssh, _) if !left.is_ready => None,
+            (Kind::Ssh, Ordering::Less) => {
+                if left.serves {
+                    Some(Role::Former)
+                } else {
+                    drains
+                }
+            }
+            (Kind::Ssh, Ordering::Greater) if self.policy.standby && !has_spare => {
+                has_spare = true;
+                Some(Role::Spare)
+            }
+            (Kind::Ssh, Ordering::Greater) => drains,
+        };
+        all.iter().enumerate().map(role).collect()
     }
 
     /// Takes over a connection to this destination. Of several the oldest comes first.
@@ -55,8 +94,8 @@ impl Link {
         self.latest
     }
 
-    /// The tunnel was up, and belongs to this connection, unless another one listens for it. Where this one does, returns the request by
-    /// which it counts as asked to.
+    /// The tunnel was up, and belongs to this connection, unless another one listens for it. Where this one does, returns the request
+    /// by which it counts as asked to.
     pub fn take_up(
         &mut self,
         slot: Slot,

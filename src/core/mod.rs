@@ -37,7 +37,7 @@ pub use event::{ConnectionEvent, Event, ForwardEvent};
 pub use failure::{Failure, FailureKind, Retry};
 pub use health::{CheckNumber, Health, HealthAction, HealthEvent, HealthPolicy, HealthState, Remedy};
 pub use ids::{ConnectionId, LinkId, Request, Slot};
-pub use inherit::Role;
+pub use inherit::{Left, Role};
 pub use link::{Link, TunnelState};
 pub use policy::{Kind, OnConflict, Policy};
 pub use reconcile::{Candidate, Plan, reconcile};

@@ -197,8 +197,8 @@ impl Effects {
     }
 
     /// Where the control sockets and the records are.
-    pub(super) fn directory(&self) -> PathBuf {
-        self.control.file("")
+    pub(super) fn directory(&self) -> &Path {
+        self.control.directory()
     }
 
     /// The directory is that of this run of portward from now on, which has taken over processes of `others`: files other than `kept` are
@@ -221,14 +221,14 @@ impl Effects {
     /// Whoever finds the directory is to know whose processes may be left.
     fn note_runs(&self) {
         let directory = self.directory();
-        if let Err(error) = record::note_runs(&directory, &self.other_runs) {
+        if let Err(error) = record::note_runs(directory, &self.other_runs) {
             tracing::warn!("cannot write to {}: {error}; {}", directory.display(), record::CONSEQUENCE);
         }
     }
 
     /// Nothing is left that a later run could find.
     pub(super) fn end_run(&self) {
-        record::end_run(&self.directory());
+        record::end_run(self.directory());
     }
 
     /// The control socket of an ssh that an earlier run of portward has started.
@@ -416,7 +416,7 @@ impl Effects {
         let plan = connections.take_plan(destination);
         let reporter = connections.reporter();
         let (name, settings) = (name(reporter, connection), record::settings(work, is_shared));
-        let file = RecordFile::new(self.control.file(&format!("{name}.{EXTENSION}")));
+        let file = RecordFile::new(self.directory().join(format!("{name}.{EXTENSION}")));
         let attempt = self.attempt(connection, reporter, file);
         let tail = attempt.tail.clone();
         let running = match work {

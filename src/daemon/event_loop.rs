@@ -88,7 +88,7 @@ impl EventLoop {
 
         self.state.api = wanted.api.clone();
         self.note_config_watch();
-        let predecessor = Predecessor::find(&self.effects.directory()).await;
+        let predecessor = Predecessor::find(self.effects.directory()).await;
         self.begin(wanted.tunnels, predecessor);
         self.publish();
         systemd::ready();

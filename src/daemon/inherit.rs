@@ -20,7 +20,7 @@ use super::predecessor::{Left, Predecessor};
 use super::probe::Probes;
 use super::record::{self, Record, SshRecord};
 use crate::config::desired::{CommandTunnel, SshTunnel, Work};
-use crate::core::{ConnectionId, LinkId, Role, Slot};
+use crate::core::{self, ConnectionId, LinkId, Role, Slot};
 use crate::port::{Endpoint, Listener, holder};
 use crate::process::{self, Child, Pipe};
 use crate::ssh::{self, Forwarding, Listens, Master};
@@ -95,33 +95,10 @@ impl EventLoop {
             serves.push(found);
         }
         serves.reverse();
-        let has_forwards = |index: &usize| {
-            let (_, left) = &all[*index];
-            left.is_ready() && (!serves[*index].is_empty() || left.forwards())
-        };
-        let indices = || (0..all.len()).rev();
-        let active = indices().find(has_forwards).or_else(|| {
-            let ready = indices().find(|index| all[*index].1.is_ready());
-            // What serves nobody stands by, as it does while the port is held.
-            let stands_by = ready.is_some() && link.standby().is_some();
-            ready.or(all.len().checked_sub(1)).filter(|_| !stands_by)
-        });
-        let mut has_spare = false;
+        let seen = all.iter().zip(&serves).map(|((_, left), serves)| left.seen(!serves.is_empty()));
+        let roles = link.roles(&seen.collect::<Vec<_>>());
         let (mut fitting, mut useless) = (Vec::new(), Vec::new());
-        for ((index, (destination, left)), serves) in all.into_iter().enumerate().zip(serves) {
-            let answers = left.record.ssh.is_some() && left.is_ready();
-            let role = if Some(index) == active {
-                Some(Role::Active { is_ready: answers || !serves.is_empty() })
-            } else if answers && !serves.is_empty() && Some(index) < active {
-                Some(Role::Former)
-            } else if answers && Some(index) > active && link.standby().is_some() && !has_spare {
-                has_spare = true;
-                Some(Role::Spare)
-            } else if answers && link.drains() {
-                Some(Role::Draining)
-            } else {
-                None
-            };
+        for (((destination, left), serves), role) in all.into_iter().zip(serves).zip(roles) {
             match role {
                 Some(role) => fitting.push(Fitting { destination, left, role, serves }),
                 None => useless.push(left),
@@ -134,13 +111,15 @@ impl EventLoop {
         self.state.entries.get(&slot).is_some_and(|entry| entry.is_to_run())
     }
 
-    /// What the process listens on for the tunnel, as the kernel shows it; nothing if it does that at the server, as it has said. `None`:
-    /// it does not listen for it.
+    /// What the process listens on for the tunnel, as the kernel shows it; nothing if it does that at the server, as it has said.
+    /// `None`: it does not listen for it.
     fn listeners_of(&self, slot: Slot, left: &Left) -> Option<Vec<Listener>> {
         let entry = self.state.entries.get(&slot)?;
         match (&entry.desired.work, &left.record.ssh) {
             // Its clients were portward's, and are gone.
             (Work::Ssh(_), Some(_)) if entry.desired.work.is_held() => None,
+            // Who is stopped by a signal accepts nobody.
+            (Work::Ssh(_), Some(_)) if !left.seen(false).is_ready => None,
             (Work::Ssh(tunnel), Some(ssh)) => self.effects.listeners_of_ssh(tunnel, &left.record, ssh),
             (Work::Command(tunnel), None) => self.effects.listeners_of_command(tunnel, left),
             (Work::Ssh(_), None) | (Work::Command(_), Some(_)) => None,
@@ -195,13 +174,11 @@ impl Entry {
 }
 
 impl Left {
-    /// It answers on its control socket. A command shows that it is ready by listening.
-    fn is_ready(&self) -> bool {
-        self.control.as_ref().is_none_or(|(_, master)| master.is_some())
-    }
-
-    fn forwards(&self) -> bool {
-        self.record.ssh.as_ref().is_some_and(|ssh| !ssh.forwards.is_empty())
+    /// As a link sees it; `serves`: it listens for a tunnel.
+    fn seen(&self, serves: bool) -> core::Left {
+        let is_ready = self.control.as_ref().map_or(serves, |(_, master)| master.is_some());
+        let was_asked = self.record.ssh.as_ref().is_some_and(|ssh| !ssh.forwards.is_empty());
+        core::Left { is_ready, serves, was_asked }
     }
 
     /// The names of its files.

@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -24,6 +24,7 @@ use tokio::task::spawn_blocking;
 
 use super::command_line;
 use super::reporter::Reporter;
+use crate::access::{self, Rule};
 use crate::config::desired::{SshTunnel, Work};
 use crate::core::LinkId;
 use crate::process::{self, Origin};
@@ -122,8 +123,9 @@ impl Record {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.uid() != Uid::effective().as_raw() {
-        return Err(io::Error::other("it is not a file of this user"));
+    let is_ours = access::check(&metadata, Rule::PrivateTo(Uid::effective().as_raw())).is_ok();
+    if !metadata.is_file() || !is_ours {
+        return Err(io::Error::other("it is not a file that this user alone can access"));
     }
     let mut text = Vec::new();
     if file.take(LONGEST + 1).read_to_end(&mut text)? as u64 > LONGEST {

@@ -8,7 +8,7 @@ use super::claims::Claim;
 use super::fix::Fix;
 use crate::core::OnConflict;
 use crate::port::advice::{advice, predicate};
-use crate::port::{HeldBy, Holder, Occupant, OccupantKind, PortError, Ports, Protocol, holder, who};
+use crate::port::{HeldBy, Kinship, Occupant, OccupantKind, PortError, Ports, Protocol, holder, who};
 use crate::process::evictees;
 use crate::protocol::doctor::Finding;
 
@@ -43,7 +43,7 @@ pub(super) fn addresses(answers: &[Answer]) -> Vec<Finding> {
     missing.collect()
 }
 
-/// Asks the kernel about every claim. Sockets of the process `daemon` and its descendants are left out.
+/// Asks the kernel about every claim. Sockets of the process `daemon`, of its descendants and of what it has taken over are left out.
 pub(super) fn ask(ports: &Ports, claims: &[Claim], daemon: Option<u32>) -> Vec<Answer> {
     let ask = |claim: &Claim| {
         let result = ports.holders(&[claim.endpoint]);
@@ -56,7 +56,11 @@ pub(super) fn ask(ports: &Ports, claims: &[Claim], daemon: Option<u32>) -> Vec<A
 fn describe(held: &HeldBy, daemon: Option<u32>) -> Option<Held> {
     let occupant = who::describe(slice::from_ref(held)).pop()?;
     let is_of = |daemon| {
-        occupant.holder.iter().flat_map(Holder::pids).any(|pid| holder::is_descendant_of(pid, daemon))
+        occupant.holder.as_ref().is_some_and(|holder| {
+            let is_taken_over = holder.supervisor.as_ref().is_some_and(|supervisor| supervisor.pid == daemon)
+                || (daemon == std::process::id() && holder.kinship == Kinship::Child);
+            is_taken_over || holder.pids().any(|pid| holder::is_descendant_of(pid, daemon))
+        })
     };
     if daemon.is_some_and(is_of) {
         return None;
@@ -167,6 +171,7 @@ mod tests {
 
     use super::super::claims::tests::claim;
     use super::*;
+    use crate::port::Holder;
     use crate::protocol::doctor::Level;
     use crate::protocol::tests::listener;
 

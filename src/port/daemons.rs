@@ -19,6 +19,11 @@ pub const RUN: &str = "run/";
 /// names the run.
 pub const MARK: &str = "PORTWARD_TREE";
 
+/// What the marks of all processes begin with that the same run of portward has started.
+pub fn run_of(mark: &str) -> &str {
+    mark.rsplit_once('-').map_or(mark, |(run, _)| run)
+}
+
 /// A socket with the name of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {

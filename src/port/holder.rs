@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use nix::unistd::{Uid, User};
 
 use self::cgroup::Cgroups;
+pub(crate) use self::processes::value_in;
 use self::processes::{Owners, Processes};
-use super::daemons::{Daemons, MARK};
+use super::daemons::{self, Daemons, MARK};
 use super::wire::SocketRow;
 use super::{HeldBy, Holder, Kinship, Supervisor};
 use crate::text;
@@ -87,20 +88,21 @@ pub fn describe_all(sockets: &[Owned]) -> Vec<Holder> {
     describe_by(&Processes::system(), &Cgroups::system(), &daemons, sockets)
 }
 
-/// `all`, who hold the endpoint, each process as a holder of its own; if none is to be seen, one holder without a pid.
+/// `all`, who hold the endpoint, each process as a holder of its own; if none is to be seen, one holder without a pid. Reads /proc if there
+/// are several.
 pub fn each(held: &HeldBy, all: &Holder) -> Vec<Holder> {
-    let processes = Processes::system();
+    if all.others.is_empty() {
+        return vec![all.clone()];
+    }
+    let (processes, daemons) = (Processes::system(), Daemons::now().unwrap_or_default());
+    let claims = daemons.claims().iter().map(|claim| claim.inode);
+    let keepers = Keepers::among(&processes, &daemons, &processes.owners(&claims.collect()));
     let alone = |pid| {
         let owners = Owners { pids: BTreeMap::from([(held.inode, vec![pid])]), is_complete: false };
-        let is_marked = processes.variable(pid, MARK).is_some();
-        let is_its = |supervisor: &Supervisor| is_marked || processes.is_descendant_of(pid, supervisor.pid);
-        let supervisor = all.supervisor.clone().filter(is_its);
         let holder = describe_one(&processes, &held.into(), &owners, None, all.user.clone());
-        let is_child = is_marked && all.kinship == Kinship::Child;
-        let kinship = if is_child { Kinship::Child } else { holder.kinship };
-        Holder { kinship, supervisor, ..holder }
+        keepers.add_to(holder, &[pid])
     };
-    if all.pid.is_none() { vec![all.clone()] } else { all.pids().map(alone).collect() }
+    all.pids().map(alone).collect()
 }
 
 /// The effective uid of the process `pid`.
@@ -137,12 +139,7 @@ fn describe_by(
     let describe = |socket: &Owned| {
         let path = socket.cgroup.and_then(|id| paths.get(&id).cloned());
         let user = users.entry(socket.uid).or_insert_with(|| user(socket.uid)).clone();
-        let holder = describe_one(processes, socket, &owners, path, user);
-        match keepers.keeper(pids(socket)) {
-            None => holder,
-            Some(pid) if pid == std::process::id() => Holder { kinship: Kinship::Child, ..holder },
-            Some(pid) => Holder { supervisor: Some(keepers.supervisor(pid)), ..holder },
-        }
+        keepers.add_to(describe_one(processes, socket, &owners, path, user), pids(socket))
     };
     sockets.iter().map(describe).collect()
 }
@@ -182,12 +179,21 @@ impl<'p> Keepers<'p> {
     fn keeper(&self, pids: &[u32]) -> Option<u32> {
         let by_run = |pid: &u32| {
             let mark = self.processes.variable(*pid, MARK)?;
-            self.runs.get(mark.rsplit_once('-')?.0).copied()
+            self.runs.get(daemons::run_of(&mark)).copied()
         };
         let descends = |pid: &u32| self.processes.nearest(*pid, &self.others);
         pids.iter()
             .find_map(descends)
             .or_else(|| if self.runs.is_empty() { None } else { pids.iter().find_map(by_run) })
+    }
+
+    /// Says of the holder, which is `pids`, which daemon looks after it.
+    fn add_to(&self, holder: Holder, pids: &[u32]) -> Holder {
+        match self.keeper(pids) {
+            None => holder,
+            Some(pid) if pid == std::process::id() => Holder { kinship: Kinship::Child, ..holder },
+            Some(pid) => Holder { supervisor: Some(self.supervisor(pid)), ..holder },
+        }
     }
 
     fn supervisor(&self, pid: u32) -> Supervisor {

@@ -16,6 +16,8 @@ use super::pipes::open_again;
 use super::registry::{self, MARK};
 use super::stat::{self, Identity, Stat};
 use super::tree::{Survivor, Tree, open, send, survivor, until_ended, watch_pidfd};
+use crate::port::daemons::run_of;
+use crate::port::holder;
 
 /// How long processes that nobody needs may take to end after SIGTERM,
 const TERMINATED_WITHIN: Duration = Duration::from_secs(5);
@@ -104,7 +106,6 @@ pub async fn end_unwanted(unwanted: Vec<Origin>, runs: BTreeSet<String>) -> Vec<
 
 fn find_unwanted(unwanted: &[Origin], runs: &BTreeSet<String>) -> io::Result<Vec<Identity>> {
     let trees = registry::known();
-    let ours = ancestors(std::process::id())?;
     let mut found = BTreeMap::new();
     for origin in unwanted {
         if Stat::of(origin.pid)?.is_some_and(|stat| stat.identity == origin.identity()) {
@@ -120,27 +121,13 @@ fn find_unwanted(unwanted: &[Origin], runs: &BTreeSet<String>) -> io::Result<Vec
     }
     let mut processes = Vec::new();
     for (pid, stat) in found {
-        if !stat.has_ended && !ours.contains(&pid) && trees.tree_of(pid)?.is_none() {
+        // A tunnel may have started portward.
+        let is_ancestor = || holder::is_descendant_of(std::process::id(), pid);
+        if !stat.has_ended && trees.tree_of(pid)?.is_none() && !is_ancestor() {
             processes.push(stat.identity);
         }
     }
     Ok(processes)
-}
-
-/// The process itself and all that it descends from: what may have started portward from within a tunnel.
-fn ancestors(pid: u32) -> io::Result<BTreeSet<u32>> {
-    let mut found = BTreeSet::new();
-    let mut current = pid;
-    while found.insert(current) {
-        let Some(stat) = Stat::of(current)? else { break };
-        current = stat.parent;
-    }
-    Ok(found)
-}
-
-/// What the marks of all processes begin with that the same run of portward started.
-fn run_of(mark: &str) -> &str {
-    mark.rsplit_once('-').map_or(mark, |(run, _)| run)
 }
 
 /// Whether the run of portward that gives out such marks goes on.

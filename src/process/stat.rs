@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use nix::libc;
 
+use crate::port::holder;
+
 /// In the middle of execve(2) a process has neither arguments nor environment, for some microseconds: it is looked at again
 /// after this long,
 const EXEC_WAIT: Duration = Duration::from_millis(1);
@@ -119,11 +121,7 @@ fn children_by_search(parent: u32) -> io::Result<Vec<u32>> {
 /// The value of a variable in the environment that `pid` was started with; `None` as well if it is not for us to see, or if
 /// the process has written over it.
 pub(super) fn variable(pid: u32, name: &str) -> io::Result<Option<String>> {
-    let environment = environment(pid)?;
-    let mut values = environment.split(|byte| *byte == 0).filter_map(|variable| {
-        variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
-    });
-    Ok(values.next_back().map(|value| String::from_utf8_lossy(value).into_owned()))
+    Ok(holder::value_in(&environment(pid)?, name))
 }
 
 /// Empty if it is not for us to see.

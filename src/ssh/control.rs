@@ -176,9 +176,9 @@ impl ControlDirectory {
         Ok(())
     }
 
-    /// The place of a file with this name beside the sockets.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.place.path.join(name)
+    /// Where sockets are made now.
+    pub fn directory(&self) -> &Path {
+        &self.place.path
     }
 
     /// Creates the directory again if it is missing, or a private one instead. [`ControlError::Elsewhere`] says why the configured one

@@ -15,24 +15,18 @@ fn successor(world: &World) -> World {
     let answering = |process: &&Process| process.is_ready && !process.is_hung && !process.is_headless;
     let left: Vec<_> = world.processes.values().filter(answering).cloned().collect();
     let listens = |process: &Process| !process.listening.is_empty();
-    let stands_by = next.link.standby().is_some();
-    let active = left.iter().rposition(listens).or(left.len().checked_sub(1).filter(|_| !stands_by));
-    for (index, process) in left.into_iter().enumerate() {
-        let role = if Some(index) == active {
-            Role::Active { is_ready: next.kind == Kind::Ssh || listens(&process) }
-        } else if listens(&process) {
-            Role::Former
-        } else if Some(index) > active && next.link.standby() == Some(Standby::Absent) {
-            Role::Spare
-        } else if next.link.drains() {
-            Role::Draining
-        } else {
-            continue;
-        };
+    let seen = |process: &Process| Left {
+        is_ready: next.kind == Kind::Ssh || listens(process),
+        serves: listens(process),
+        was_asked: listens(process),
+    };
+    let roles = next.link.roles(&left.iter().map(seen).collect::<Vec<_>>());
+    for (process, role) in left.into_iter().zip(roles) {
+        let Some(role) = role else { continue };
         let id = next.link.inherit(role, 0, next.now);
         for slot in next.slots.clone() {
             let is_served = process.listening.contains(&slot);
-            if is_served || Some(index) == active {
+            if is_served || matches!(role, Role::Active { .. }) {
                 assert_eq!(next.link.take_up(slot, id, is_served, next.now).is_some(), is_served);
             }
         }

@@ -170,11 +170,7 @@ impl Processes {
 
     /// The value of a variable in the environment that `pid` was started with, if that is for us to see.
     pub(super) fn variable(&self, pid: u32, name: &str) -> Option<String> {
-        let environment = fs::read(self.file(pid, "environ")).ok()?;
-        let mut values = environment.split(|byte| *byte == 0).filter_map(|variable| {
-            variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
-        });
-        values.next_back().map(|value| String::from_utf8_lossy(value).into_owned())
+        value_in(&fs::read(self.file(pid, "environ")).ok()?, name)
     }
 
     /// The effective uid of `pid`.
@@ -217,6 +213,14 @@ fn socket_inode(link: &[u8]) -> Option<u32> {
 fn field_in(stat: &str, index: usize) -> Option<&str> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(index)
+}
+
+/// The value of a variable in an environment as /proc has it: the last one of this name.
+pub(crate) fn value_in(environment: &[u8], name: &str) -> Option<String> {
+    let mut values = environment.split(|byte| *byte == 0).filter_map(|variable| {
+        variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+    });
+    values.next_back().map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 #[cfg(test)]
