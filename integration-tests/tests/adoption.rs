@@ -332,8 +332,8 @@ async fn output_that_nobody_reads_blocks_no_ssh_and_what_a_command_says_meanwhil
     let loud = daemon.wait_state("loud", StateName::Up).await.pid;
     let work = daemon.wait_state("work", StateName::Up).await.pid;
     daemon.crash().await;
-    // Each client makes ssh say some kilobytes; a pipe has room for 64.
-    for _ in 0..100 {
+    // Each client makes ssh say about 700 bytes; a pipe has room for 64 KiB.
+    for _ in 0..500 {
         NumberedStream::open(9001).await.finish().await;
     }
     let mut byte = [0];

@@ -30,7 +30,8 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 const END_FOLLOWS: Duration = Duration::from_millis(100);
 
 impl Attempt {
-    /// Looks after a command until it has ended. `is_ready`: it counts as one that listens. Not an `async fn`: that would reserve memory for its arguments twice.
+    /// Looks after a command until it has ended. `is_ready`: it counts as one that listens. Not an `async fn`: that would
+    /// reserve memory for its arguments twice.
     pub(super) fn run_command(
         self,
         program: String,

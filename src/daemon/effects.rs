@@ -201,8 +201,8 @@ impl Effects {
         self.control.directory()
     }
 
-    /// The directory is that of this run of portward from now on, which has taken over processes of `others`: files other than `kept` are
-    /// removed.
+    /// The directory is that of this run of portward from now on, which has taken over processes of `others`: files other than
+    /// `kept` are removed.
     pub(super) fn begin_run(&mut self, kept: &HashSet<OsString>, others: BTreeSet<String>) {
         let is_left = |file: &Path| file.file_name().is_none_or(|name| !kept.contains(name));
         if let Err(error) = self.control.clear(is_left) {
@@ -402,8 +402,8 @@ impl Effects {
         self.pace.clone()
     }
 
-    /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`]. `forwards`: what an ssh may
-    /// be asked for.
+    /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`]. `forwards`: what
+    /// an ssh may be asked for.
     pub(super) fn start(
         &mut self,
         (resources, connections): (&TunnelResources, &mut Connections),

@@ -33,8 +33,8 @@ struct Look {
     rested: Instant,
 }
 
-/// The living children of portward that lead no tree, and the orphans of inherited trees. Those that are given to portward while this looks may be missing, unless
-/// their parents were orphans themselves.
+/// The living children of portward that lead no tree, and the orphans of inherited trees. Those that are given to portward
+/// while this looks may be missing, unless their parents were orphans themselves.
 pub(super) async fn orphans() -> io::Result<Arc<[Stat]>> {
     let asked = LAST_BEGUN.load(Ordering::Relaxed);
     let mut last = LAST.lock().await;
