@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use socket2::Socket;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_blocking};
 
@@ -20,11 +19,11 @@ use super::listening::Listening;
 use super::probe::Probes;
 use super::record::{self, EXTENSION, Record, RecordFile};
 use super::reporter::{Reporter, TunnelReport, log};
+use super::runs::{self, Runs};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::unix_listener::PathWait;
 use super::{command_line, elsewhere, ways};
-use crate::claim;
 use crate::config::desired::{self, CommandTunnel, Forward, LocalSocket, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, LinkId, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
@@ -41,10 +40,7 @@ pub(super) struct Effects {
     shares: Shares,
     pace: Pace,
     holder: held::Holder,
-    /// Earlier runs of portward whose processes this one has taken over.
-    other_runs: BTreeSet<String>,
-    /// Show other daemons that.
-    shown: Vec<Socket>,
+    runs: Runs,
 }
 
 /// What one tunnel has: its waits for ports, and what listens for it.
@@ -176,7 +172,7 @@ impl TunnelResources {
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory, watcher: Watcher) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
-        Self { ports, control, watcher, shares, pace, holder, other_runs: BTreeSet::new(), shown: Vec::new() }
+        Self { ports, control, watcher, shares, pace, holder, runs: Runs::default() }
     }
 
     /// Reports what the network has left to the connections of `processes`.
@@ -192,7 +188,7 @@ impl Effects {
     /// Makes the directory of the control sockets again where it is missing; `is_locked`: no other daemon uses it.
     pub(super) fn restore_control(&mut self, is_locked: bool) -> Result<(), ControlError> {
         let restored = self.control.restore(is_locked);
-        self.note_runs();
+        self.runs.note(self.control.directory());
         restored
     }
 
@@ -208,27 +204,13 @@ impl Effects {
         if let Err(error) = self.control.clear(is_left) {
             tracing::warn!("{error}");
         }
-        for run in &others {
-            match claim::show_run(run) {
-                Ok(shown) => self.shown.push(shown),
-                Err(error) => tracing::warn!("cannot show other daemons what is taken over: {error}"),
-            }
-        }
-        self.other_runs = others;
-        self.note_runs();
-    }
-
-    /// Whoever finds the directory is to know whose processes may be left.
-    fn note_runs(&self) {
-        let directory = self.directory();
-        if let Err(error) = record::note_runs(directory, &self.other_runs) {
-            tracing::warn!("cannot write to {}: {error}; {}", directory.display(), record::CONSEQUENCE);
-        }
+        self.runs.take_over(others);
+        self.runs.note(self.control.directory());
     }
 
     /// Nothing is left that a later run could find.
     pub(super) fn end_run(&self) {
-        record::end_run(self.directory());
+        runs::end(self.directory());
     }
 
     /// The control socket of an ssh that an earlier run of portward has started.

@@ -31,6 +31,7 @@ mod published;
 mod record;
 mod reload;
 mod reporter;
+mod runs;
 mod runtime;
 mod shares;
 mod ssh_attempt;

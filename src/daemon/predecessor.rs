@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::record::{self, EXTENSION, Record, RecordFile};
+use super::record::{EXTENSION, Record, RecordFile};
+use super::runs;
 use crate::process::{self, Child, Origin, Pipe};
 use crate::ssh::Master;
 
@@ -40,7 +41,7 @@ pub(super) struct Left {
 impl Predecessor {
     /// Looks at all that is in `directory`.
     pub(super) async fn find(directory: &Path) -> Self {
-        let mut found = Self { runs: record::known_runs(directory), ..Self::default() };
+        let mut found = Self { runs: runs::known(directory), ..Self::default() };
         let files = fs::read_dir(directory).into_iter().flatten().flatten();
         let mut answering = JoinSet::new();
         for path in files.map(|file| file.path()) {

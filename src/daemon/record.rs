@@ -27,7 +27,7 @@ use super::reporter::Reporter;
 use crate::access::{self, Rule};
 use crate::config::desired::{SshTunnel, Work};
 use crate::core::LinkId;
-use crate::process::{self, Origin};
+use crate::process::Origin;
 use crate::ssh::{self, AddressFamily, Forwarding, Listens, Plan};
 use crate::text;
 
@@ -43,17 +43,14 @@ pub(super) const EXTENSION: &str = "json";
 /// What follows where a record cannot be written.
 pub(super) const CONSEQUENCE: &str = "when portward is started again, it may have to start this process anew";
 
-/// The file that says which runs of portward may have left something.
-const RUNS_FILE: &str = "runs.json";
-
 /// A record as it is on disk.
 #[derive(Debug, Serialize, Deserialize)]
-struct Written<R> {
+pub(super) struct Written<R> {
     version: u32,
     /// The boot of the machine that pids and start times are of.
-    boot: String,
+    pub(super) boot: String,
     #[serde(flatten)]
-    record: R,
+    pub(super) record: R,
 }
 
 /// One process that portward started.
@@ -120,7 +117,7 @@ impl Record {
 }
 
 /// Reads a file of this user's own.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let is_ours = access::check(&metadata, Rule::PrivateTo(Uid::effective().as_raw())).is_ok();
@@ -132,35 +129,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is too long"));
     }
     Ok(text)
-}
-
-/// The runs of portward that may have left something, as the last one knew; none if that was of another boot, or left no word.
-pub(super) fn known_runs(directory: &Path) -> BTreeSet<String> {
-    let text = read(&directory.join(RUNS_FILE)).ok();
-    let written: Option<Written<Runs>> = text.and_then(|text| serde_json::from_slice(&text).ok());
-    written.filter(|written| written.boot == boot()).map(|written| written.record.runs).unwrap_or_default()
-}
-
-/// Notes in the directory that it belongs to this run, which has taken over processes of `others`, unless that is noted.
-pub(super) fn note_runs(directory: &Path, others: &BTreeSet<String>) -> io::Result<()> {
-    let mut runs = others.clone();
-    runs.insert(process::run().to_owned());
-    if known_runs(directory) == runs {
-        return Ok(());
-    }
-    replace(&directory.join(RUNS_FILE), &written(&Runs { runs }, boot())?)
-}
-
-/// Nothing of any run is left.
-pub(super) fn end_run(directory: &Path) {
-    // Fails if it could not be written either.
-    let _ = fs::remove_file(directory.join(RUNS_FILE));
-}
-
-/// The runs of portward that have started what a later one may find.
-#[derive(Debug, Serialize, Deserialize)]
-struct Runs {
-    runs: BTreeSet<String>,
 }
 
 /// The text of a record as it is written during `boot`.
@@ -204,7 +172,7 @@ impl Drop for RecordFile {
     }
 }
 
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -217,7 +185,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 /// The boot of the machine; empty where that is not told.
-fn boot() -> &'static str {
+pub(super) fn boot() -> &'static str {
     static BOOT: LazyLock<String> =
         LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default());
     BOOT.trim()
