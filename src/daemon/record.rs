@@ -6,7 +6,7 @@
 //! and what it listens on is asked of the kernel and of the process itself.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -172,16 +172,15 @@ impl Drop for RecordFile {
     }
 }
 
+/// Puts `text` in the place of `path`. Nothing is synced: a record counts during this boot alone, and within it the kernel keeps what
+/// was written, whatever becomes of the writer. A slow disk would keep the tunnels waiting.
 pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(text)?;
-    file.sync_all()?;
     drop(file);
-    fs::rename(&temporary, path)?;
-    // The name is to last as well.
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    fs::rename(&temporary, path)
 }
 
 /// The boot of the machine; empty where that is not told.
