@@ -200,7 +200,11 @@ impl World<'_> {
         let lines = self.daemon().log().all();
         let is_start = |line: &&LogLine| line.has("event", "starting") && line.raw.contains("starting ssh");
         let told = lines.iter().filter(is_start).count();
-        let started = self.lab.ssh_starts().len() - self.starts_before;
+        let is_of_this_daemon = |line: &&String| {
+            let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
+            pid.is_none_or(|pid| !self.left.contains(&pid))
+        };
+        let started = self.lab.ssh_starts().iter().skip(self.starts_before).filter(is_of_this_daemon).count();
         differs!(started > told, "{started} starts, {told} lines");
         Ok(())
     }

@@ -45,6 +45,8 @@ pub(crate) struct World<'lab> {
     pub(crate) logged_in: usize,
     /// The lines of `ssh_starts` when the present daemon began.
     pub(crate) starts_before: usize,
+    /// The processes that there were then.
+    pub(crate) left: BTreeSet<u32>,
     pub(crate) steps: Steps,
 }
 
@@ -102,6 +104,7 @@ impl<'lab> World<'lab> {
             logged_in: 0,
             requests: Vec::new(),
             starts_before: 0,
+            left: BTreeSet::new(),
             steps: Steps::default(),
         };
         world.write_config();
@@ -460,6 +463,8 @@ impl<'lab> World<'lab> {
             daemon.ended().await;
         }
         self.may_log_in += self.all_logins();
+        // Those that were started a moment ago may be recorded only now.
+        self.left = self.lab.daemon_processes().iter().map(|process| process.pid).collect();
         self.starts_before = self.lab.ssh_starts().len();
         for tunnel in &mut self.tunnels {
             tunnel.is_wanted = true;
@@ -470,5 +475,5 @@ impl<'lab> World<'lab> {
 
 /// Whether a request to restart may be answered so: done, not yet, the tunnel is gone, it sleeps, or it was stopped or failed meanwhile.
 fn is_an_answer(answer: &Answer) -> bool {
-    matches!(answer.status, 200 | 202 | 404 | 409 | 502)
+    matches!(answer.status, 200 | 202 | 404 | 409 | 502 | 503)
 }
