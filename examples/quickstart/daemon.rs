@@ -78,7 +78,7 @@ impl Daemon {
 
     /// Asks for `verb` of the tunnel `name`; anything but 200 is an error.
     pub(crate) async fn act(&self, verb: Verb, name: &str) -> Result<Acted> {
-        let path = &format!("/{verb}/{name}?{}", ActQuery { timeout: Timeout(PATIENCE / 2) });
+        let path = &format!("/{verb}/{name}?{}", ActQuery { timeout: Some(Timeout(PATIENCE / 2)) });
         let (status, body) = http::exchange(self.connect().await?, Method::POST, path).await?;
         if status != StatusCode::OK {
             return Err(format!("POST {path} answers {status}: {}", String::from_utf8_lossy(&body)).into());

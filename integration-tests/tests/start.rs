@@ -98,6 +98,10 @@ async fn a_start_that_must_wait_is_answered_in_time_with_the_holder() {
     assert_eq!(answer.status, 202, "{answer:?}");
     assert!(answer.body.contains("awaiting_port"), "{answer:?}");
     assert!(answer.body.contains(&squatter.pid().to_string()), "{answer:?}");
+    // To a client that does not say how long it waits, every 2xx is success.
+    let answer = daemon.post("/start/web").await;
+    assert_eq!(answer.status, 409, "{answer:?}");
+    assert!(answer.json()["error"].as_str().unwrap().contains(&squatter.pid().to_string()), "{answer:?}");
     assert_eq!(lab.ssh_starts().len(), 0);
 }
 

@@ -12,14 +12,31 @@ use super::refusal::Refusal;
 use crate::daemon::handle::Outcome;
 use crate::protocol::wording::explain;
 use crate::protocol::{
-    ActQuery, Acted, AllActed, Conclusion, LookupError, Timeout, Took, TunnelStatus, Verb,
+    ActQuery, Acted, AllActed, Conclusion, LookupError, StateName, Timeout, Took, TunnelStatus, Verb,
 };
 
-const fn code(conclusion: Conclusion) -> StatusCode {
+/// The status of an answer about these tunnels.
+fn code(conclusion: Conclusion, tunnels: &[Acted]) -> StatusCode {
     match conclusion {
         Conclusion::Success => StatusCode::OK,
         Conclusion::Pending => StatusCode::ACCEPTED,
-        Conclusion::Error => StatusCode::BAD_GATEWAY,
+        Conclusion::Error => {
+            let failed = tunnels.iter().filter(|tunnel| tunnel.status == Conclusion::Error);
+            failed.map(|tunnel| refused(tunnel.state)).max().unwrap_or(StatusCode::BAD_GATEWAY)
+        }
+    }
+}
+
+/// The status for a tunnel in this state that is not as it was to be.
+const fn refused(state: StateName) -> StatusCode {
+    match state {
+        StateName::AwaitingPort | StateName::NeedsAuth => StatusCode::CONFLICT,
+        StateName::Connecting | StateName::Forwarding | StateName::Backoff => StatusCode::SERVICE_UNAVAILABLE,
+        StateName::Failed
+        | StateName::Up
+        | StateName::Replacing
+        | StateName::Stopping
+        | StateName::Stopped => StatusCode::BAD_GATEWAY,
     }
 }
 
@@ -42,7 +59,7 @@ async fn act_on_one(
 ) -> Result<Response, Refusal> {
     let _place = context.begin_wait()?;
     let acted = act(&context, verb, tunnel, timeout).await?;
-    Ok((code(acted.status), Json(acted)).into_response())
+    Ok((code(acted.status, std::slice::from_ref(&acted)), Json(acted)).into_response())
 }
 
 async fn act_on_all(
@@ -68,24 +85,44 @@ async fn act_on_all(
         tunnels.push(acted?);
     }
     let all = summarize(verb, tunnels);
-    Ok((code(all.status), Json(all)).into_response())
+    Ok((code(all.status, &all.tunnels), Json(all)).into_response())
 }
 
 async fn act(
     context: &Context,
     verb: Verb,
     tunnel: TunnelStatus,
-    Timeout(timeout): Timeout,
+    timeout: Option<Timeout>,
 ) -> Result<Acted, Refusal> {
-    let outcome = answer(timeout, context.handle.act(verb, &tunnel.hash, timeout)).await?;
+    let Timeout(longest) = timeout.unwrap_or_default();
+    let outcome = answer(longest, context.handle.act(verb, &tunnel.hash, longest)).await?;
     // The tunnel was there a moment ago: a reload has removed it since.
     let outcome = outcome.ok_or(LookupError::Unknown { id: tunnel.name })?;
-    Ok(describe(verb, outcome))
+    Ok(describe(verb, outcome, timeout.is_some()))
 }
 
-fn describe(verb: Verb, outcome: Outcome) -> Acted {
+/// Whether something is known to be in the way of a tunnel that is to come up.
+fn is_hindered(status: &TunnelStatus) -> bool {
+    match status.state {
+        StateName::AwaitingPort => !status.held_by.is_empty() || status.last_error.is_some(),
+        StateName::Backoff => true,
+        StateName::Connecting | StateName::Forwarding => status.last_error.is_some(),
+        StateName::Up
+        | StateName::Replacing
+        | StateName::Stopping
+        | StateName::Stopped
+        | StateName::Failed
+        | StateName::NeedsAuth => false,
+    }
+}
+
+/// `waits`: the client has said how long to wait, and knows that 202 is "not yet".
+fn describe(verb: Verb, outcome: Outcome, waits: bool) -> Acted {
     let (status, word, took, failure) = match outcome {
         Outcome::Done { status, took } => (status, Conclusion::Success, Some(took), None),
+        Outcome::Unfinished { status } if !waits && verb != Verb::Stop && is_hindered(&status) => {
+            (status, Conclusion::Error, None, None)
+        }
         Outcome::Unfinished { status } => (status, Conclusion::Pending, None, None),
         Outcome::NotDone { status, failure } => (status, Conclusion::Error, None, Some(failure)),
     };

@@ -16,12 +16,13 @@ pub(super) async fn act(client: &Client, verb: Verb, arguments: &ActArguments) -
     } else {
         arguments.tunnels.iter().map(|tunnel| format!("/{verb}/{}", segment(tunnel))).collect()
     };
-    let query = ActQuery { timeout: arguments.timeout.unwrap_or_default() };
+    let query = ActQuery { timeout: arguments.timeout };
+    let longest = arguments.timeout.unwrap_or_default().0;
     let asked: Vec<_> = paths
         .into_iter()
         .map(|path| {
             let client = client.clone();
-            tokio::spawn(async move { client.post(&format!("{path}?{query}"), query.timeout.0).await })
+            tokio::spawn(async move { client.post(&format!("{path}?{query}"), longest).await })
         })
         .collect();
     let mut all_done = true;

@@ -39,14 +39,18 @@ impl fmt::Display for Verb {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ActQuery {
-    /// How long to wait before the answer is 202.
-    pub timeout: Timeout,
+    /// How long to wait before the answer is 202. Without it the answer comes after 5 s at the latest, and is 202 only if nothing is
+    /// known to be in the way: clients of autossh-tunnel take every 2xx for done.
+    pub timeout: Option<Timeout>,
 }
 
 /// As it is written behind the question mark.
 impl fmt::Display for ActQuery {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "timeout={}ms", self.timeout.0.as_millis())
+        match self.timeout {
+            Some(Timeout(timeout)) => write!(formatter, "timeout={}ms", timeout.as_millis()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -58,7 +62,7 @@ pub enum Conclusion {
     Success,
     /// 202: the time was over first; portward goes on trying.
     Pending,
-    /// 502: it could not be done.
+    /// It could not be done. 409: the port is held, or a person is needed; 503: portward tries again later; 502 otherwise.
     Error,
 }
 

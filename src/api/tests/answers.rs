@@ -115,6 +115,51 @@ async fn an_unfinished_request_answers_202_and_names_the_holder() {
     );
 }
 
+/// Clients of autossh-tunnel wait for no more than the answer, and take every 2xx for done.
+#[tokio::test]
+async fn without_a_timeout_what_is_in_the_way_is_an_error() {
+    for (state, is_held, failure, code) in [
+        (StateName::AwaitingPort, true, None, 409),
+        (StateName::AwaitingPort, false, None, 202),
+        (StateName::Backoff, false, Some(FailureKind::Refused), 503),
+        (StateName::Connecting, false, Some(FailureKind::Timeout), 503),
+        (StateName::Forwarding, false, Some(FailureKind::RemotePortHeld), 503),
+        (StateName::Connecting, false, None, 202),
+        (StateName::Stopping, false, Some(FailureKind::Killed), 202),
+    ] {
+        let served = Served::with(move |_, status| {
+            let holder = Holder { pid: Some(7), command: Some("squat".to_owned()), ..Holder::default() };
+            let held_by = is_held.then(|| listener(holder)).into_iter().collect();
+            let last_error = failure.map(|kind| Failure::new(kind, "the server is away"));
+            Some(Outcome::Unfinished {
+                status: TunnelStatus { state, held_by, last_error, ..status.clone() },
+            })
+        });
+        for (path, expected) in [
+            ("/start/database", code),
+            ("/restart/database", code),
+            ("/start", code),
+            ("/start/database?timeout=5s", 202),
+            ("/stop/database", 202),
+        ] {
+            let (status, body) = served.post(path).await;
+            assert_eq!(status, expected, "{state} {path}: {body}");
+            let is_error = body["status"] == "error" && body["error"].is_string();
+            assert_eq!(is_error, expected != 202, "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_needs_a_person_answers_409() {
+    let served = Served::with(|_, status| {
+        let failure = Failure::new(FailureKind::Config, "a person must authenticate");
+        let state = StateName::NeedsAuth;
+        Some(Outcome::NotDone { status: TunnelStatus { state, ..status.clone() }, failure })
+    });
+    assert_eq!(served.post("/start/database").await.0, 409);
+}
+
 #[tokio::test]
 async fn a_failed_request_answers_502_and_why() {
     let served = Served::with(|_, status| {
@@ -172,7 +217,7 @@ async fn wrong_requests_are_refused_with_json() {
     let requests = [
         ("GET", "/nothing", "", 404, "there is no /nothing: GET has /list"),
         ("POST", "/start/nothing", "", 404, "no tunnel is called `nothing`"),
-        ("GET", "/logs/0123456", "", 404, "needs 8 digits or more"),
+        ("GET", "/logs/0123456", "", 400, "needs 8 digits or more"),
         ("POST", ambiguous.as_str(), "", 409, "may be any of database, web"),
         ("GET", "/start", "", 405, "GET does not go with /start"),
         ("DELETE", "/status", "", 405, "DELETE does not go with /status"),

@@ -63,7 +63,7 @@ async fn logs_have_both_forms() {
     assert_eq!(summaries.as_array().unwrap().len(), 1);
     assert_eq!(
         (&summaries[0]["hash"], &summaries[0]["filename"], &summaries[0]["size"]),
-        (&json!(HASH), &json!(format!("tunnel-{HASH}.log")), &json!("14"))
+        (&json!(HASH), &json!(format!("tunnel-{HASH}.log")), &json!("4.0K"))
     );
 }
 
