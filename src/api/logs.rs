@@ -29,12 +29,13 @@ pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec
     Ok(Json(snapshot.tunnels.iter().filter_map(|tunnel| summary(&tunnel.hash)).collect()))
 }
 
-/// `GET /logs/{id}?lines=100`, as JSON; with `follow=true` as server-sent events, one for each line.
+/// `GET /logs/{id}?lines=100`, as JSON; an unknown id is 400, as autossh-tunnel's clients expect. With `follow=true` as server-sent events, one for each line.
 pub(super) async fn log(
     State(context): State<Context>,
-    Tunnel(tunnel): Tunnel,
+    tunnel: Result<Tunnel, Refusal>,
     Parameters(LogQuery { lines, follow }): Parameters<LogQuery>,
 ) -> Result<Response, Refusal> {
+    let Tunnel(tunnel) = tunnel.map_err(Refusal::or_bad_request)?;
     if follow {
         let handle = context.handle.clone();
         return Ok(stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet))?.into_response());
@@ -76,15 +77,13 @@ async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Res
     }
 }
 
-/// A size as `ls -h` writes it: autossh-tunnel's clients show it as it is.
+/// A size as `du -h` writes it, in blocks of 4 KiB: autossh-tunnel's clients show it as it is.
 fn readable_size(bytes: usize) -> String {
-    const KIB: usize = 1024;
-    if bytes < KIB {
-        return bytes.to_string();
+    // BYTES_KEPT bounds it: nothing here grows to megabytes.
+    match bytes.div_ceil(4096) * 4 {
+        kib @ 0..10 => format!("{kib}.0K"),
+        kib => format!("{kib}K"),
     }
-    // BYTES_KEPT bounds it: nothing here grows to gigabytes.
-    let (unit, letter) = if bytes < KIB * KIB { (KIB, 'K') } else { (KIB * KIB, 'M') };
-    format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
 }
 
 #[cfg(test)]
@@ -92,8 +91,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_short() {
-        let sizes = [0, 1023, 1024, 4096, 10_000, 1_048_575, 3_670_016];
-        assert_eq!(sizes.map(readable_size), ["0", "1023", "1.0K", "4.0K", "9.7K", "1023.9K", "3.5M"]);
+    fn sizes_are_those_of_du() {
+        let sizes = [0, 1, 4096, 4097, 10_000, 65_536];
+        assert_eq!(sizes.map(readable_size), ["0.0K", "4.0K", "4.0K", "8.0K", "12K", "64K"]);
     }
 }

@@ -33,6 +33,14 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, text::excerpt(&error.into(), LONGEST_ECHO))
     }
 
+    /// The same, with 400 in place of 404.
+    pub(super) fn or_bad_request(mut self) -> Self {
+        if self.status == StatusCode::NOT_FOUND {
+            self.status = StatusCode::BAD_REQUEST;
+        }
+        self
+    }
+
     /// For now; the client is told when to ask again.
     pub(super) fn unavailable(error: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
@@ -40,7 +48,7 @@ impl Refusal {
 
     /// autossh-tunnel's words for a missing or wrong token.
     pub(super) fn unauthorized() -> Self {
-        let message = "send the content of api.token_file as `Authorization: Bearer TOKEN`";
+        let message = "send a line of api.token_file as `Authorization: Bearer TOKEN`";
         let body = Refused { error: "Unauthorized".to_owned(), message: Some(message.to_owned()) };
         Self { status: StatusCode::UNAUTHORIZED, body }
     }

@@ -27,7 +27,7 @@ pub enum Speaker {
 pub struct LogLine {
     /// The tunnel's hash.
     pub hash: String,
-    /// `TIMESTAMP LEVEL message`, without a line end.
+    /// `[TIME] [LEVEL] message` in local time, as autossh-tunnel's panel reads it, without a line end.
     pub text: String,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
@@ -32,7 +33,8 @@ impl<S: Subscriber> Layer<S> for Collector {
         let record = Record::of(event, Timestamp::now());
         if let Some(hash) = record.text("tunnel_hash") {
             let message = text::excerpt(record.message(), LONGEST_KEPT);
-            let text = format!("{:.3} {} {message}", record.at, record.level);
+            let at = record.at.to_zoned(TimeZone::system()).strftime("%F %T").to_string();
+            let text = format!("[{at}] [{}] {message}", record.level);
             let speaker = if record.output_of().is_some() { Speaker::Process } else { Speaker::Portward };
             self.recent.push(hash, record.at, speaker, text);
         }

@@ -41,6 +41,11 @@ fn without_time(line: &str) -> &str {
     &line["2026-11-23T22:31:00.123Z ".len()..]
 }
 
+/// The same for a recent line of a tunnel.
+fn recent_without_time(line: &str) -> &str {
+    &line["[2026-11-23 22:31:00] ".len()..]
+}
+
 #[test]
 fn a_text_line_names_the_tunnel_and_leaves_out_what_its_words_say() {
     let logged = log_to_pipe(Format::Text { colored: false });
@@ -74,7 +79,7 @@ fn text_gives_control_characters_no_power() {
     let recent = logged.recent.last(HASH, 10);
     let lines = logged.lines();
     let harmless = "\\u{1b}]0;title\\u{7}\\rforged\\u{9b}31m\t";
-    assert_eq!(without_time(&recent[0]), format!("INFO {harmless}"));
+    assert_eq!(recent_without_time(&recent[0]), format!("[INFO] {harmless}"));
     assert_eq!(without_time(&lines[0]), format!(" INFO {harmless}: {harmless} detail={harmless}"));
 }
 
@@ -84,7 +89,7 @@ fn a_message_of_several_lines_stays_one_entry() {
     tracing::error!(tunnel_hash = HASH, path = "a\nb", "not valid:\n2026-11-23T22:31:00.123Z INFO forged");
     let recent = logged.recent.last(HASH, 10);
     let lines = logged.lines();
-    assert_eq!(without_time(&recent[0]), r"ERROR not valid:\n2026-11-23T22:31:00.123Z INFO forged");
+    assert_eq!(recent_without_time(&recent[0]), r"[ERROR] not valid:\n2026-11-23T22:31:00.123Z INFO forged");
     assert_eq!(without_time(&lines[0]), "ERROR not valid:");
     assert_eq!(lines[1], r"    2026-11-23T22:31:00.123Z INFO forged path=a\nb");
 }
@@ -132,8 +137,8 @@ fn lines_of_a_tunnel_are_kept_under_its_hash() {
     tracing::info!("of no tunnel");
     let lines = logged.recent.last(HASH, 10);
     assert_eq!(
-        lines.iter().map(|line| without_time(line)).collect::<Vec<_>>(),
-        ["INFO starting", "DEBUG looking"]
+        lines.iter().map(|line| recent_without_time(line)).collect::<Vec<_>>(),
+        ["[INFO] starting", "[DEBUG] looking"]
     );
 }
 
