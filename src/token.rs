@@ -1,11 +1,11 @@
-//! The bearer token of the API, and the file that holds it.
+//! The bearer tokens of the API, and the file that holds them.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use crate::access::{self, Insecure, Rule};
 
@@ -37,7 +37,7 @@ pub enum TokenError {
     },
     /// It holds nothing, or what cannot be sent in a header.
     #[error(
-        "the API's token file {} must hold one word of visible ASCII: `openssl rand -hex 32 > {}`",
+        "the API's token file {} must hold a token, or several on lines of their own, each one word of visible ASCII: `openssl rand -hex 32 > {}`",
         path.display(),
         path.display()
     )]
@@ -47,17 +47,17 @@ pub enum TokenError {
     },
 }
 
-/// The token. It is never shown.
-pub struct Token(String);
+/// The tokens, at least one. They are never shown.
+pub struct Tokens(Vec<String>);
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for Tokens {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Token")
+        formatter.write_str("Tokens")
     }
 }
 
-impl Token {
-    /// Reads the token from a file that only its owner may read.
+impl Tokens {
+    /// Reads the tokens, one a line, from a file that only its owner may read.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let error = |source| TokenError::Read { path: path.to_owned(), source };
         // A FIFO in its place would block the open for ever.
@@ -69,19 +69,19 @@ impl Token {
             .map_err(|Insecure { mode, .. }| TokenError::Exposed { path: path.to_owned(), mode })?;
         let mut text = String::new();
         file.take(LONGEST + 1).read_to_string(&mut text).map_err(error)?;
-        let token = text.trim();
-        let is_usable = !token.is_empty()
-            && text.len() as u64 <= LONGEST
-            && token.bytes().all(|letter| letter.is_ascii_graphic());
-        if !is_usable {
+        let tokens = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+        let tokens: Vec<String> = tokens.collect();
+        let is_word = |token: &String| token.bytes().all(|letter| letter.is_ascii_graphic());
+        if tokens.is_empty() || text.len() as u64 > LONGEST || !tokens.iter().all(is_word) {
             return Err(TokenError::Unusable { path: path.to_owned() });
         }
-        Ok(Self(token.to_owned()))
+        Ok(Self(tokens))
     }
 
-    /// Whether `given` is this token; takes the same time whatever it is.
-    pub fn is(&self, given: &[u8]) -> bool {
-        given.ct_eq(self.0.as_bytes()).into()
+    /// Whether `given` is one of them; takes the same time whatever it is.
+    pub fn has(&self, given: &[u8]) -> bool {
+        let is_one = |found: Choice, token: &String| found | given.ct_eq(token.as_bytes());
+        self.0.iter().fold(Choice::from(0), is_one).into()
     }
 }
 
@@ -92,17 +92,17 @@ mod tests {
 
     use super::*;
 
-    fn read(content: &str, mode: u32) -> Result<Token, TokenError> {
+    fn read(content: &str, mode: u32) -> Result<Tokens, TokenError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
         fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
-        Token::read(file.path())
+        Tokens::read(file.path())
     }
 
     #[test]
     fn a_private_file_with_one_word_is_a_token() {
         for mode in [0o600, 0o400] {
-            assert_eq!(read("s3cret\n", mode).unwrap().0, "s3cret");
+            assert_eq!(read("s3cret\n", mode).unwrap().0, ["s3cret"]);
         }
     }
 
@@ -117,23 +117,23 @@ mod tests {
 
     #[test]
     fn an_empty_or_odd_file_is_refused() {
-        for content in ["", " \n", "two words", "caf\u{e9}", "a\nb", &"x".repeat(5000)] {
+        for content in ["", " \n", "two words", "caf\u{e9}", "a\nb c", &"x".repeat(5000)] {
             assert!(matches!(read(content, 0o600), Err(TokenError::Unusable { .. })), "{content:?}");
         }
-        assert!(matches!(Token::read(Path::new("/nonexistent")), Err(TokenError::Read { .. })));
+        assert!(matches!(Tokens::read(Path::new("/nonexistent")), Err(TokenError::Read { .. })));
     }
 
     #[test]
-    fn only_the_very_token_is_it() {
-        let token = Token("s3cret".into());
-        assert!(token.is(b"s3cret"));
-        for wrong in [&b""[..], b"s3cre", b"s3cret2", b"S3cret"] {
-            assert!(!token.is(wrong), "{wrong:?}");
+    fn each_line_is_a_token_and_nothing_else_is() {
+        let tokens = read("s3cret\n\n  other\r\n", 0o600).unwrap();
+        assert!(tokens.has(b"s3cret") && tokens.has(b"other"));
+        for wrong in [&b""[..], b"s3cre", b"s3cret2", b"S3cret", b"s3cret\n\n  other", b"othe"] {
+            assert!(!tokens.has(wrong), "{wrong:?}");
         }
     }
 
     #[test]
-    fn debug_does_not_show_it() {
-        assert_eq!(format!("{:?}", Token("s3cret".into())), "Token");
+    fn debug_does_not_show_them() {
+        assert_eq!(format!("{:?}", read("s3cret", 0o600).unwrap()), "Tokens");
     }
 }

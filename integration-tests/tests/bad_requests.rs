@@ -32,7 +32,7 @@ async fn each_is_refused_with_its_status_and_a_reason() {
         ("POST", "/statuss", "", 404, "there is no /statuss"),
         ("POST", "/start/", "", 404, "there is no /start/"),
         ("POST", "/restart/wbe", "", 404, "no tunnel is called `wbe`"),
-        ("GET", "/logs/0ee8eec", "", 404, "8 digits or more"),
+        ("GET", "/logs/0ee8eec", "", 400, "8 digits or more"),
         ("GET", "/config/nothing", "", 404, "no tunnel is called `nothing`"),
         ("POST", "/stop/0ee8eec7", "", 409, "t34178, t30524"),
         ("GET", "/restart/web", "", 405, "GET does not go with /restart/web"),
@@ -167,6 +167,38 @@ async fn over_tcp_a_browser_gets_no_permission_to_send_the_token_for_a_page() {
     assert_goes_on(&daemon).await;
 }
 
+/// Panels of autossh-tunnel up to v2.3.0 call from the browser, and answer to names.
+#[tokio::test]
+async fn over_tcp_pages_and_names_of_the_configuration_may_call_with_any_of_the_tokens() {
+    let lab = Lab::new();
+    lab.configure_tcp(TUNNELS);
+    let config = fs::read_to_string(lab.config_path()).unwrap();
+    let rules = ", hosts: [panel.example], cors_origins: ['http://panel.example:5000']}";
+    fs::write(lab.config_path(), config.trim_end().strip_suffix('}').unwrap().to_owned() + rules).unwrap();
+    lab.write_token(&format!("{API_TOKEN}\nanother\n"), 0o600);
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let origin = |origin: &str| format!("Host: panel.example:5002\r\nOrigin: {origin}\r\n");
+    let asked = "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n";
+    let allowed = "access-control-allow-origin: http://panel.example:5000";
+    for (page, is_allowed) in
+        [("http://panel.example:5000", true), ("http://panel.example", false), ("null", false)]
+    {
+        let beforehand = request_over_tcp_with("OPTIONS", "/stop", &(origin(page) + asked)).await;
+        assert_eq!((beforehand.status, beforehand.body.as_str()), (204, ""), "{beforehand:?}");
+        for (token, status) in [(API_TOKEN, 200), ("another", 200), ("a third", 401)] {
+            let headers = format!("{}Authorization: Bearer {token}\r\n", origin(page));
+            let answer = request_over_tcp_with("GET", "/status", &headers).await;
+            assert_eq!(answer.status, status, "{answer:?}");
+            for head in [&answer.head, &beforehand.head] {
+                assert_eq!(head.to_lowercase().contains(allowed), is_allowed, "{head}");
+            }
+        }
+    }
+    let other = format!("Host: rebound.example\r\nAuthorization: Bearer {API_TOKEN}\r\n");
+    assert_eq!(request_over_tcp_with("GET", "/status", &other).await.status, 403);
+    assert_goes_on(&daemon).await;
+}
+
 #[tokio::test]
 async fn a_token_file_that_guards_nothing_keeps_the_daemon_from_starting() {
     let lab = Lab::new();
@@ -174,8 +206,8 @@ async fn a_token_file_that_guards_nothing_keeps_the_daemon_from_starting() {
     lab.configure_tcp(TUNNELS);
     for (content, mode, reason) in [
         (API_TOKEN, 0o644, "mode 0644"),
-        ("\n", 0o600, "must hold one word"),
-        ("two words", 0o600, "must hold one word"),
+        ("\n", 0o600, "must hold a token"),
+        ("two words", 0o600, "must hold a token"),
     ] {
         lab.write_token(content, mode);
         assert_does_not_start(&lab, reason).await;

@@ -37,7 +37,7 @@ pub enum ApiError {
 #[derive(Debug)]
 pub struct Listeners {
     pub(super) unix: Doorway,
-    pub(super) tcp: Option<(TcpListener, TokenFile)>,
+    pub(super) tcp: Option<(TcpListener, Rules)>,
     pub(super) socket_file: SocketFile,
     /// Goes last: the socket's file is ours as long as we hold its lock.
     pub(super) lock: Arc<Socket>,
@@ -52,13 +52,31 @@ impl Listeners {
         let (socket, unix) = Socket::bind(socket)?;
         let socket = Arc::new(socket);
         let socket_file = SocketFile(Arc::clone(&socket));
-        let tcp = tcp.map(|tcp| Ok::<_, ApiError>((bind_tcp(tcp.listen)?, TokenFile::new(&tcp.token_file)?)));
+        let tcp = tcp.map(|tcp| Ok::<_, ApiError>((bind_tcp(tcp.listen)?, Rules::of(tcp)?)));
         Ok(Self { unix, tcp: tcp.transpose()?, socket_file, lock: socket })
     }
 
     /// A handle to make the socket again when its file is gone.
     pub fn socket(&self) -> Arc<Socket> {
         Arc::clone(&self.lock)
+    }
+}
+
+/// Who may call over TCP.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) tokens: TokenFile,
+    pub(super) hosts: Arc<[String]>,
+    pub(super) cors_origins: Vec<String>,
+}
+
+impl Rules {
+    fn of(tcp: &ApiTcp) -> Result<Self, TokenError> {
+        Ok(Self {
+            tokens: TokenFile::new(&tcp.token_file)?,
+            hosts: tcp.hosts.as_slice().into(),
+            cors_origins: tcp.cors_origins.clone(),
+        })
     }
 }
 

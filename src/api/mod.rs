@@ -1,7 +1,7 @@
 //! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself.
 //!
-//! On the unix socket for our own user and root (`peer`), on TCP for whoever has the bearer token (`token`)
-//! and asks for an address and not for a name (`host`). Every answer but a
+//! On the unix socket for our own user and root (`peer`), on TCP for whoever has a bearer token (`token`)
+//! and asks for an address or a name of ours (`host`); pages of other origins need to be named (`cors`). Every answer but a
 //! stream is JSON (`json`); every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a
 //! client without a deadline (`serve`, `body`, `deadline`), and whoever asks for little gets in, however many are there that ask
 //! for much or for nothing (`guests`).
@@ -9,6 +9,7 @@
 mod act;
 mod body;
 mod context;
+mod cors;
 mod deadline;
 mod doctor;
 mod events;

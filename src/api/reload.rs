@@ -4,19 +4,26 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 
 use super::context::{Context, Parameters, answer};
 use super::json::Json;
 use super::refusal::Refusal;
 use crate::protocol::{Conclusion, ReloadQuery, Reloaded};
 
-/// `POST /reload?dry_run=true`. A file that cannot be put in force answers 422 and changes nothing.
+/// `POST /reload?dry_run=true`. A file with errors answers 422, and what is valid in it is put in force all the same, unless nothing is.
 pub(super) async fn reload(
     State(context): State<Context>,
     Parameters(ReloadQuery { dry_run }): Parameters<ReloadQuery>,
-) -> Result<Json<Reloaded>, Refusal> {
+) -> Result<Response, Refusal> {
     match answer(Duration::ZERO, context.handle.reload(dry_run)).await? {
-        Ok(report) => Ok(Json(Reloaded { status: Conclusion::Success, dry_run, report })),
+        Ok(report) => {
+            let (code, status) = match report.error {
+                None => (StatusCode::OK, Conclusion::Success),
+                Some(_) => (StatusCode::UNPROCESSABLE_ENTITY, Conclusion::Error),
+            };
+            Ok((code, Json(Reloaded { status, dry_run, report })).into_response())
+        }
         Err(errors) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, errors)),
     }
 }

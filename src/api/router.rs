@@ -6,9 +6,9 @@ use axum::middleware;
 use axum::routing::{get, post};
 
 use super::context::Context;
+use super::listen::Rules;
 use super::refusal::Refusal;
-use super::token::{self, TokenFile};
-use super::{act, body, doctor, events, guests, host, logs, ports, read, reload};
+use super::{act, body, cors, doctor, events, guests, host, logs, ports, read, reload, token};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -32,11 +32,11 @@ pub(super) fn router(context: Context) -> Router {
         .with_state(context)
 }
 
-/// The API for clients that may use it if they have the token, and are not sent by a page of another site.
-pub(super) fn guarded_router(context: Context, token: TokenFile) -> Router {
-    router(context)
-        .layer(middleware::from_fn_with_state(token, token::require))
-        .layer(middleware::from_fn(host::check))
+/// The API for clients that may use it if they have a token, and are not sent by a page of another site than the `rules` allow.
+pub(super) fn guarded_router(context: Context, rules: Rules) -> Router {
+    let Rules { tokens, hosts, cors_origins } = rules;
+    let guarded = router(context).layer(middleware::from_fn_with_state(tokens, token::require));
+    cors::allow(guarded, &cors_origins).layer(middleware::from_fn_with_state(hosts, host::check))
 }
 
 /// The API for peers that may not use it.

@@ -68,8 +68,8 @@ pub async fn serve(
     let unix = UnixDoor { listener: unix, open: router::router(context()), closed: router::closed_router() };
     let unix = accept(unix, ending.clone());
     let tcp = async {
-        if let Some((listener, token)) = tcp {
-            let router = router::guarded_router(context(), token);
+        if let Some((listener, rules)) = tcp {
+            let router = router::guarded_router(context(), rules);
             accept(TcpDoor { listener, router }, ending.clone()).await;
         }
     };

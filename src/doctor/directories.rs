@@ -11,7 +11,7 @@ use super::process::Process;
 use crate::access::{self, Fault, Insecure, Rule};
 use crate::protocol::doctor::Finding;
 use crate::socket::{SocketError, check_directory};
-use crate::token::{Token, TokenError};
+use crate::token::{TokenError, Tokens};
 
 /// Whether a user other than root and the user of `process` can change `config`. Then no program that it names may be run.
 pub(super) fn is_foreign(config: &Path, process: &Process) -> bool {
@@ -99,7 +99,7 @@ fn runtime(socket: &Path, process: &Process, fix: Fix) -> Option<Finding> {
 }
 
 fn unusable(token: &Path, process: &Process, fix: Fix) -> Option<Finding> {
-    let error = Token::read(token).err()?;
+    let error = Tokens::read(token).err()?;
     let word = path(token);
     let new = format!("sh -c 'umask 077 && openssl rand -hex 32 > {word}'");
     let line = match &error {
