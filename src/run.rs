@@ -81,16 +81,20 @@ pub async fn run(options: Options) -> Result<End, RunError> {
     let watcher = Watcher::default();
     let mut config = ConfigWatch::new(&watcher, &options.config);
     let text = config.read_now().map_err(ConfigError::from)?;
-    let wanted = config::parse(&text, &options.config).map_err(ConfigError::from)?;
+    let wanted = config::accept(&text, &options.config).map_err(ConfigError::from)?;
     let _flush_at_end = log::start(options.log, logs.clone())?;
     // Before anything is made that the other daemon might have made.
     let _claim = claim(&options.config)?;
 
-    let socket = options.socket.or_else(|| wanted.api.socket.clone()).unwrap_or_else(paths::socket);
+    for (name, instead) in config::unread_variables(&wanted.desired, &options.config) {
+        tracing::warn!(event = "warning", "{name} is set, and portward does not read it: {instead}");
+    }
+
+    let socket = options.socket.or_else(|| wanted.desired.api.socket.clone()).unwrap_or_else(paths::socket);
     // Stays what it is when the working directory changes, and events name whole paths.
     let socket = std::path::absolute(&socket).unwrap_or(socket);
     make_directory(&socket)?;
-    let listeners = Listeners::bind(&socket, wanted.api.tcp.as_ref())?;
+    let listeners = Listeners::bind(&socket, wanted.desired.api.tcp.as_ref())?;
     let ports = Ports::new()?;
     let control_directory = paths::control_directory(&socket);
     let control = ControlDirectory::open(&watcher, &control_directory)?;

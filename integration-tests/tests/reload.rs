@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 
 use integration_tests::{Daemon, ECHO_PORT, Lab, LogLine, NumberedStream, Sshd, process_end, serve_echo};
 use portward::protocol::StateName;
+use serde_json::json;
 
 /// The tunnel that every test leaves as it is; a stream runs through it all the while.
 const KEPT: &str = "
@@ -192,6 +193,98 @@ async fn a_half_written_file_changes_nothing_until_it_is_whole() {
     assert_eq!(daemon.tunnel_pid("mended").await, other.pid.unwrap());
     assert_eq!(lab.ssh_starts().len(), 2);
     kept.lost_nothing().await;
+}
+
+/// The tunnels are shown with what is wrong in the file, and go on.
+#[tokio::test]
+async fn an_error_in_one_tunnel_is_its_own_and_stops_nothing() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let left_out = OTHER.replace("other", "left-out").replace("9444", "9445");
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, OTHER, &left_out])).await;
+    let kept = Kept::of(&daemon).await;
+    let other = daemon.wait_state("other", StateName::Up).await;
+    let left = daemon.wait_state("left-out", StateName::Up).await;
+
+    let wrong = OTHER.replace("9444}", "9444, prot: 1}");
+    let new = OTHER.replace("other", "new").replace("9444", "9446");
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, &wrong, &new]))).await;
+    daemon.wait_state("new", StateName::Up).await;
+    let status = daemon.status("other").await;
+    assert_eq!((status.state, status.pid), (StateName::Up, other.pid), "{status:?}");
+    assert!(status.config_error.is_some_and(|error| error.contains("unknown key `prot`")));
+    // The file may be half of a file.
+    assert_eq!(daemon.status("left-out").await.pid, left.pid);
+    assert!(config_error(&daemon).await.is_some_and(|error| error.contains("unknown key `prot`")));
+    let answer = daemon.post("/reload").await;
+    let told = answer.json();
+    assert_eq!(
+        (answer.status, &told["broken"], &told["removed"]),
+        (422, &json!(["other"]), &json!([])),
+        "{answer:?}"
+    );
+    assert!(told["error"].as_str().unwrap().contains("unknown key `prot`"), "{answer:?}");
+    assert_eq!(daemon.post("/restart/other").await.status, 200);
+    let other = daemon.tunnel_pid("other").await;
+
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, OTHER, &new]))).await;
+    assert_eq!(config_error(&daemon).await, None);
+    assert_eq!(names(&daemon).await, ["kept", "other", "new"]);
+    process_end(left.pid.unwrap()).await;
+    assert_eq!((daemon.tunnel_pid("other").await, daemon.status("other").await.config_error), (other, None));
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_with_an_error_does_not_keep_the_others_from_starting() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let clash = KEPT.replace("kept", "clash");
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, &clash, KEPT, OTHER])).await;
+    let kept = Kept::of(&daemon).await;
+    daemon.wait_state("other", StateName::Up).await;
+    assert_eq!(names(&daemon).await, ["kept", "other", "clash", "kept (line 16)"]);
+    let status = daemon.status("clash").await;
+    let error = "`clash` would listen where `kept` (line 9) does: 127.0.0.1:9443";
+    assert_eq!((status.state, status.pid), (StateName::Failed, None), "{status:?}");
+    assert!(status.config_error.is_some_and(|told| told.contains(error)), "{:?}", status.last_error);
+    for path in ["/start/clash", "/restart/clash"] {
+        let answer = daemon.post(path).await;
+        assert!(answer.status == 502 && answer.body.contains(error), "{answer:?}");
+    }
+    assert_eq!(daemon.post("/stop/clash").await.status, 200);
+    let check = daemon.cli(&["check", lab.config_path().to_str().unwrap()]).await;
+    assert_eq!(check.status.code(), Some(1));
+
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, &clash.replace("9443", "9445"), OTHER]))).await;
+    daemon.wait_state("clash", StateName::Up).await;
+    assert_eq!(names(&daemon).await, ["kept", "clash", "other"]);
+    assert_eq!(config_error(&daemon).await, None);
+    kept.is_untouched(&daemon).await;
+    kept.lost_nothing().await;
+}
+
+/// It may be about to be written, or what a full disk has left; a list without tunnels means it.
+#[tokio::test]
+async fn an_empty_file_stops_nothing_and_an_empty_list_stops_all() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    fs::write(lab.config_path(), "").unwrap();
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert!(names(&daemon).await.is_empty());
+    reloaded(&daemon, || lab.write_config(KEPT)).await;
+    let kept = Kept::of(&daemon).await;
+    for nothing in ["", "# written next\n"] {
+        let line = reloaded(&daemon, || fs::write(lab.config_path(), nothing).unwrap()).await;
+        assert!(line.has("level", "ERROR") && line.raw.contains("tunnels: []"), "{}", line.raw);
+        assert!(config_error(&daemon).await.is_some());
+        kept.is_untouched(&daemon).await;
+    }
+    let pid = kept.pid;
+    reloaded(&daemon, || fs::write(lab.config_path(), "tunnels:\n").unwrap()).await;
+    process_end(pid).await;
+    assert!(names(&daemon).await.is_empty() && config_error(&daemon).await.is_none());
 }
 
 #[tokio::test]

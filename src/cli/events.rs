@@ -84,7 +84,7 @@ fn describe_health(health: &TunnelHealth) -> String {
 }
 
 fn not_in_force(error: &str) -> String {
-    format!("the configuration was not applied, and the tunnels keep running as before:\n{error}")
+    format!("the configuration has errors, and what they are in was not applied:\n{error}")
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
         2026-11-24 10:00:00 database: backoff; failed (network: the connection was reset). portward tries again by itself.
         database: removed
         the configuration is in force
-        the configuration was not applied, and the tunnels keep running as before:
+        the configuration has errors, and what they are in was not applied:
         line 3: unknown key
         warning: changes are not noticed
         no warnings are left

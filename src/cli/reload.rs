@@ -15,11 +15,15 @@ use crate::text;
 pub(super) async fn reload(client: &Client, arguments: &ReloadArguments) -> Result<(), Failed> {
     let query = ReloadQuery { dry_run: arguments.dry_run };
     let answer = client.post(&format!("/reload?{query}"), Duration::ZERO).await?;
-    if answer.status != StatusCode::OK {
-        return Err(client.refusal(&answer));
+    if answer.status == StatusCode::OK {
+        let Reloaded { report, .. } = client.parse(&answer.body)?;
+        return Ok(output::print(&render(&report))?);
     }
-    let Reloaded { report, .. } = client.parse(&answer.body)?;
-    Ok(output::print(&render(&report))?)
+    // What is valid in a file with errors is in force.
+    if let Ok(Reloaded { report, .. }) = client.parse(&answer.body) {
+        output::print(&render(&report))?;
+    }
+    Err(client.refusal(&answer))
 }
 
 fn render(report: &ReloadReport) -> String {
@@ -29,11 +33,12 @@ fn render(report: &ReloadReport) -> String {
         ("changed", &report.changed),
         ("unchanged", &report.unchanged),
     ];
+    let broken = Some(("broken", &report.broken)).filter(|(_, names)| !names.is_empty());
     let line = |(word, names): (&str, &Vec<String>)| {
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         format!("{:<11}{}", format!("{word}:"), text::line(&names))
     };
-    lists.map(line).join("\n")
+    lists.into_iter().chain(broken).map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -48,6 +53,7 @@ mod tests {
             removed: names(&[]),
             changed: names(&["database"]),
             unchanged: names(&["web"]),
+            ..ReloadReport::default()
         };
         insta::assert_snapshot!(render(&report), @r"
         added:     wiki, home

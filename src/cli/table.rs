@@ -80,9 +80,15 @@ pub(super) fn render(
     }
     if let Some(error) = &snapshot.config_error {
         let path = text::line(&snapshot.config_path);
-        let head = format!(
-            "{path} was not applied, and the tunnels keep running as before. portward applies it when it is fixed:"
-        );
+        let head = if snapshot.tunnels.iter().any(|tunnel| tunnel.config_error.is_some()) {
+            format!(
+                "{path} has errors. What is valid in it is applied, and no tunnel is removed until it is fixed:"
+            )
+        } else {
+            format!(
+                "{path} was not applied, and the tunnels keep running as before. portward applies it when it is fixed:"
+            )
+        };
         let _ = write!(text, "\n\n{}\n{}", head.bold(), text::lines(error));
     }
     for warning in &snapshot.warnings {

@@ -15,8 +15,29 @@ use crate::port::{Endpoint, PortRange};
 pub struct Desired {
     /// The tunnels, in the order of the file. Names, hashes and listening endpoints are unique.
     pub tunnels: Vec<Tunnel>,
+    /// The other entries of the file, in its order; none if the file is valid.
+    pub broken: Vec<Broken>,
+    /// `direction_mode: ssh-standard`; what it means for each tunnel is in [`Work`].
+    pub ssh_standard: bool,
     /// Where the API listens.
     pub api: Api,
+}
+
+/// An entry of the file that is not valid. The others run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its name, as far as it can be read; no other entry has it.
+    pub name: String,
+    /// As that of [`Tunnel`], of what can be read; no other entry has it.
+    pub hash: String,
+    /// As that of [`Tunnel`], of what can be read.
+    pub log_id: String,
+    /// The texts that can be read.
+    pub written: Written,
+    /// Whether it needs a person to authenticate.
+    pub interactive: bool,
+    /// The first problem, with its place in the file and the number of the others.
+    pub error: String,
 }
 
 /// Where the API listens, beyond the command line's own default.
@@ -33,8 +54,12 @@ pub struct Api {
 pub struct ApiTcp {
     /// Address and port to listen on.
     pub listen: std::net::SocketAddr,
-    /// File whose trimmed content is the bearer token.
+    /// File with the bearer tokens, one a line.
     pub token_file: PathBuf,
+    /// Names by which clients may call this machine, beside its addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// Origins (`scheme://host[:port]`) of the pages that may call from a browser.
+    pub cors_origins: Vec<String>,
 }
 
 /// One tunnel.

@@ -37,11 +37,6 @@ pub struct Place {
     pub length: usize,
 }
 
-impl Place {
-    /// Where a problem of the file as a whole is shown.
-    pub(super) const START: Self = Self { line: 1, column: 1, length: 1 };
-}
-
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
@@ -155,6 +150,16 @@ pub struct Diagnostics {
 impl Diagnostics {
     pub(super) fn new(path: &Path, source: &str, problems: Vec<Diagnostic>) -> Self {
         Self { path: path.to_owned(), problems, source: source.to_owned() }
+    }
+
+    /// Some problems of the same file; at least one.
+    pub(super) fn only(&self, problems: Vec<Diagnostic>) -> Self {
+        Self { problems, ..self.clone() }
+    }
+
+    /// Whether none was left out.
+    pub(super) fn are_all(&self) -> bool {
+        self.problems.len() < KEPT_AT_MOST
     }
 
     /// Every problem with its line, a caret below it and its hint; `colour` adds ANSI sequences. Ends without a line end.

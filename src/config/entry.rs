@@ -56,14 +56,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let (fallback_hosts, clients, on_demand) = (fallback_hosts?, clients?, on_demand?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
-    let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
-    let port_text = |field: &Field<Port>| field.value().map(|port| port.0.clone()).unwrap_or_default();
-    let written = Written {
-        remote_host: text(&raw.remote_host),
-        remote_port: port_text(&raw.remote_port),
-        local_port: port_text(&raw.local_port),
-        direction: direction(raw).as_str().to_owned(),
-    };
+    let written = written(raw);
     let hash = identity::hash(name.as_deref(), &written, interactive);
     let name =
         name.unwrap_or_else(|| identity::derived_name(&runner(&work), &local_name(&written.local_port)));
@@ -91,6 +84,50 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         clients,
     };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
+}
+
+fn written(raw: &raw::Tunnel) -> Written {
+    let text = |field: &Field<String>| field.value().cloned().unwrap_or_default();
+    let port_text = |field: &Field<Port>| field.value().map(|port| port.0.clone()).unwrap_or_default();
+    Written {
+        remote_host: text(&raw.remote_host),
+        remote_port: port_text(&raw.remote_port),
+        local_port: port_text(&raw.local_port),
+        direction: direction(raw).as_str().to_owned(),
+    }
+}
+
+/// What an entry calls itself, valid or not.
+pub(super) struct Sketch {
+    /// As written, or derived as far as the entry can be read.
+    pub(super) name: String,
+    pub(super) hash: String,
+    pub(super) log_id: String,
+    pub(super) written: Written,
+    pub(super) interactive: bool,
+}
+
+impl Sketch {
+    /// `None`: it is no mapping.
+    pub(super) fn of(raw: Option<&raw::Tunnel>) -> Self {
+        let raw = &raw.cloned().unwrap_or_default();
+        let written = written(raw);
+        let interactive = raw.interactive.value().copied().unwrap_or(false);
+        // A name that is not valid may not be safe to show.
+        let name = raw.name.value().filter(|name| check_name(name).is_ok());
+        let runner = if written.remote_host.is_empty() { "tunnel" } else { &written.remote_host };
+        let derived = || match local_name(&written.local_port).as_str() {
+            "" => runner.to_owned(),
+            port => identity::derived_name(runner, port),
+        };
+        Self {
+            name: name.cloned().unwrap_or_else(|| text::line(&derived()).into_owned()),
+            hash: identity::hash(raw.name.value().map(String::as_str), &written, interactive),
+            log_id: identity::log_id(&written),
+            written,
+            interactive,
+        }
+    }
 }
 
 /// Whether nothing in an entry contradicts `on_demand`.
@@ -230,6 +267,17 @@ impl Context<'_> {
                 }
             },
         }
+    }
+
+    /// The right ones of a list.
+    pub(super) fn list(
+        &self,
+        field: &Field<Vec<Field<String>>>,
+        key: &str,
+        check: impl Fn(&String) -> Result<(), Refusal>,
+    ) -> Vec<String> {
+        let right = |entry| self.optional(entry, key, |text| check(text).map(|()| text.clone())).flatten();
+        field.value().into_iter().flatten().filter_map(right).collect()
     }
 
     /// The value of a key that `entry` must have. `None`: it has not, or it is wrong, which is reported.

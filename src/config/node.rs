@@ -3,7 +3,7 @@
 //! serde_yaml stops at the first error and keeps the places of nodes to itself; a person wants all errors, each with its
 //! line. So the events come from `saphyr-parser`, and what is built from them is small: no node is copied for an alias.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -17,13 +17,15 @@ const ALIASED_NODES: usize = 10_000;
 /// Levels of nesting; the deepest that a valid file has is four.
 const DEPTH: usize = 32;
 
-/// What to write where no tunnel is wanted: a file that says nothing may be a file that is being written.
+/// What to write where no tunnel is wanted.
 pub(super) const NO_TUNNELS: &str = "write `tunnels: []` if there are to be none";
 
 /// A value and its place.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) place: Place,
+    /// Where a list or a mapping is over: nothing of it stands here or later.
+    pub(super) end: Place,
     pub(super) kind: Kind,
 }
 
@@ -56,6 +58,27 @@ impl Node {
         }
     }
 
+    /// The value of a key of this mapping.
+    pub(super) fn get(&self, key: &str) -> Option<&Rc<Self>> {
+        let Kind::Mapping(entries) = &self.kind else { return None };
+        entries.iter().find(|entry| entry.key.text() == Some(key)).map(|entry| &entry.value)
+    }
+
+    /// Adds where this node and all nodes below it stand, and those that aliases stand for.
+    pub(super) fn add_places(&self, places: &mut HashSet<Place>) {
+        places.insert(self.place);
+        match &self.kind {
+            Kind::Scalar { .. } => {}
+            Kind::Sequence(elements) => elements.iter().for_each(|element| element.add_places(places)),
+            Kind::Mapping(entries) => {
+                for Entry { key, value } in entries {
+                    key.add_places(places);
+                    value.add_places(places);
+                }
+            }
+        }
+    }
+
     /// Whether this is a key without a value.
     pub(super) fn is_null(&self) -> bool {
         match &self.kind {
@@ -67,8 +90,12 @@ impl Node {
     }
 }
 
-/// The file's only document. `None`: there is none, or its structure is broken, which is reported.
-pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
+/// The structure of the file is broken, which is reported.
+#[derive(Debug)]
+pub(super) struct Reported;
+
+/// The file's only document. `None`: it says nothing.
+pub(super) fn parse(source: &str, problems: &Problems) -> Result<Option<Rc<Node>>, Reported> {
     let mut builder =
         Builder { problems, open: Vec::new(), anchors: HashMap::new(), events: 0, aliased: 0, root: None };
     let mut documents = 0;
@@ -78,7 +105,7 @@ pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
             Ok(event) => event,
             Err(error) => {
                 syntax::report(source, &error, problems);
-                return None;
+                return Err(Reported);
             }
         };
         if matches!(event, Event::DocumentStart(_)) {
@@ -88,20 +115,16 @@ pub(super) fn parse(source: &str, problems: &Problems) -> Option<Rc<Node>> {
             let refusal = Refusal::new("a second YAML document begins here");
             let hint = "keep one document, and remove the line `---` or `...` between them";
             problems.report(place(span), refusal.hint(hint));
-            return None;
+            return Err(Reported);
         }
         if let Err((place, refusal)) = builder.take(event, place(span)) {
             let lines = diagnose::lines(source);
             let (place, refusal) = slips::template(&lines, place.line).unwrap_or((place, refusal));
             problems.report(place, refusal);
-            return None;
+            return Err(Reported);
         }
     }
-    let root = builder.root.filter(|root| !root.is_null());
-    if root.is_none() {
-        problems.report(Place::START, Refusal::new("the file is empty").hint(NO_TUNNELS));
-    }
-    root
+    Ok(builder.root.filter(|root| !root.is_null()))
 }
 
 /// A sequence or mapping whose end has not been seen yet.
@@ -161,7 +184,7 @@ impl Builder<'_> {
                 self.events += 1;
                 refuse_tag(tag.is_some(), place)?;
                 let plain = style == ScalarStyle::Plain;
-                let node = Node { place, kind: Kind::Scalar { text: text.into_owned(), plain } };
+                let node = Node { place, end: place, kind: Kind::Scalar { text: text.into_owned(), plain } };
                 self.complete(Rc::new(node), anchor, 1)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -173,7 +196,7 @@ impl Builder<'_> {
                 let children = Children::Mapping { entries: Vec::new(), key: None, seen: HashMap::new() };
                 self.begin(place, anchor, children)
             }
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::SequenceEnd | Event::MappingEnd => self.end(place),
         }
     }
 
@@ -187,14 +210,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Stopped> {
+    fn end(&mut self, end: Place) -> Result<(), Stopped> {
         let Some(Open { place, anchor, weight, children }) = self.open.pop() else { return Ok(()) };
         let node = match children {
-            Children::Sequence(elements) => Node { place, kind: Kind::Sequence(elements) },
+            Children::Sequence(elements) => Node { place, end, kind: Kind::Sequence(elements) },
             Children::Mapping { entries, .. } => {
                 // A mapping is best shown by its first key.
                 let place = entries.first().map_or(place, |first| first.key.place);
-                Node { place, kind: Kind::Mapping(entries) }
+                Node { place, end, kind: Kind::Mapping(entries) }
             }
         };
         let weight = self.weight() - weight;

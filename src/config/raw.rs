@@ -15,7 +15,8 @@ use super::values::{Count, Options, Period, Port, SocketMode, Yes};
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "portward configuration", extend("required" = ["tunnels"]))]
 pub(super) struct Config {
-    /// The tunnels; `[]` if there are none.
+    /// The tunnels; `[]` or nothing if there are none.
+    #[schemars(extend("type" = ["array", "null"]))]
     pub(super) tunnels: Field<Vec<Field<Tunnel>>>,
     /// Defaults for all tunnels.
     pub(super) defaults: Field<Defaults>,
@@ -181,6 +182,9 @@ pub(super) struct Health {
     pub(super) action: Field<Remedy>,
 }
 
+/// The key that may be without a value, as files of autossh-tunnel have it: then there are no tunnels.
+pub(super) const MAY_BE_NULL: &str = "tunnels";
+
 /// The one word that may stand for a [`Health`], and the key that it stands for.
 pub(super) const HEALTH_WORD: (&str, &str) = ("Health", "connect");
 
@@ -198,8 +202,12 @@ pub(super) struct Api {
     pub(super) socket: Field<String>,
     /// TCP address and port, for example `127.0.0.1:8080`. Requires `token_file`. Default: no TCP.
     pub(super) listen: Field<String>,
-    /// File with the bearer token that TCP clients must send.
+    /// File with the bearer token that TCP clients must send, or with several, one a line.
     pub(super) token_file: Field<String>,
+    /// Names by which TCP clients may call this machine, beside its addresses and `localhost`. Default: none.
+    pub(super) hosts: Field<Vec<Field<String>>>,
+    /// Origins of web pages that may call the API over TCP from a browser, for example `http://panel.example:5000`. Default: none.
+    pub(super) cors_origins: Field<Vec<Field<String>>>,
 }
 
 /// Which side listens.

@@ -14,7 +14,7 @@ use super::diagnose::{Place, Problems, Refusal, quote};
 use super::form::{self, Wanted};
 use super::located::{FIELD, LOCATED};
 use super::node::{Entry, Kind, Node};
-use super::raw::HEALTH_WORD;
+use super::raw::{HEALTH_WORD, MAY_BE_NULL};
 
 /// Words longer than this, in bytes, are not compared with the known ones.
 const LONGEST_SLIP: usize = 64;
@@ -144,6 +144,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 name: self.name,
                 problems: self.problems,
             }),
+            Kind::Scalar { .. } if self.node.is_null() && self.name == Some(MAY_BE_NULL) => {
+                visitor.visit_seq(Elements { remaining: [].iter(), name: None, problems: self.problems })
+            }
             Kind::Scalar { .. } | Kind::Mapping(_) => Err(self.unexpected(Wanted::List)),
         }
     }

@@ -5,6 +5,7 @@ use super::*;
 
 mod mangled;
 mod meaning;
+mod partly;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -2,22 +2,39 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::rc::Rc;
 
-use super::desired::{Api, ApiTcp, Desired, Tunnel};
+use super::desired::{Api, ApiTcp, Tunnel};
 use super::diagnose::{Place, Problems, Refusal, quote};
-use super::entry::{self, Checked, Context};
+use super::entry::{self, Checked, Context, Sketch};
 use super::located::{Field, Located};
-use super::{address, identity, node, overlap, paths, raw, read, ssh};
+use super::node::{self, Node};
+use super::{address, identity, overlap, paths, raw, read, ssh};
 
-/// Reads `source`, the file `path`, and reports everything that is wrong with it. What it returns is to be used only if
-/// nothing was reported. `home` is what `~/` stands for.
-pub(super) fn desired(
+/// What a file says, as far as it can be read.
+pub(super) struct Validated {
+    /// The valid ones among the entries, each with its index, and yet to be compared with the problems that were reported.
+    pub(super) tunnels: Vec<(usize, Tunnel)>,
+    /// All entries, valid or not.
+    pub(super) entries: Vec<Sketch>,
+    /// The list of them; `None`: the file says nothing.
+    pub(super) list: Option<Rc<Node>>,
+    pub(super) ssh_standard: bool,
+    pub(super) api: Api,
+}
+
+/// Reads `source`, the file `path`, and reports everything that is wrong with it. `None`: it is no configuration at all. `home` is
+/// what `~/` stands for.
+pub(super) fn validated(
     source: &str,
     path: &Path,
     home: Option<&Path>,
     problems: &Problems,
-) -> Option<Desired> {
-    let tree = node::parse(source, problems)?;
+) -> Option<Validated> {
+    let Some(tree) = node::parse(source, problems).ok()? else {
+        let (tunnels, entries) = (Vec::new(), Vec::new());
+        return Some(Validated { tunnels, entries, list: None, ssh_standard: false, api: Api::default() });
+    };
     let config: raw::Config = read::read(&tree, problems)?;
     let tunnels = match &config.tunnels {
         Field::Absent => {
@@ -46,17 +63,30 @@ pub(super) fn desired(
     for env in entries.clone().map(|entry| &entry.value.env).chain([&defaults.env]).filter_map(Field::value) {
         env.check(problems);
     }
-    let mut checked: Vec<Checked> = entries
-        .clone()
-        .filter_map(|entry| entry::check(&entry.with(entry.value.merged(defaults, mode)), &context))
-        .collect();
+    let merged =
+        |field: &Field<raw::Tunnel>| field.get().map(|entry| entry.with(entry.value.merged(defaults, mode)));
+    let merged: Vec<Option<Located<raw::Tunnel>>> = tunnels.iter().map(merged).collect();
+    let check = |(index, entry): (usize, &Option<Located<raw::Tunnel>>)| {
+        Some((index, entry::check(entry.as_ref()?, &context)?))
+    };
+    let (indices, mut checked): (Vec<usize>, Vec<Checked>) =
+        merged.iter().enumerate().filter_map(check).unzip();
     report_duplicate_names(entries, problems);
     name_the_unnamed(&mut checked);
     report_names_that_mislead(&checked, problems);
-    let tunnels: Vec<(Place, Tunnel)> = checked.into_iter().map(|entry| (entry.port, entry.tunnel)).collect();
-    overlap::check(&tunnels, &api, problems);
-    Some(Desired { tunnels: tunnels.into_iter().map(|(_, tunnel)| tunnel).collect(), api })
+    let places: Vec<(Place, Tunnel)> = checked.into_iter().map(|entry| (entry.port, entry.tunnel)).collect();
+    overlap::check(&places, &api, problems);
+    Some(Validated {
+        tunnels: indices.into_iter().zip(places.into_iter().map(|(_, tunnel)| tunnel)).collect(),
+        entries: merged.iter().map(|entry| Sketch::of(entry.as_ref().map(|entry| &entry.value))).collect(),
+        list: tree.get("tunnels").cloned(),
+        ssh_standard: mode == raw::DirectionMode::SshStandard,
+        api,
+    })
 }
+
+/// Characters of a name in the DNS.
+const LONGEST_HOST: usize = 253;
 
 fn report_duplicate_names<'r>(entries: impl Iterator<Item = &'r Located<raw::Tunnel>>, problems: &Problems) {
     let mut lines = HashMap::new();
@@ -129,6 +159,14 @@ fn api(raw: Option<&raw::Api>, context: &Context<'_>) -> Api {
     });
     let token_file =
         context.optional(&raw.token_file, "token_file", |text| paths::expand(text, context.directory));
+    let hosts = context.list(&raw.hosts, "hosts", |name| check_host(name));
+    let cors_origins = context.list(&raw.cors_origins, "cors_origins", |origin| check_origin(origin));
+    for (field, key) in [(&raw.hosts, "hosts"), (&raw.cors_origins, "cors_origins")] {
+        if raw.listen.is_absent() {
+            let hint = "add `listen:` with an address and a port, or remove it";
+            context.forbid(field, key, "without `listen`: the unix socket has no such rules", hint);
+        }
+    }
     match (raw.listen.get(), raw.token_file.get()) {
         (Some(listen), None) if raw.token_file.is_absent() => {
             let refusal =
@@ -148,8 +186,33 @@ fn api(raw: Option<&raw::Api>, context: &Context<'_>) -> Api {
         _ => {}
     }
     let tcp = match (listen.flatten(), token_file.flatten()) {
-        (Some(listen), Some(token_file)) => Some(ApiTcp { listen, token_file }),
+        (Some(listen), Some(token_file)) => Some(ApiTcp { listen, token_file, hosts, cors_origins }),
         _ => None,
     };
     Api { socket: socket.flatten(), tcp }
+}
+
+fn check_host(name: &str) -> Result<(), Refusal> {
+    let is_name = !name.is_empty()
+        && name.len() <= LONGEST_HOST
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter));
+    if is_name {
+        return Ok(());
+    }
+    let hint = "write names such as `portward.example`, without a port; addresses and `localhost` need none";
+    Err(Refusal::new(format!("{} is not the name of a host", quote(name))).hint(hint))
+}
+
+fn check_origin(origin: &str) -> Result<(), Refusal> {
+    let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    // What a browser sends: no path, no slash at the end, nothing that stands for several.
+    let is_origin = host.is_some_and(|host| {
+        !host.is_empty()
+            && host.chars().all(|letter| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter))
+    });
+    if is_origin {
+        return Ok(());
+    }
+    let hint = "write what the browser shows of the page's address up to its first single slash, such as `http://panel.example:5000`";
+    Err(Refusal::new(format!("{} is not the origin of a page", quote(origin))).hint(hint))
 }

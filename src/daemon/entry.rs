@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) starts: u64,
     /// Gone from the configuration: forgotten as soon as it is stopped.
     pub(super) removed: bool,
+    /// What is wrong with its entry of the file as it stands; the tunnel goes on as it was.
+    pub(super) config_error: Option<String>,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
@@ -138,6 +140,7 @@ impl View<'_> {
             since: clock.timestamp(since),
             restarts: entry.starts.saturating_sub(1),
             last_error: self.last_failure().cloned(),
+            config_error: entry.config_error.clone(),
             holder: self.holders().iter().find_map(|occupant| occupant.holder.clone()),
             held_by: self.holders().to_vec(),
             // portward's own listener is there whatever the state.

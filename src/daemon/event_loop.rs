@@ -24,7 +24,7 @@ use super::timers::{Timer, Timers};
 use super::waiter::Waiter;
 use super::warnings::Warnings;
 use crate::clock::Clock;
-use crate::config::{ConfigWatch, Desired, desired};
+use crate::config::{Accepted, ConfigWatch, desired};
 use crate::core::{
     ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, LinkId, Slot, StateName, TunnelState,
 };
@@ -33,7 +33,7 @@ use crate::observe::recent::RecentLogs;
 use crate::observe::systemd;
 use crate::port::{Kinship, Listener, Occupant};
 use crate::process;
-use crate::protocol::{Change, Verb};
+use crate::protocol::{Change, TunnelStatus, Verb};
 
 /// What the event loop is made of.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) links: Links,
     /// Slots in the order of the file.
     pub(super) order: Vec<Slot>,
+    /// The entries that are not valid, and are no tunnels therefore.
+    pub(super) broken: Vec<Arc<TunnelStatus>>,
     pub(super) next_slot: u64,
     /// The slot of each wanted tunnel, by its hash.
     pub(super) slots: HashMap<String, Slot>,
@@ -78,7 +80,7 @@ pub(super) struct State {
 
 impl EventLoop {
     /// Runs until SIGTERM or SIGINT has stopped every tunnel, or until the service is restarted.
-    pub(super) async fn run(mut self, wanted: Desired) -> std::io::Result<End> {
+    pub(super) async fn run(mut self, wanted: Accepted) -> std::io::Result<End> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -86,10 +88,10 @@ impl EventLoop {
         let mut is_restart: Option<Pin<Box<dyn Future<Output = bool>>>> = None;
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
-        self.state.api = wanted.api.clone();
+        self.state.api = wanted.desired.api.clone();
         self.note_config_watch();
         let predecessor = Predecessor::find(self.effects.directory()).await;
-        self.begin(wanted.tunnels, predecessor);
+        self.begin(wanted, predecessor);
         self.publish();
         systemd::ready();
         while !(self.state.stopping && self.state.entries.is_empty()) {
@@ -292,7 +294,7 @@ impl EventLoop {
         match command {
             Command::Act { verb, hash, timeout, reply } => {
                 let Some(&slot) = self.state.slots.get(&hash) else {
-                    let _ = reply.send(None);
+                    let _ = reply.send(self.outcome_of_broken(&hash, verb));
                     return;
                 };
                 self.act(slot, verb, timeout, reply);
@@ -311,7 +313,7 @@ impl EventLoop {
             Command::Reload { dry_run: true, reply } => {
                 let report = self
                     .read_config()
-                    .map(|wanted| self.report_of(&self.plan(&wanted.tunnels), &wanted.tunnels));
+                    .map(|wanted| self.report_of(&self.plan(&wanted.desired.tunnels), &wanted));
                 let _ = reply.send(report);
             }
             Command::Reload { dry_run: false, reply } => {

@@ -2,6 +2,7 @@
 
 mod actions;
 mod attempt;
+mod broken;
 mod checks;
 mod command_attempt;
 mod command_line;
@@ -51,7 +52,7 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::clock::Clock;
-use crate::config::{ConfigWatch, Desired};
+use crate::config::{Accepted, ConfigWatch};
 use crate::network::Network;
 use crate::observe::recent::RecentLogs;
 use crate::port::Ports;
@@ -134,7 +135,7 @@ impl Daemon {
 
     /// Keeps the tunnels of `wanted` up until SIGTERM or SIGINT, then stops them, or leaves them to the next run; fails if signals cannot
     /// be received.
-    pub async fn run(self, wanted: Desired) -> io::Result<End> {
+    pub async fn run(self, wanted: Accepted) -> io::Result<End> {
         self.0.run(wanted).await
     }
 }

@@ -429,4 +429,11 @@ pub(super) fn reloaded(report: &ReloadReport) {
         report.changed.len(),
         report.unchanged.len()
     );
+    if let Some(error) = &report.error {
+        tracing::error!(
+            event = "reload",
+            "the configuration has errors: {} run as before, or not at all, and nothing is removed until it is valid:\n{error}",
+            report.broken.join(", ")
+        );
+    }
 }

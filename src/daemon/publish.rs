@@ -64,8 +64,9 @@ impl EventLoop {
             let clients = entry.resources.held().map(HeldListener::clients);
             Some(TunnelStatus { clients: clients.or(published.clients), ..published })
         };
+        let broken = self.state.broken.iter().map(|broken| TunnelStatus::clone(broken));
         Snapshot {
-            tunnels: listed.map(Box::as_ref).filter_map(status).collect(),
+            tunnels: listed.map(Box::as_ref).filter_map(status).chain(broken).collect(),
             config_path: self.config_path.display().to_string(),
             config_error: self.state.config_error.clone(),
             warnings: self.state.warnings.list(),

@@ -14,32 +14,40 @@ use super::predecessor::Predecessor;
 use super::reporter::{Identity, Reporter};
 use super::timers::Timer;
 use crate::clock::Moment;
-use crate::config::{self, Desired, desired};
+use crate::config::{self, Accepted, Desired, desired};
 use crate::core::{Candidate, Event, Health, Link, LinkId, Plan, Slot, StateName, reconcile};
 use crate::observe::systemd;
 use crate::protocol::{Change, ReloadReport};
 
 impl EventLoop {
-    pub(super) fn read_config(&mut self) -> Result<Desired, String> {
+    pub(super) fn read_config(&mut self) -> Result<Accepted, String> {
         let text = self.config.read_now().map_err(|error| error.to_string())?;
         self.parse(&text)
     }
 
-    pub(super) fn parse(&self, text: &str) -> Result<Desired, String> {
-        config::parse(text, &self.config_path)
-            .map_err(|diagnostics| diagnostics.without_secrets().render(false))
+    pub(super) fn parse(&self, text: &str) -> Result<Accepted, String> {
+        let accepted = config::accept(text, &self.config_path)
+            .map_err(|diagnostics| diagnostics.without_secrets().render(false))?;
+        if accepted.says_nothing && !self.state.order.is_empty() {
+            // An editor or a full disk may have left it like this.
+            let path = self.config_path.display();
+            return Err(format!(
+                "{path} is empty: write `tunnels: []` if there are to be no tunnels any more"
+            ));
+        }
+        Ok(accepted)
     }
 
-    /// Puts a configuration in force, or keeps what is and shows why.
-    pub(super) fn reload(&mut self, wanted: Result<Desired, String>) -> Result<ReloadReport, String> {
+    /// Puts a configuration in force as far as it is valid, or keeps what is, and shows why.
+    pub(super) fn reload(&mut self, wanted: Result<Accepted, String>) -> Result<ReloadReport, String> {
         let result = match wanted {
-            Ok(wanted) => {
-                if wanted.api != self.state.api {
+            Ok(accepted) => {
+                if accepted.desired.api != self.state.api {
                     tracing::warn!(
                         "the `api` section changed; it takes effect when portward is started again"
                     );
                 }
-                Ok(self.apply(wanted.tunnels))
+                Ok(self.apply(accepted))
             }
             Err(error) => {
                 tracing::error!(
@@ -49,13 +57,20 @@ impl EventLoop {
                 Err(error)
             }
         };
-        let error = result.as_ref().err().cloned();
+        let error = match &result {
+            Ok(report) => report.error.as_ref(),
+            Err(error) => Some(error),
+        };
+        self.show_config_error(error.cloned());
+        result
+    }
+
+    fn show_config_error(&mut self, error: Option<String>) {
         if error != self.state.config_error {
             self.state.config_error.clone_from(&error);
             // Nobody following is not an error.
             let _ = self.changes.send(Change::Config { error });
         }
-        result
     }
 
     pub(super) fn plan(&self, wanted: &[desired::Tunnel]) -> Plan {
@@ -64,21 +79,27 @@ impl EventLoop {
         reconcile(&running, &wanted.iter().map(candidate).collect::<Vec<_>>())
     }
 
-    pub(super) fn report_of(&self, plan: &Plan, wanted: &[desired::Tunnel]) -> ReloadReport {
+    /// What the plan does. A file with errors removes nothing: it may be half of a file.
+    pub(super) fn report_of(&self, plan: &Plan, accepted: &Accepted) -> ReloadReport {
+        let Desired { tunnels: wanted, broken, .. } = &accepted.desired;
+        let removed = if accepted.problems.is_some() { &[][..] } else { &plan.removed };
         let named = |index: &usize| wanted[*index].name.clone();
         let gone = |slot: &Slot| self.state.entries.get(slot).map(|entry| entry.desired.name.clone());
         ReloadReport {
             added: plan.added.iter().map(named).collect(),
-            removed: plan.removed.iter().filter_map(gone).collect(),
+            removed: removed.iter().filter_map(gone).collect(),
             changed: plan.changed.iter().map(|(_, index)| named(index)).collect(),
             unchanged: plan.unchanged.iter().map(|(_, index)| named(index)).collect(),
+            broken: broken.iter().map(|broken| broken.name.clone()).collect(),
+            error: accepted.problems.clone().map(|problems| problems.without_secrets().render(false)),
         }
     }
 
     /// Begins with these tunnels, and with what an earlier run of portward has left.
-    pub(super) fn begin(&mut self, wanted: Vec<desired::Tunnel>, predecessor: Predecessor) {
-        let plan = self.plan(&wanted);
-        narrate::reloaded(&self.report_of(&plan, &wanted));
+    pub(super) fn begin(&mut self, accepted: Accepted, predecessor: Predecessor) {
+        let report = self.report_of(&self.plan(&accepted.desired.tunnels), &accepted);
+        narrate::reloaded(&report);
+        let Desired { tunnels: wanted, broken, .. } = accepted.desired;
         self.state.next_slot = predecessor.last_link;
         let placed: Vec<_> = wanted.into_iter().map(|desired| self.place(desired)).collect();
         self.inherit(predecessor);
@@ -90,15 +111,21 @@ impl EventLoop {
             self.start(*slot);
         }
         self.state.order = placed;
+        self.show_broken(broken);
+        self.show_config_error(report.error);
     }
 
     /// Applies the difference between what runs and what is wanted.
-    pub(super) fn apply(&mut self, wanted: Vec<desired::Tunnel>) -> ReloadReport {
-        let plan = self.plan(&wanted);
-        let report = self.report_of(&plan, &wanted);
+    fn apply(&mut self, accepted: Accepted) -> ReloadReport {
+        let plan = self.plan(&accepted.desired.tunnels);
+        let report = self.report_of(&plan, &accepted);
         narrate::reloaded(&report);
-        for slot in &plan.removed {
-            self.remove(*slot);
+        let Desired { tunnels: wanted, broken, .. } = accepted.desired;
+        let mut kept = plan.removed;
+        if accepted.problems.is_none() {
+            for slot in kept.drain(..) {
+                self.remove(slot);
+            }
         }
         let mut order = BTreeMap::new();
         let mut wanted: BTreeMap<_, _> = wanted.into_iter().enumerate().collect();
@@ -116,7 +143,8 @@ impl EventLoop {
         for (index, desired) in wanted {
             order.insert(index, self.add(desired));
         }
-        self.state.order = order.into_values().collect();
+        self.state.order = order.into_values().chain(kept).collect();
+        self.show_broken(broken);
         report
     }
 
@@ -146,6 +174,7 @@ impl EventLoop {
             phases: Phases::default(),
             starts: 0,
             removed: false,
+            config_error: None,
             listeners: Vec::new(),
             connection_errors: None,
             health,

@@ -102,6 +102,12 @@ pub const CHECKS: &[Check] = &[
         let token = x.desired().and_then(|desired| Some(desired.api.tcp.as_ref()?.token_file.as_path()));
         Some(directories::findings(&x.config, &x.socket, token, &x.process, x.fix))
     }),
+    check("environment", "no variable of autossh-tunnel is set that has no effect here", |x| {
+        let unread = config::unread_variables(x.desired()?, &x.config);
+        let why = "portward does not read it, and what autossh-tunnel would do by it is not done";
+        let finding = |(name, instead)| Finding::warning(format!("{name} is set"), why, instead);
+        Some(unread.into_iter().map(finding).collect())
+    }),
     check("addresses", "this machine has the addresses to listen on", |x| Some(held::addresses(x.held()?))),
     check("ephemeral_ports", "no local port is given to outgoing connections", |x| {
         Some(Vec::from_iter(ephemeral::finding(&x.machine, x.claims()?, x.fix)))

@@ -93,7 +93,7 @@ pub struct LogSummary {
     pub hash: String,
     /// `tunnel-HASH.log`.
     pub filename: String,
-    /// As `ls -h` writes it.
+    /// As `du -h` writes it.
     pub size: String,
     /// Local time of the last line, as `ls` writes it.
     pub modified: String,

@@ -24,7 +24,7 @@ impl fmt::Display for ReloadQuery {
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Always `success`.
+    /// `error` if the file has errors.
     pub status: Conclusion,
     /// Whether nothing was changed.
     pub dry_run: bool,
@@ -44,4 +44,10 @@ pub struct ReloadReport {
     pub changed: Vec<String>,
     /// Tunnels that go on as they are, renamed ones included.
     pub unchanged: Vec<String>,
+    /// Entries with errors: they run as before, or not at all. Then no tunnel is removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<String>,
+    /// Those errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }

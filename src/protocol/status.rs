@@ -13,11 +13,11 @@ use crate::ssh::ConnectionErrorKind;
 /// All tunnels and the state of the configuration at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Snapshot {
-    /// In the order of the file.
+    /// In the order of the file; behind them those that run as they were before an error came into it, and entries with errors.
     pub tunnels: Vec<TunnelStatus>,
     /// Path of the configuration file.
     pub config_path: String,
-    /// Why the file as it stands is not in force; `None` when it is.
+    /// Why the file as it stands is not in force, or not all of it; `None` when it is.
     pub config_error: Option<String>,
     /// What portward itself cannot do for now, each with the next step.
     #[serde(default)]
@@ -58,6 +58,9 @@ pub struct TunnelStatus {
     pub restarts: u64,
     /// The last failure, until the tunnel is up again or stopped.
     pub last_error: Option<Failure>,
+    /// What is wrong with its entry of the file as it stands: the tunnel goes on as it was before, or is `failed`. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_error: Option<String>,
     /// The process that holds the port which the tunnel waits for; of several, the first.
     pub holder: Option<Holder>,
     /// All that keeps the port from being bound, in the words of `GET /ports/{port}`.
@@ -200,7 +203,7 @@ pub struct Health {
     pub failing: usize,
     /// Path of the configuration file.
     pub config_path: String,
-    /// Why the file as it stands is not in force; `None` when it is.
+    /// Why the file as it stands is not in force, or not all of it; `None` when it is.
     pub config_error: Option<String>,
     /// What portward itself cannot do for now, each with the next step.
     #[serde(default)]

@@ -47,6 +47,7 @@ pub(crate) fn tunnel(name: &str) -> TunnelStatus {
         since: "2026-11-24T10:00:00Z".parse().unwrap(),
         restarts: 2,
         last_error: None,
+        config_error: None,
         holder: None,
         held_by: Vec::new(),
         listeners: vec!["127.0.0.1:13306".parse().unwrap(), "[::1]:13306".parse().unwrap()],

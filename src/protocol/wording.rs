@@ -35,6 +35,9 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
              start it."
                 .to_owned(),
         ),
+        (StateName::Failed, _, Some(failure)) if tunnel.config_error.is_some() => {
+            Some(format!("does not run ({failure}). It starts once its entry in the file is mended."))
+        }
         (StateName::Failed, _, Some(failure)) => {
             Some(format!("failed ({failure}). A retry would not help: fix it, then `portward start {name}`."))
         }
@@ -85,6 +88,9 @@ fn others_held(tunnel: &TunnelStatus) -> String {
 
 /// What is to be said of a tunnel whatever its state: where a server listens cannot be seen, and clients were turned away.
 pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
+    let before = tunnel.config_error.iter().filter(|_| tunnel.state != StateName::Failed);
+    let before =
+        before.map(|error| format!("runs as before, because its entry in the file is wrong ({error})."));
     let note = tunnel.note.iter().map(|note| format!("is up as far as can be seen from here: {note}."));
     let errors = tunnel.connection_errors.iter().map(|ConnectionErrors { count, last }| {
         let ago = elapsed(last.at, now);
@@ -122,7 +128,7 @@ pub fn remarks(tunnel: &TunnelStatus, now: Timestamp) -> Vec<String> {
     let standby = standby.map(str::to_owned);
     let clients = tunnel.clients.iter().filter(|clients| clients.total > 0).map(served);
     let connections = fallback.into_iter().chain(standby).chain(draining);
-    note.chain(health).chain(errors).chain(connections).chain(clients).collect()
+    before.chain(note).chain(health).chain(errors).chain(connections).chain(clients).collect()
 }
 
 /// What is to be said of failed health checks, also of those that are not enough yet to mean that the tunnel is failing.

@@ -40,7 +40,7 @@ fn our_tree_is_what_serde_yaml_reads() {
     let mut sources: Vec<String> = samples().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     sources.push(whole_reference());
     for source in sources {
-        let tree = node::parse(&source, &Problems::default()).unwrap();
+        let tree = node::parse(&source, &Problems::default()).unwrap().unwrap();
         let theirs: serde_yaml::Value = serde_yaml::from_str(&source).unwrap();
         assert_eq!(value(&tree), theirs);
     }
