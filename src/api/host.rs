@@ -18,10 +18,10 @@ const QUOTED: usize = 80;
 
 /// Middleware: lets through who asks for an IP address, which no page can have resolve to another one, for `localhost`, for one of
 /// `names`, or, as HTTP/1.0 allows, for no host at all. No browser leaves it out.
-pub(super) async fn check(State(names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(ours): State<Arc<[String]>>, request: Request, next: Next) -> Response {
     let named = request.headers().get_all(HOST).into_iter().map(HeaderValue::as_bytes);
     let in_uri = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    let Some(wrong) = named.chain(in_uri).find(|host| !is_ours(host, &names)) else {
+    let Some(wrong) = named.chain(in_uri).find(|host| !is_ours(host, &ours)) else {
         return next.run(request).await;
     };
     let error = format!(
@@ -36,15 +36,11 @@ fn is_ours(host: &[u8], names: &[String]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     let name =
         host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-    match name.strip_prefix('[').and_then(|address| address.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let is_named = |ours: &str| name.eq_ignore_ascii_case(ours);
-            is_named("localhost")
-                || name.parse::<Ipv4Addr>().is_ok()
-                || names.iter().any(|ours| is_named(ours))
-        }
+    if let Some(address) = name.strip_prefix('[').and_then(|address| address.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
     }
+    let is_called = |ours: &str| name.eq_ignore_ascii_case(ours);
+    is_called("localhost") || name.parse::<Ipv4Addr>().is_ok() || names.iter().any(|ours| is_called(ours))
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ async fn without_a_timeout_what_is_in_the_way_is_an_error() {
             let held_by = is_held.then(|| listener(holder)).into_iter().collect();
             let last_error = failure.map(|kind| Failure::new(kind, "the server is away"));
             Some(Outcome::Unfinished {
-                status: TunnelStatus { state, held_by, last_error, ..status.clone() },
+                status: TunnelStatus { state, last_error, held_by, ..status.clone() },
             })
         });
         for (path, expected) in [

@@ -115,7 +115,7 @@ fn an_error_of_the_file_as_a_whole_or_of_all_tunnels_refuses_it() {
 
 #[test]
 fn more_errors_than_are_kept_refuse_the_file() {
-    let wrong: String = (0..1200).map(|key| format!("    k{key}: 1\n")).collect();
+    let wrong = (0..1200).map(|key| format!("    k{key}: 1\n")).collect::<Vec<_>>().concat();
     let source = format!("tunnels:\n{}{}{wrong}", tunnel("a", 1001), tunnel("b", 1002));
     assert!(accept(&source, Path::new(PATH)).is_err());
 }
@@ -146,7 +146,7 @@ fn no_tunnel_is_made_up() {
     let whole = accept(&source, Path::new(PATH)).unwrap().desired.tunnels;
     assert_eq!(whole.len(), 2);
     for lines in 0..source.lines().count() {
-        let part: String = source.lines().take(lines).map(|line| format!("{line}\n")).collect();
+        let part = source.lines().take(lines).map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
         let Ok(accepted) = accept(&part, Path::new(PATH)) else { continue };
         for tunnel in accepted.desired.tunnels {
             assert!(whole.contains(&tunnel) || tunnel.name == "b", "{tunnel:?}");
