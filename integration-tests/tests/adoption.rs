@@ -216,6 +216,37 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     assert!(bystander.try_wait().unwrap().is_none(), "it has nothing to do with all that");
 }
 
+/// An ssh that is killed leaves its socket, and nobody is there to remove it.
+#[tokio::test]
+async fn a_socket_that_nobody_listens_on_any_more_is_removed() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let (gone, kept) = (lab.path("gone.sock"), lab.path("kept.sock"));
+    let tunnel = |name: &str| {
+        let path = lab.path(&format!("{name}.sock"));
+        let path = path.display();
+        format!(
+            "  - {{name: {name}, remote_host: server, remote_port: '127.0.0.1:7000', local_port: {path}}}\n"
+        )
+    };
+    let daemon = Daemon::start(&lab, &(tunnel("gone") + &tunnel("kept"))).await;
+    let ssh = daemon.wait_state("gone", StateName::Up).await.pid.unwrap();
+    let other = daemon.wait_state("kept", StateName::Up).await.pid;
+    daemon.crash().await;
+    kill(ssh, Signal::SIGKILL);
+    process_end(ssh).await;
+    assert!(gone.exists());
+
+    lab.write_config(&tunnel("kept"));
+    let daemon = Daemon::start_as_configured(&lab).await;
+    daemon.wait_log(0, "the removal", |line| line.has("event", "stale")).await;
+    assert!(!gone.exists() && kept.exists());
+    assert_eq!(daemon.wait_state("kept", StateName::Up).await.pid, other);
+    daemon.stop().await;
+    assert!(!kept.exists());
+}
+
 #[tokio::test]
 async fn an_ssh_that_is_stopped_meanwhile_is_not_told_as_up_and_replaced() {
     let lab = Lab::new();

@@ -19,6 +19,7 @@ use super::narrate;
 use super::predecessor::{Left, Predecessor};
 use super::probe::Probes;
 use super::record::{self, Record, SshRecord};
+use super::unix_listener;
 use crate::config::desired::{CommandTunnel, SshTunnel, Work};
 use crate::core::{self, ConnectionId, LinkId, Role, Slot};
 use crate::port::{Endpoint, Listener, holder};
@@ -37,7 +38,7 @@ struct Fitting {
 impl EventLoop {
     /// Takes over what fits a tunnel that is to be up, and ends the rest.
     pub(super) fn inherit(&mut self, predecessor: Predecessor) {
-        let Predecessor { left, runs, .. } = predecessor;
+        let Predecessor { left, runs, sockets, .. } = predecessor;
         let fitting_settings = self.settings(&left);
         let (mut of_links, mut useless) = (BTreeMap::<LinkId, Vec<_>>::new(), Vec::new());
         for left in left {
@@ -60,9 +61,13 @@ impl EventLoop {
         drop(useless);
         self.effects.begin_run(&kept, others);
         if !runs.is_empty() {
-            tokio::spawn(
-                async move { narrate::ended_unwanted(&process::end_unwanted(unwanted, runs).await) },
-            );
+            tokio::spawn(async move {
+                narrate::ended_unwanted(&process::end_unwanted(unwanted, runs).await);
+                // An ssh that was killed has left its socket, and its tunnel may be gone.
+                for path in sockets {
+                    unix_listener::remove_stale(path).await;
+                }
+            });
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Predecessor {
     pub(super) left: Vec<Left>,
     /// The runs that have left something, and are over.
     pub(super) runs: BTreeSet<String>,
+    /// The unix sockets that they have listened on.
+    pub(super) sockets: BTreeSet<PathBuf>,
     /// The highest number of a link that names a file.
     pub(super) last_link: u64,
 }
@@ -54,6 +56,9 @@ impl Predecessor {
             match Record::read(&path) {
                 Ok(Some(record)) => {
                     found.runs.insert(record.origin.run().to_owned());
+                    // Those in this directory are removed with all that nobody needs.
+                    let is_elsewhere = |socket: &PathBuf| socket.parent() != Some(directory);
+                    found.sockets.extend(record.sockets().filter(is_elsewhere));
                     answering.spawn(Left::of(record, path));
                 }
                 // Its process cannot have outlived the machine.

@@ -102,6 +102,12 @@ impl Record {
         Self::parse(&read(path)?, boot())
     }
 
+    /// The unix sockets that it may listen on.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let forwards = self.ssh.iter().flat_map(|ssh| ssh.planned.iter().chain(&ssh.forwards));
+        forwards.filter_map(Forwarding::socket).map(Path::to_owned)
+    }
+
     /// The text of a record as it is read during `boot`.
     pub(super) fn parse(text: &[u8], boot: &str) -> io::Result<Option<Self>> {
         let Written { version, boot: of, record }: Written<Self> = serde_json::from_slice(text)?;

@@ -161,6 +161,21 @@ impl PathWait {
     }
 }
 
+/// Removes the file of a socket on which nobody listens any more.
+pub(super) async fn remove_stale(path: PathBuf) {
+    let removed = spawn_blocking(move || match unix::judge(&path) {
+        Judgement::Stale(file) => file.remove(&path).is_ok().then_some(path),
+        Judgement::Unbound | Judgement::Held(_) | Judgement::Unusable(_) => None,
+    });
+    if let Ok(Some(path)) = removed.await {
+        tracing::info!(
+            event = "stale",
+            "removed {}, on which an earlier portward's ssh has listened, and nobody does now",
+            path.display()
+        );
+    }
+}
+
 /// Why ssh did not listen on a path that was found unbound.
 pub(super) fn why_refused(socket: &LocalSocket, otherwise: impl FnOnce() -> Failure) -> Failure {
     let path = socket.path.display();

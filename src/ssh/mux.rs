@@ -1,6 +1,7 @@
 //! A client of OpenSSH's multiplexing protocol, version 4 (PROTOCOL.mux in OpenSSH's source): what `ssh -O check`, `-O forward`
 //! and `-O cancel` send to a master's control socket.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -110,6 +111,15 @@ pub struct Forwarding {
     pub(super) direction: Direction,
     pub(super) listen: Place,
     pub(super) target: Place,
+}
+
+impl Forwarding {
+    /// The unix socket of this machine on which ssh listens for it.
+    pub fn socket(&self) -> Option<&Path> {
+        let Place { host, port } = &self.listen;
+        let is_here = self.direction != Direction::Remote && *port == UNIX_SOCKET;
+        is_here.then(|| Path::new(OsStr::from_bytes(host)))
+    }
 }
 
 /// A connection to a control socket. Requests are not cancel-safe: when the future of one is dropped, so must be the connection.
