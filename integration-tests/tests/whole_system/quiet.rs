@@ -7,7 +7,7 @@ use std::time::Duration;
 use integration_tests::{LogLine, fetch};
 use portward::core::Standby;
 use portward::port::daemons::Daemons;
-use portward::protocol::{StateName, TunnelStatus};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::time::{Instant, timeout};
 
 use crate::sight;
@@ -138,8 +138,14 @@ impl World<'_> {
         let has_process = wanted == StateName::Up && !is_asleep;
         differs!(!may_be_told && has_process != status.pid.is_some(), "pid of {status:?}");
         differs!(status.draining > 0, "{status:?}");
-        // One that sleeps tells why its last connection ended, if nobody has ended it.
-        differs!(has_process && status.last_error.is_some(), "{status:?}");
+        // One that sleeps tells why its last connection ended, if nobody has ended it; and one that was to be replaced, why it was not,
+        // if the connection that was to take over was killed or stopped.
+        let is_told = has_process && status.last_error.is_some();
+        let is_kept = status.last_error.as_ref().is_some_and(|failure| {
+            matches!(failure.kind, FailureKind::Killed | FailureKind::Timeout)
+                && self.to_be_replaced.contains(&status.name)
+        });
+        differs!(is_told && !is_kept, "{status:?}");
         let standby = (tunnel.kind == Kind::Standby).then_some(Standby::Ready).filter(|_| tunnel.is_wanted);
         differs!(wanted != StateName::Stopped && status.standby != standby, "standby of {status:?}");
         Ok(())

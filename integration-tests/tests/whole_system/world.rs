@@ -45,7 +45,9 @@ pub(crate) struct World<'lab> {
     pub(crate) logged_in: usize,
     /// The lines of `ssh_starts` when the present daemon began.
     pub(crate) starts_before: usize,
-    /// The processes that there were then.
+    /// The tunnels that this daemon was asked to restart.
+    pub(crate) to_be_replaced: BTreeSet<String>,
+    /// The processes that there were when it began.
     pub(crate) left: BTreeSet<u32>,
     pub(crate) steps: Steps,
 }
@@ -104,6 +106,7 @@ impl<'lab> World<'lab> {
             logged_in: 0,
             requests: Vec::new(),
             starts_before: 0,
+            to_be_replaced: BTreeSet::new(),
             left: BTreeSet::new(),
             steps: Steps::default(),
         };
@@ -197,6 +200,7 @@ impl<'lab> World<'lab> {
         let timeout = choices.one_of(&["?timeout=0s", "?timeout=20s", ""]);
         self.steps.note(format!("restart {name}{timeout}"));
         self.may_log_in += kind.logins();
+        self.to_be_replaced.insert(name.clone());
         let path = format!("/restart/{name}{timeout}");
         if choices.yes() {
             self.post(name, path);
@@ -463,6 +467,7 @@ impl<'lab> World<'lab> {
             daemon.ended().await;
         }
         self.may_log_in += self.all_logins();
+        self.to_be_replaced.clear();
         // Those that were started a moment ago may be recorded only now.
         self.left = self.lab.daemon_processes().iter().map(|process| process.pid).collect();
         self.starts_before = self.lab.ssh_starts().len();
