@@ -15,10 +15,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use md5::{Digest as _, Md5};
 use nix::unistd::Uid;
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::time::Instant;
 
 use crate::port::Holder;
 use crate::port::daemons::{CLAIM, Claimed, Daemons, RUN};
@@ -27,6 +30,9 @@ use crate::{shell, text};
 
 /// So many names are tried beside those that others have taken.
 const NAMES: usize = 64;
+
+/// A child executes its program this long after its start, or is one of a daemon that runs.
+const EXECUTES_WITHIN: Duration = Duration::from_secs(5);
 
 /// The claim on a configuration. It holds as long as this lives.
 #[derive(Debug)]
@@ -78,7 +84,7 @@ impl Claim {
         let trusted = [0, Uid::effective().as_raw(), owner];
         let mut sockets = Vec::new();
         for place in places(config).map_err(unknown)? {
-            sockets.push(take(&place, trusted).map_err(|untaken| match untaken {
+            sockets.push(take_in_time(&place, trusted).map_err(|untaken| match untaken {
                 Untaken::Held(daemons, claim) => already_running(config, &daemons, &claim),
                 Untaken::Io(source) => unknown(source),
             })?);
@@ -168,9 +174,35 @@ fn take(place: &str, trusted: [u32; 3]) -> Result<Socket, Untaken> {
     Err(Untaken::Io(all_taken()))
 }
 
-fn already_running(config: &Path, daemons: &Daemons, claim: &Claimed) -> ClaimError {
+/// As [`take`], but not refused because of a daemon that is over: a child that it had just started has its sockets open until it
+/// executes its program. That takes some microseconds, and more on a busy machine; the kernel does not tell when it is done.
+fn take_in_time(place: &str, trusted: [u32; 3]) -> Result<Socket, Untaken> {
+    let begun = Instant::now();
+    loop {
+        match take(place, trusted) {
+            Err(Untaken::Held(_, claim)) if begun.elapsed() < EXECUTES_WITHIN && is_over(&claim) => {
+                thread::yield_now();
+            }
+            taken => return taken,
+        }
+    }
+}
+
+/// Whether nobody has the claim any more, or only processes that are about to execute a program.
+fn is_over(claim: &Claimed) -> bool {
+    let ours = Uid::effective();
+    // The processes of others may be hidden.
+    let is_visible = ours.is_root() || claim.uid == Some(ours.as_raw());
+    is_visible && !holder_of(claim).pids().any(holder::has_executed)
+}
+
+fn holder_of(claim: &Claimed) -> Holder {
     let owned = Owned { inode: claim.inode, uid: claim.uid.unwrap_or_default(), cgroup: None };
-    let holder = holder::describe_all(&[owned]).pop().unwrap_or_default();
+    holder::describe_all(&[owned]).pop().unwrap_or_default()
+}
+
+fn already_running(config: &Path, daemons: &Daemons, claim: &Claimed) -> ClaimError {
+    let holder = holder_of(claim);
     let sockets = holder.pid.and_then(holder::sockets).unwrap_or_default();
     let socket = daemons.api(&sockets);
     let next_step = next_step(&holder, socket.as_deref());
@@ -261,6 +293,55 @@ mod tests {
         assert!(matches!(take(&place, ours), Err(Untaken::Held(..))), "the second one has the next name");
         drop(second);
         take(&place, ours).ok().unwrap();
+    }
+
+    /// A child that has not executed its program yet.
+    struct Forked {
+        pid: nix::unistd::Pid,
+        /// Closed, it ends.
+        waits: Option<io::PipeWriter>,
+    }
+
+    impl Forked {
+        fn new() -> Self {
+            let (mut reader, writer) = io::pipe().unwrap();
+            // SAFETY: the child makes system calls only.
+            match unsafe { nix::unistd::fork() }.unwrap() {
+                nix::unistd::ForkResult::Parent { child } => Self { pid: child, waits: Some(writer) },
+                nix::unistd::ForkResult::Child => {
+                    // SAFETY: it is the child's own copy, and nothing else in it runs.
+                    unsafe { nix::libc::close(std::os::fd::AsRawFd::as_raw_fd(&writer)) };
+                    let _ = std::io::Read::read(&mut reader, &mut [0]);
+                    // SAFETY: always.
+                    unsafe { nix::libc::_exit(0) }
+                }
+            }
+        }
+    }
+
+    impl Drop for Forked {
+        fn drop(&mut self) {
+            self.waits = None;
+            nix::sys::wait::waitpid(self.pid, None).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_child_that_has_not_executed_its_program_is_no_daemon() {
+        let (_directory, config) = a_config();
+        let claim = Claim::on(&config).unwrap();
+        let place = places(&config).unwrap().pop_first().unwrap();
+        let child = Forked::new();
+        let trusted = [Uid::effective().as_raw(); 3];
+        let held = || match take(&place, trusted) {
+            Err(Untaken::Held(_, claim)) => claim,
+            Ok(_) | Err(Untaken::Io(_)) => panic!("nobody has it"),
+        };
+        assert!(!is_over(&held()), "the daemon runs");
+        drop(claim);
+        assert!(is_over(&held()), "the child alone has it");
+        drop(child);
+        Claim::on(&config).unwrap();
     }
 
     #[test]

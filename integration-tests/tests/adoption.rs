@@ -224,7 +224,7 @@ async fn a_socket_that_nobody_listens_on_any_more_is_removed() {
     serve_echo(("127.0.0.1", ECHO_PORT)).await;
     let (gone, kept) = (lab.path("gone.sock"), lab.path("kept.sock"));
     let tunnel = |name: &str| {
-        let path = lab.path(&format!("{name}.sock"));
+        let path = lab.path(format!("{name}.sock"));
         let path = path.display();
         format!(
             "  - {{name: {name}, remote_host: server, remote_port: '127.0.0.1:7000', local_port: {path}}}\n"

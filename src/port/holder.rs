@@ -115,6 +115,11 @@ pub fn is_descendant_of(pid: u32, ancestor: u32) -> bool {
     Processes::system().is_descendant_of(pid, ancestor)
 }
 
+/// Whether `pid` runs, and has executed a program since it was started: until then it has what its parent had open.
+pub fn has_executed(pid: u32) -> bool {
+    Processes::system().has_executed(pid) == Some(true)
+}
+
 fn describe_by(
     processes: &Processes,
     cgroups: &Cgroups,

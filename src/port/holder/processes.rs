@@ -163,6 +163,15 @@ impl Processes {
         self.line(pid).find(|pid| wanted.contains(pid))
     }
 
+    /// Whether `pid` is the program that it was started as, and not the copy of its parent that it is before that.
+    pub(super) fn has_executed(&self, pid: u32) -> Option<bool> {
+        const FLAGS: usize = 6;
+        // PF_FORKNOEXEC of the kernel's sched.h.
+        const FORKED_ONLY: u32 = 0x40;
+        let flags: u32 = self.stat_field(pid, FLAGS)?.parse().ok()?;
+        Some(flags & FORKED_ONLY == 0)
+    }
+
     /// Whether `pid` is called portward, or descends from a process that is.
     pub(super) fn is_of_portward(&self, pid: u32) -> bool {
         self.line(pid).any(|pid| fs::read(self.file(pid, "comm")).is_ok_and(|name| name == PORTWARD))
