@@ -48,6 +48,18 @@ pub async fn request(socket: &Path, method: &str, path: &str, body: &str) -> Ans
     exchange(stream, method, path, "Host: portward\r\n", body).await
 }
 
+/// Sends one request without a body over the unix socket, with these headers; each ends with a line end.
+pub async fn request_with(socket: &Path, method: &str, path: &str, headers: &str) -> Answer {
+    let stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
+    exchange(stream, method, path, &format!("Host: portward\r\n{headers}"), "").await
+}
+
+/// Asks another program for `path` over HTTP; `None`: it does not listen on this port of 127.0.0.1.
+pub async fn get_of_other(port: u16, path: &str) -> Option<Answer> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    Some(exchange(stream, "GET", path, "Host: localhost\r\n", "").await)
+}
+
 /// Sends one request without a body over TCP, with this `Authorization` if any, and reads the whole answer.
 pub async fn request_over_tcp(method: &str, path: &str, authorization: Option<&str>) -> Answer {
     let header = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();

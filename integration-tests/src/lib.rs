@@ -45,7 +45,9 @@ mod squatter;
 mod sshd;
 mod strace;
 
-pub use api::{API_PORT, API_TOKEN, Answer, request, request_over_tcp, request_over_tcp_with};
+pub use api::{
+    API_PORT, API_TOKEN, Answer, get_of_other, request, request_over_tcp, request_over_tcp_with, request_with,
+};
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};
 pub use clients::{Fetched, Fetcher, NumberedStream, fetch, fetch_from};

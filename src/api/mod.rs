@@ -19,6 +19,7 @@ mod host;
 mod json;
 mod listen;
 mod logs;
+mod metrics;
 mod peer;
 mod ports;
 mod read;

@@ -8,7 +8,7 @@ use super::context::{Context, Tunnel, answer};
 use super::json::Json;
 use super::refusal::Refusal;
 use crate::protocol::autossh_tunnel::{Configuration, Configured, Listed};
-use crate::protocol::{Health, HealthWord, StateName, TunnelStatus};
+use crate::protocol::{Health, HealthWord, TunnelStatus};
 
 /// `GET /list`.
 pub(super) async fn list(State(context): State<Context>) -> Result<Json<Vec<Listed>>, Refusal> {
@@ -25,7 +25,7 @@ pub(super) async fn status(State(context): State<Context>) -> Result<Json<Vec<Tu
 /// `GET /health`: asks the event loop, because a daemon whose loop stands still is not well.
 pub(super) async fn health(State(context): State<Context>) -> Result<Json<Health>, Refusal> {
     let snapshot = answer(Duration::ZERO, context.handle.refreshed()).await?;
-    let is_up = |tunnel: &&TunnelStatus| matches!(tunnel.state, StateName::Up | StateName::Replacing);
+    let is_up = |tunnel: &&TunnelStatus| tunnel.state.is_up();
     Ok(Json(Health {
         status: HealthWord::Ok,
         version: env!("CARGO_PKG_VERSION").to_owned(),

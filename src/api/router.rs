@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::context::Context;
 use super::listen::Rules;
 use super::refusal::Refusal;
-use super::{act, body, cors, doctor, events, guests, host, logs, ports, read, reload, token};
+use super::{act, body, cors, doctor, events, guests, host, logs, metrics, ports, read, reload, token};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -22,6 +22,7 @@ pub(super) fn router(context: Context) -> Router {
         .route("/logs/{id}", get(logs::log))
         .route("/ports/{port}", get(ports::who))
         .route("/doctor", get(doctor::doctor))
+        .route("/metrics", get(metrics::metrics))
         .route("/events", get(events::events))
         .route("/reload", post(reload::reload))
         .merge(act::routes())
@@ -49,7 +50,7 @@ pub(super) fn closed_router() -> Router {
 
 async fn unknown_path(uri: Uri) -> Refusal {
     let error = format!(
-        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /doctor, /ports/{{port}}, /config and /config/{{id}}; POST \
+        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /metrics, /doctor, /ports/{{port}}, /config and /config/{{id}}; POST \
          has /start, /stop and /restart, each also with /{{id}}, and /reload",
         uri.path()
     );

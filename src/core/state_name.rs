@@ -31,6 +31,25 @@ pub enum StateName {
 }
 
 impl StateName {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Stopped,
+        Self::AwaitingPort,
+        Self::Connecting,
+        Self::Forwarding,
+        Self::Up,
+        Self::Replacing,
+        Self::Stopping,
+        Self::Backoff,
+        Self::Failed,
+        Self::NeedsAuth,
+    ];
+
+    /// Whether it listens.
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::Replacing)
+    }
+
     /// The word.
     pub const fn as_str(self) -> &'static str {
         match self {

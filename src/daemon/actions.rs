@@ -44,7 +44,7 @@ impl EventLoop {
             Action::OpenForward(slot, request, connection) => {
                 let Some(entry) = entries.get_mut(&slot) else { return };
                 if entry.phases.note_open(connection, request, now) {
-                    entry.starts += 1;
+                    entry.note_start(link.last_failure(slot));
                 }
                 if let Work::Ssh(tunnel) = &entry.desired.work {
                     let (reporter, forward) = (entry.resources.reporter().clone(), tunnel.forward.clone());
@@ -64,7 +64,7 @@ impl EventLoop {
                 for slot in link.slots().filter(|slot| link.is_for(connection, *slot)) {
                     if let Some(entry) = entries.get_mut(&slot) {
                         entry.phases.note_start(connection, now);
-                        entry.starts += 1;
+                        entry.note_start(link.last_failure(slot));
                     }
                 }
                 let all = || link.slots().filter_map(|slot| entries.get(&slot));

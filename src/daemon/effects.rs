@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
 use rustix::process::Signal;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::Instant;
 
 use super::attempt::{Attempt, OutputTail, SocketsAtLogin, port_failure};
 use super::connections::{Connections, Planned, Running, RunningSsh, SshProcess, forward_name};
@@ -23,7 +25,7 @@ use super::runs::{self, Runs};
 use super::shares::Shares;
 use super::ssh_start::SshStart;
 use super::unix_listener::PathWait;
-use super::{command_line, elsewhere, ways};
+use super::{command_line, counts, elsewhere, ways};
 use crate::config::desired::{self, CommandTunnel, Forward, LocalSocket, SshTunnel, Work};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, ForwardEvent, LinkId, Request, Slot};
 use crate::port::{Endpoint, HeldBy, Holder, Listener, Occupant, PortError, Ports, Verdict, who};
@@ -41,6 +43,7 @@ pub(super) struct Effects {
     pace: Pace,
     holder: held::Holder,
     runs: Runs,
+    verdicts: Histogram,
 }
 
 /// What one tunnel has: its waits for ports, and what listens for it.
@@ -172,7 +175,13 @@ impl TunnelResources {
 impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory, watcher: Watcher) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
-        Self { ports, control, watcher, shares, pace, holder, runs: Runs::default() }
+        let (runs, verdicts) = (Runs::default(), counts::verdicts());
+        Self { ports, control, watcher, shares, pace, holder, runs, verdicts }
+    }
+
+    /// How long the verdicts on ports have taken.
+    pub(super) fn verdicts(&self) -> &Histogram {
+        &self.verdicts
     }
 
     /// Reports what the network has left to the connections of `processes`.
@@ -267,7 +276,7 @@ impl Effects {
         };
         let reporter = resources.reporter.clone();
         // In most cases the port is free, and the answer takes microseconds.
-        match self.ports.verdict(&known) {
+        match timed(&self.verdicts, || self.ports.verdict(&known)) {
             Ok(Verdict::Unbound) => {
                 return reporter.answer(request, ForwardEvent::PortUnbound);
             }
@@ -325,7 +334,8 @@ impl Effects {
         tunnel: &SshTunnel,
         own: Vec<Tree>,
     ) {
-        let (ports, reporter, tunnel) = (self.ports.clone(), resources.reporter.clone(), tunnel.clone());
+        let (ports, verdicts) = (self.ports.clone(), self.verdicts.clone());
+        let (reporter, tunnel) = (resources.reporter.clone(), tunnel.clone());
         let endpoints = Arc::<OnceLock<_>>::default();
         let waited_for = endpoints.clone();
         let told = Told::default();
@@ -337,7 +347,7 @@ impl Effects {
                 Ok(endpoints) => waited_for.get_or_init(|| ports.usable(&endpoints)),
                 Err(failure) => return reporter.answer(request, unusable(failure)),
             };
-            let verdict = ports.verdict(usable);
+            let verdict = timed(&verdicts, || ports.verdict(usable));
             if !matches!(verdict, Ok(Verdict::Unbound)) && !plan.may_wait() {
                 planned.outdate();
             }
@@ -601,4 +611,12 @@ fn log_signalled(reporter: &Reporter<Slot>, sent: &str, signalled: Vec<Signalled
 /// The name of a connection's files, which no other one has: the numbers of links go on from run to run.
 fn name(reporter: &Reporter<LinkId>, connection: ConnectionId) -> String {
     format!("{}-{connection}", reporter.link().0.0)
+}
+
+/// The verdict, and how long it took.
+fn timed<V>(seconds: &Histogram, verdict: impl FnOnce() -> V) -> V {
+    let begun = Instant::now();
+    let verdict = verdict();
+    seconds.observe(begun.elapsed().as_secs_f64());
+    verdict
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checks::Checks;
+use super::counts::Counts;
 use super::effects::TunnelResources;
 use super::held::HeldListener;
 use super::links::LinkEntry;
@@ -31,6 +32,7 @@ pub(super) struct Entry {
     pub(super) removed: bool,
     /// What is wrong with its entry of the file as it stands; the tunnel goes on as it was.
     pub(super) config_error: Option<String>,
+    pub(super) counts: Counts,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<SocketAddr>,
     /// Connections of its clients that failed.
@@ -52,6 +54,15 @@ impl Entry {
     /// Where it is kept; its link knows it by the same number.
     pub(super) fn slot(&self) -> Slot {
         self.resources.slot()
+    }
+
+    /// A connection is made for it; `failure` is what it met last.
+    pub(super) fn note_start(&mut self, failure: Option<&Failure>) {
+        self.starts += 1;
+        // The connection that a client needs is no restart.
+        if self.starts > 1 && !self.told.is_asleep {
+            self.counts.note_restart(failure);
+        }
     }
 
     pub(super) fn note_failed_connections(&mut self, failed: &Failed, message: String, clock: &Clock) {
@@ -119,7 +130,7 @@ impl View<'_> {
     pub(super) fn status(&self, clock: &Clock) -> TunnelStatus {
         let Self { entry, link: LinkEntry { link, connections } } = self;
         let (slot, (state, since)) = (entry.slot(), self.state());
-        let listens = matches!(state, StateName::Up | StateName::Replacing);
+        let listens = state.is_up();
         // What it shares its connection with may have that still.
         let process = link.process(slot).filter(|_| state != StateName::Stopped);
         let written = entry.desired.written.clone();
@@ -234,10 +245,13 @@ impl Phases {
         *self = Self { connection, started: Some(now), ..Self::default() };
     }
 
-    pub(super) fn note_ready(&mut self, connection: ConnectionId, now: Moment) {
-        if connection == self.connection {
-            self.ready = Some(now);
+    /// The connection is ready; when it was started, if it was started for this tunnel.
+    pub(super) fn note_ready(&mut self, connection: ConnectionId, now: Moment) -> Option<Moment> {
+        if connection != self.connection {
+            return None;
         }
+        self.ready = Some(now);
+        self.started
     }
 
     /// The connection is asked to listen; whether it is a newer one, and was started for other tunnels.

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
 
+use super::counts::Metrics;
 use super::effects::Effects;
 use super::entry::{Entry, Told, View};
 use super::handle::{Command, Outcome};
@@ -49,6 +50,7 @@ pub(super) struct EventLoop {
     pub(super) config: ConfigWatch,
     pub(super) runtime: Runtime,
     pub(super) network: Network,
+    pub(super) metrics: Metrics,
     pub(super) state: State,
 }
 
@@ -236,10 +238,14 @@ impl EventLoop {
         if let Event::Connection(connection, ConnectionEvent::Ready) = &event {
             // It was made for a tunnel that this connection serves as well.
             connections.forget_plan();
+            let mut started = None;
             for slot in link.slots() {
                 if let Some(entry) = self.state.entries.get_mut(&slot) {
-                    entry.phases.note_ready(*connection, now);
+                    started = entry.phases.note_ready(*connection, now).or(started);
                 }
+            }
+            if let Some(started) = started {
+                self.metrics.note_login(started, now);
             }
         }
         let actions = link.hear(event, now);
@@ -264,6 +270,13 @@ impl EventLoop {
                 narrate::transition(tunnel, &tunnel.entry.told, now);
             }
             if let Some(entry) = self.state.entries.get_mut(&slot) {
+                let (state, entered) = entry.told.state;
+                if told.state != entry.told.state {
+                    entry.counts.note_left(state, entered, told.state.1);
+                }
+                if let (true, Some(holder)) = (entry.told.holders.is_empty(), told.holders.first()) {
+                    entry.counts.note_wait(holder.kind);
+                }
                 if told.is_asleep && !entry.told.is_asleep {
                     // The connection that a client will need is no restart.
                     entry.starts = entry.starts.saturating_sub(1);
@@ -298,6 +311,10 @@ impl EventLoop {
                     return;
                 };
                 self.act(slot, verb, timeout, reply);
+            }
+            Command::Metrics { reply } => {
+                self.publish();
+                let _ = reply.send(self.metrics());
             }
             Command::AskAgain { reply } => self.ask_again(reply),
             Command::Snapshot { refresh, reply } => {

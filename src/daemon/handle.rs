@@ -51,6 +51,11 @@ pub enum Command {
         /// Done.
         reply: oneshot::Sender<()>,
     },
+    /// Answer with all figures, in OpenMetrics text.
+    Metrics {
+        /// The text.
+        reply: oneshot::Sender<String>,
+    },
     /// Answer with a snapshot.
     Snapshot {
         /// Look at the kernel's listeners first, and hear all that has been reported.
@@ -99,6 +104,11 @@ impl Handle {
     pub async fn refreshed(&self) -> Result<Snapshot, ShuttingDown> {
         self.ask(|reply| Command::AskAgain { reply }).await?;
         self.ask(|reply| Command::Snapshot { refresh: true, reply }).await
+    }
+
+    /// All figures, in OpenMetrics text.
+    pub async fn metrics(&self) -> Result<String, ShuttingDown> {
+        self.ask(|reply| Command::Metrics { reply }).await
     }
 
     /// Acts on a tunnel; `Ok(None)` when there is no tunnel with this hash.

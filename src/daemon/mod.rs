@@ -7,6 +7,7 @@ mod checks;
 mod command_attempt;
 mod command_line;
 mod connections;
+mod counts;
 mod effects;
 mod elsewhere;
 mod entry;
@@ -23,6 +24,7 @@ mod launch;
 mod leave;
 mod links;
 mod listening;
+mod metrics;
 mod narrate;
 mod network;
 mod predecessor;
@@ -59,6 +61,7 @@ use crate::port::Ports;
 use crate::socket::Socket;
 use crate::ssh::ControlDirectory;
 use crate::watch::Watcher;
+use counts::Metrics;
 use effects::Effects;
 use event_loop::{EventLoop, State};
 use handle::Handle;
@@ -128,6 +131,7 @@ impl Daemon {
             config,
             runtime: Runtime::new(&watcher, socket, &control_directory),
             network,
+            metrics: Metrics::default(),
             state: State::default(),
         };
         (Self(event_loop), handle)

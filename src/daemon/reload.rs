@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::checks::Checks;
 use super::connections::Connections;
+use super::counts::Counts;
 use super::effects::TunnelResources;
 use super::entry::{Entry, Phases, Told, View};
 use super::event_loop::EventLoop;
@@ -61,6 +62,7 @@ impl EventLoop {
             Ok(report) => report.error.as_ref(),
             Err(error) => Some(error),
         };
+        self.metrics.note_reload(result.as_ref().ok().map(|report| report.error.is_none()));
         self.show_config_error(error.cloned());
         result
     }
@@ -175,6 +177,7 @@ impl EventLoop {
             starts: 0,
             removed: false,
             config_error: None,
+            counts: Counts::default(),
             listeners: Vec::new(),
             connection_errors: None,
             health,

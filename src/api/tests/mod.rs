@@ -69,6 +69,7 @@ impl Served {
                         let _ = reply.send(outcome(verb, tunnel));
                     }
                     Command::AskAgain { reply } => drop(reply.send(())),
+                    Command::Metrics { reply } => drop(reply.send("# EOF\n".to_owned())),
                     Command::Snapshot { reply, .. } => drop(reply.send(Snapshot::clone(&latest.borrow()))),
                     Command::Reload { dry_run: true, reply } => {
                         let report =

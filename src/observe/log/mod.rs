@@ -30,6 +30,7 @@ pub(crate) use record::OUTPUT;
 
 use self::collector::Collector;
 use self::journal::JournalSink;
+pub use self::queue::dropped;
 use self::queue::{Queue, Room};
 use self::sink::{Format, Sink, StreamSink};
 use super::recent::RecentLogs;

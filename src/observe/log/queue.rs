@@ -4,9 +4,18 @@
 //! is shared by the tunnels whose processes write something.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::record::{About, Record};
+
+/// Records of this process for which there was no room.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many log lines of this process were dropped, because nobody had read the earlier ones.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
 
 /// How many bytes may wait for the writer.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +68,7 @@ impl Queue {
             self.changed.notify_one();
         } else {
             *state.waiting.dropped.entry(record.about()).or_default() += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 
