@@ -90,6 +90,8 @@ pub struct Tunnel {
     pub policy: Policy,
     /// How to check it while it is up; `None`: not at all.
     pub health: Option<Health>,
+    /// Program and arguments (never empty) to run when its state has changed. A change of it restarts nothing.
+    pub on_change: Option<Vec<String>>,
     /// How clients are treated where portward itself listens.
     pub clients: Clients,
 }

@@ -52,8 +52,9 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let fallback_hosts = context.fallback_hosts(raw);
     let clients = context.clients(raw);
     let on_demand = context.on_demand(raw);
+    let on_change = context.on_change(raw);
     let (name, (work, timeout, port), health, timing) = (name?, work?, health?, timing?);
-    let (fallback_hosts, clients, on_demand) = (fallback_hosts?, clients?, on_demand?);
+    let (fallback_hosts, clients, on_demand, on_change) = (fallback_hosts?, clients?, on_demand?, on_change?);
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let written = written(raw);
@@ -81,6 +82,7 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         timeout,
         policy,
         health,
+        on_change,
         clients,
     };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
@@ -338,6 +340,15 @@ impl Context<'_> {
         let hint = "write `connect` or `http`: the connections of a program count as clients, and no tunnel would sleep";
         self.forbid(&command, "command", why, hint);
         None
+    }
+
+    /// The program to run when the state has changed. The outer `None`: it is wrong, which is reported.
+    #[expect(clippy::option_option, reason = "wrong and absent are two things")]
+    fn on_change(&self, raw: &raw::Tunnel) -> Option<Option<Vec<String>>> {
+        if raw.on_change.is_absent() {
+            return Some(None);
+        }
+        self.argv(&raw.on_change, "on_change").map(Some)
     }
 
     /// `Err`: it is wrong, which is reported.

@@ -78,8 +78,8 @@ impl Context<'_> {
             let path = self.optional(http, "http", |text| path(text))??;
             Some(http.get()?.with(Check::Http(path)))
         });
-        let command =
-            (!command.is_absent()).then(|| Some(command.get()?.with(Check::Command(self.argv(command)?))));
+        let command = (!command.is_absent())
+            .then(|| Some(command.get()?.with(Check::Command(self.argv(command, "command")?))));
         let mut ways = [connect, http, command].into_iter().flatten();
         match (ways.next(), ways.next()) {
             (None, _) => {

@@ -40,6 +40,7 @@ impl Tunnel {
         merged.interactive = self.interactive.or(&defaults.interactive);
         merged.enabled = self.enabled.or(&defaults.enabled);
         merged.restart = merge(&self.restart, &restart, Restart::merged);
+        merged.on_change = self.on_change.or(&defaults.on_change);
         merged.stop_grace = self.stop_grace.or(&defaults.stop_grace);
         if !work::listens_on_socket(&merged, mode) {
             merged.on_conflict = self.on_conflict.or(&defaults.on_conflict);

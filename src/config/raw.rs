@@ -88,6 +88,8 @@ pub(super) struct Tunnel {
     /// A check that is repeated while the tunnel is up. `connect` is short for `{connect: true}`. Default: none.
     #[schemars(schema_with = "health_or_word")]
     pub(super) health: Field<Health>,
+    /// Program and arguments to run when the state has changed, with the facts in its environment; no shell is involved. Default: none.
+    pub(super) on_change: Field<Vec<Field<String>>>,
 }
 
 /// Defaults for all tunnels. Keys that do not apply to a tunnel are ignored for it.
@@ -128,6 +130,8 @@ pub(super) struct Defaults {
     pub(super) standby: Field<bool>,
     /// See the tunnel's key; for tunnels without `command`.
     pub(super) share: Field<bool>,
+    /// See the tunnel's key.
+    pub(super) on_change: Field<Vec<Field<String>>>,
 }
 
 /// How ssh is started.

@@ -328,7 +328,7 @@ impl Context<'_> {
             self.forbid(&raw.allow_users, "allow_users", why, "a command listens itself"),
             self.forbid(&raw.socket_mode, "socket_mode", why, "a command makes its sockets itself"),
         ];
-        let argv = self.argv(&raw.command);
+        let argv = self.argv(&raw.command, "command");
         let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {
             paths::expand(text, self.directory)
         });
@@ -368,17 +368,17 @@ impl Context<'_> {
     }
 
     /// Program and arguments; the program's path is made absolute.
-    pub(super) fn argv(&self, command: &Field<Vec<Field<String>>>) -> Option<Vec<String>> {
-        let Located { place, value: words } = command.get()?;
+    pub(super) fn argv(&self, field: &Field<Vec<Field<String>>>, key: &str) -> Option<Vec<String>> {
+        let Located { place, value: words } = field.get()?;
         let Some((program, arguments)) = words.split_first() else {
-            let refusal = Refusal::new("`command`: is an empty list");
+            let refusal = Refusal::new(format!("`{key}`: is an empty list"));
             self.report(
                 *place,
                 refusal.hint("write the program and its arguments, each an element of the list"),
             );
             return None;
         };
-        let program = self.optional(program, "command", |text| {
+        let program = self.optional(program, key, |text| {
             let path = paths::program(text, self.directory)?;
             // Both parts came from text, so nothing is lost.
             Ok(path.to_string_lossy().into_owned())
@@ -386,7 +386,7 @@ impl Context<'_> {
         let arguments: Vec<Option<String>> = arguments
             .iter()
             .map(|argument| {
-                let checked = self.optional(argument, "command", |text| {
+                let checked = self.optional(argument, key, |text| {
                     check_string("an argument", text, 0)?;
                     Ok(text.clone())
                 });

@@ -9,6 +9,7 @@ use super::checks::Checks;
 use super::counts::Counts;
 use super::effects::TunnelResources;
 use super::held::HeldListener;
+use super::hook::Hook;
 use super::links::LinkEntry;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
@@ -40,6 +41,7 @@ pub(super) struct Entry {
     /// What its health checks have shown; `None`: it has none. Boxed, for most tunnels have none.
     pub(super) health: Option<Box<Health>>,
     pub(super) checks: Checks,
+    pub(super) hook: Hook,
     /// What the log has told of its state.
     pub(super) told: Told,
     /// The status that was told last; `None` before that, and when the tunnel is in the status no more.

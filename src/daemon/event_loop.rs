@@ -186,6 +186,7 @@ impl EventLoop {
                 self.hear_health(slot, HealthEvent::Checked(number, result));
             }
             TunnelReport::CheckOver(number) => self.check_over(slot, number),
+            TunnelReport::HookOver => self.hook_over(slot),
             TunnelReport::Relay(number, news) => self.hear_relay(slot, number, news),
         }
     }
@@ -283,6 +284,7 @@ impl EventLoop {
                 }
                 entry.told = told;
             }
+            self.run_hook(slot);
             self.observe_health(slot);
             self.forget_removed(slot);
         }
@@ -464,7 +466,11 @@ impl EventLoop {
 
     /// Forgets a tunnel that is gone from the configuration, once nothing of it is left.
     pub(super) fn forget_removed(&mut self, slot: Slot) {
-        if self.state.view(slot).is_some_and(|tunnel| tunnel.entry.removed && tunnel.rests()) {
+        if self
+            .state
+            .view(slot)
+            .is_some_and(|tunnel| tunnel.entry.removed && tunnel.rests() && tunnel.entry.hook.is_over())
+        {
             self.forget(slot);
         }
     }

@@ -19,6 +19,8 @@ pub mod handle;
 mod health;
 mod held;
 mod holding;
+mod hook;
+mod hooks;
 mod inherit;
 mod launch;
 mod leave;

@@ -9,6 +9,7 @@ use super::effects::TunnelResources;
 use super::entry::{Entry, Phases, Told, View};
 use super::event_loop::EventLoop;
 use super::held::HeldListener;
+use super::hook::Hook;
 use super::links::{Common, LinkEntry};
 use super::narrate;
 use super::predecessor::Predecessor;
@@ -182,6 +183,7 @@ impl EventLoop {
             connection_errors: None,
             health,
             checks: Checks::default(),
+            hook: Hook::default(),
             told: Told::new(state),
             published: None,
         };

@@ -104,6 +104,8 @@ pub(super) enum TunnelReport {
     Checked(CheckNumber, Result<(), CheckError>),
     /// Nothing is left of a health check, neither a process nor a connection.
     CheckOver(CheckNumber),
+    /// Nothing is left of the program that was told of a change.
+    HookOver,
     /// What the relay reports of the held listener with this number.
     Relay(u64, News),
 }

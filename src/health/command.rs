@@ -65,8 +65,9 @@ enum End {
     Cancelled,
 }
 
-/// Runs the program, and ends every process of its tree. Reports, unless it is cancelled.
-pub(super) async fn run(
+/// Runs the program, and ends every process of its tree, at the latest after `patience`. Reports, unless it is cancelled: success is
+/// exit status 0.
+pub async fn run(
     command: Command,
     patience: Duration,
     pace: &Pace,

@@ -9,4 +9,5 @@ mod http;
 mod probe;
 mod reach;
 
+pub use command::run as run_program;
 pub use probe::Probe;
