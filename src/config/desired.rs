@@ -21,6 +21,8 @@ pub struct Desired {
     pub ssh_standard: bool,
     /// Where the API listens.
     pub api: Api,
+    /// The version of the text that asks for this ([`super::store::version`]).
+    pub version: String,
 }
 
 /// An entry of the file that is not valid. The others run.

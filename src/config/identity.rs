@@ -14,13 +14,13 @@ pub(super) const LONGEST_NAME: usize = 128;
 pub(super) fn hash(name: Option<&str>, written: &Written, interactive: bool) -> String {
     let name = name.unwrap_or("unnamed");
     let Written { remote_host, remote_port, local_port, direction } = written;
-    md5(&format!("{name}|{remote_host}|{remote_port}|{local_port}|{direction}|{interactive}"))
+    digest(&format!("{name}|{remote_host}|{remote_port}|{local_port}|{direction}|{interactive}"))
 }
 
 /// autossh-tunnel's older identity: 8 hex digits.
 pub(super) fn log_id(written: &Written) -> String {
     let Written { remote_host, remote_port, local_port, direction } = written;
-    let mut digits = md5(&format!("{remote_host}:{remote_port}:{local_port}:{direction}"));
+    let mut digits = digest(&format!("{remote_host}:{remote_port}:{local_port}:{direction}"));
     digits.truncate(8);
     digits
 }
@@ -38,7 +38,8 @@ pub(crate) fn is_hash_prefix(text: &str) -> bool {
     text.len() >= SHORTEST_PREFIX && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-fn md5(text: &str) -> String {
+/// md5 of a text, 32 hex digits.
+pub(super) fn digest(text: &str) -> String {
     text::hex(&Md5::digest(text))
 }
 

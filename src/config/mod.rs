@@ -8,6 +8,7 @@ mod address;
 mod autossh_tunnel;
 pub mod desired;
 mod diagnose;
+pub mod edit;
 mod entry;
 pub mod environment;
 mod file;
@@ -31,6 +32,7 @@ mod shell;
 mod slips;
 mod ssh;
 pub mod ssh_options;
+pub mod store;
 mod syntax;
 mod validate;
 mod values;
@@ -109,10 +111,10 @@ fn accept_for(source: &str, path: &Path, home: Option<&Path>) -> Result<Accepted
     let Some(Validated { mut tunnels, entries, list, ssh_standard, api }) = validated else {
         return Err(all);
     };
-    let says_nothing = list.is_none();
+    let (says_nothing, version) = (list.is_none(), identity::digest(source));
     if found.is_empty() {
         let tunnels = tunnels.into_iter().map(|(_, tunnel)| tunnel).collect();
-        let desired = Desired { tunnels, broken: Vec::new(), ssh_standard, api };
+        let desired = Desired { tunnels, broken: Vec::new(), ssh_standard, api, version };
         return Ok(Accepted { desired, problems: None, says_nothing });
     }
     // Those that were not kept may be of any entry.
@@ -127,7 +129,7 @@ fn accept_for(source: &str, path: &Path, home: Option<&Path>) -> Result<Accepted
     let tunnels: Vec<desired::Tunnel> = tunnels.into_iter().map(|(_, tunnel)| tunnel).collect();
     let broken = broken(&tunnels, entries, wrong, &all);
     Ok(Accepted {
-        desired: Desired { tunnels, broken, ssh_standard, api },
+        desired: Desired { tunnels, broken, ssh_standard, api, version },
         problems: Some(all),
         says_nothing,
     })

@@ -281,7 +281,7 @@ fn refuse_tag(tagged: bool, place: Place) -> Result<(), Stopped> {
     Ok(())
 }
 
-fn place(span: Span) -> Place {
+pub(super) fn place(span: Span) -> Place {
     let length = if span.start.line() == span.end.line() { span.len() } else { 1 };
     Place { line: span.start.line(), column: span.start.col() + 1, length: length.max(1) }
 }
