@@ -48,16 +48,23 @@ pub async fn request(socket: &Path, method: &str, path: &str, body: &str) -> Ans
     exchange(stream, method, path, "Host: portward\r\n", body).await
 }
 
-/// Sends one request without a body over the unix socket, with these headers; each ends with a line end.
-pub async fn request_with(socket: &Path, method: &str, path: &str, headers: &str) -> Answer {
-    let stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
-    exchange(stream, method, path, &format!("Host: portward\r\n{headers}"), "").await
-}
-
 /// Asks another program for `path` over HTTP; `None`: it does not listen on this port of 127.0.0.1.
 pub async fn get_of_other(port: u16, path: &str) -> Option<Answer> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     Some(exchange(stream, "GET", path, "Host: localhost\r\n", "").await)
+}
+
+/// The same with these headers; each ends with a line end.
+pub async fn request_with(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let stream = UnixStream::connect(socket).await.expect("connecting to the API's socket");
+    exchange(stream, method, path, &format!("Host: portward\r\n{headers}"), body).await
+}
+
+/// Sends one request with the token and a body over TCP, and reads the whole answer.
+pub async fn send_over_tcp(method: &str, path: &str, body: &str) -> Answer {
+    let stream = TcpStream::connect(("127.0.0.1", API_PORT)).await.expect("connecting to the API over TCP");
+    let headers = format!("Host: 127.0.0.1:{API_PORT}\r\nAuthorization: Bearer {API_TOKEN}\r\n");
+    exchange(stream, method, path, &headers, body).await
 }
 
 /// Sends one request without a body over TCP, with this `Authorization` if any, and reads the whole answer.
@@ -79,11 +86,10 @@ async fn exchange(
     headers: &str,
     body: &str,
 ) -> Answer {
+    let kind = if headers.contains("Content-Type:") { "" } else { "Content-Type: application/json\r\n" };
     // HTTP/1.0: the answer ends with the connection, and is never chunked.
-    let request = format!(
-        "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request =
+        format!("{method} {path} HTTP/1.0\r\n{kind}{headers}Content-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.unwrap();
     Answer::read(stream).await
 }

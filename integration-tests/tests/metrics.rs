@@ -99,7 +99,7 @@ async fn what_is_counted_is_what_has_happened() {
     drop(squatter);
 
     let headers = "Accept: text/plain\r\n";
-    let older = request_with(daemon.socket(), "GET", "/metrics", headers).await;
+    let older = request_with(daemon.socket(), "GET", "/metrics", headers, "").await;
     let mut promtool = lab.command("promtool");
     let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut promtool =

@@ -22,7 +22,7 @@ const DRAINED_AT_MOST: usize = 16 * LONGEST;
 /// A body must have arrived after this.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Middleware: hands on the request with its body read. What is not empty must be JSON; nothing in it is used so far.
+/// Middleware: hands on the request with its body read. What is not empty must be JSON, whatever its type is said to be: curl says that it is a form.
 pub(super) async fn read(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let read = match time::timeout(DEADLINE, collect(body)).await {

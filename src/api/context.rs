@@ -34,6 +34,8 @@ pub(super) struct Context {
     pub(super) ending: Ending,
     streams: Arc<Semaphore>,
     waits: Arc<Semaphore>,
+    /// Has one permit, which a change of the configuration keeps until it ends: if one hangs, no second thread hangs with it.
+    writing: Arc<Semaphore>,
     /// Runs the checks of `portward doctor`.
     pub(super) examine: Examine,
 }
@@ -45,6 +47,7 @@ impl Context {
             ending,
             streams: Arc::new(Semaphore::new(STREAMS)),
             waits: Arc::new(Semaphore::new(WAITS)),
+            writing: Arc::new(Semaphore::new(1)),
             examine,
         }
     }
@@ -57,6 +60,13 @@ impl Context {
                  `portward events` or `portward logs --follow` that nobody needs, and ask again"
             ))
         })
+    }
+
+    /// Waits until no other change of the configuration is being made through this door. The next one waits as long as what is
+    /// returned lives.
+    pub(super) async fn begin_write(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.writing).acquire_owned().await.ok()
     }
 
     /// A place for a request that may wait, as long as what is returned lives.

@@ -1,4 +1,5 @@
-//! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself.
+//! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself. `configure` alone changes something: the
+//! configuration's file.
 //!
 //! On the unix socket for our own user and root (`peer`), on TCP for whoever has a bearer token (`token`)
 //! and asks for an address or a name of ours (`host`); pages of other origins need to be named (`cors`). Every answer but a
@@ -8,6 +9,7 @@
 
 mod act;
 mod body;
+mod configure;
 mod context;
 mod cors;
 mod deadline;
@@ -31,6 +33,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod token;
+mod version;
 
 pub use examine::Examine;
 pub use listen::{ApiError, Listeners};

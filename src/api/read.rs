@@ -7,6 +7,7 @@ use axum::extract::State;
 use super::context::{Context, Tunnel, answer};
 use super::json::Json;
 use super::refusal::Refusal;
+use super::version::{Tagged, Version};
 use crate::protocol::autossh_tunnel::{Configuration, Configured, Listed};
 use crate::protocol::{Health, HealthWord, TunnelStatus};
 
@@ -40,12 +41,13 @@ pub(super) async fn health(State(context): State<Context>) -> Result<Json<Health
 }
 
 /// `GET /config`.
-pub(super) async fn configuration(State(context): State<Context>) -> Result<Json<Configuration>, Refusal> {
+pub(super) async fn configuration(State(context): State<Context>) -> Result<Tagged<Configuration>, Refusal> {
     let snapshot = context.snapshot().await?;
-    Ok(Json(Configuration { tunnels: snapshot.tunnels.iter().map(Configured::from).collect() }))
+    let tunnels = snapshot.tunnels.iter().map(Configured::from).collect();
+    Ok(Tagged(snapshot.config_version, Configuration { tunnels }))
 }
 
 /// `GET /config/{id}`.
-pub(super) async fn configured(Tunnel(tunnel): Tunnel) -> Json<Configured> {
-    Json(Configured::from(&tunnel))
+pub(super) async fn configured(Version(version): Version, Tunnel(tunnel): Tunnel) -> Tagged<Configured> {
+    Tagged(version, Configured::from(&tunnel))
 }

@@ -8,7 +8,7 @@ use axum::routing::{get, post};
 use super::context::Context;
 use super::listen::Rules;
 use super::refusal::Refusal;
-use super::{act, body, cors, doctor, events, guests, host, logs, metrics, ports, read, reload, token};
+use super::{act, body, configure, cors, doctor, events, guests, host, logs, metrics, ports, read, reload, token};
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
@@ -16,8 +16,10 @@ pub(super) fn router(context: Context) -> Router {
         .route("/list", get(read::list))
         .route("/status", get(read::status))
         .route("/health", get(read::health))
-        .route("/config", get(read::configuration))
-        .route("/config/{id}", get(read::configured))
+        .route("/config", configure::all())
+        .route("/config/new", post(configure::add))
+        .route("/config/{id}", configure::one())
+        .route("/config/{id}/delete", post(configure::remove))
         .route("/logs", get(logs::summaries))
         .route("/logs/{id}", get(logs::log))
         .route("/ports/{port}", get(ports::who))
@@ -51,7 +53,8 @@ pub(super) fn closed_router() -> Router {
 async fn unknown_path(uri: Uri) -> Refusal {
     let error = format!(
         "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /metrics, /doctor, /ports/{{port}}, /config and /config/{{id}}; POST \
-         has /start, /stop and /restart, each also with /{{id}}, and /reload",
+         has /start, /stop and /restart, each also with /{{id}}, /reload, /config, /config/new, /config/{{id}} and \
+         /config/{{id}}/delete",
         uri.path()
     );
     Refusal::new(StatusCode::NOT_FOUND, error)

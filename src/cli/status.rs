@@ -21,7 +21,10 @@ pub(super) async fn status(client: &Client, arguments: &StatusArguments) -> Resu
     let tunnels = client.parse(&answer.body)?;
     let Health { config_path, config_error, warnings, .. } =
         client.parse(&client.get("/health").await?.body)?;
-    Ok(output::print(&show(&Snapshot { tunnels, config_path, config_error, warnings }, arguments)?)?)
+    Ok(output::print(&show(
+        &Snapshot { tunnels, config_path, config_error, warnings, ..Snapshot::default() },
+        arguments,
+    )?)?)
 }
 
 async fn watch(client: &Client, arguments: &StatusArguments) -> Result<(), Failed> {

@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) waiters: BTreeMap<(Slot, u64), Waiter>,
     pub(super) last_request: u64,
     pub(super) api: desired::Api,
+    /// Of what is in force.
+    pub(super) config_version: String,
     pub(super) config_error: Option<String>,
     pub(super) warnings: Warnings,
     pub(super) stopping: bool,
@@ -91,6 +93,7 @@ impl EventLoop {
         let mut next_ping = watchdog.map(|interval| self.clock.now().after(interval));
 
         self.state.api = wanted.desired.api.clone();
+        self.state.config_version.clone_from(&wanted.desired.version);
         self.note_config_watch();
         let predecessor = Predecessor::find(self.effects.directory()).await;
         self.begin(wanted, predecessor);

@@ -68,6 +68,7 @@ impl EventLoop {
         Snapshot {
             tunnels: listed.map(Box::as_ref).filter_map(status).chain(broken).collect(),
             config_path: self.config_path.display().to_string(),
+            config_version: self.state.config_version.clone(),
             config_error: self.state.config_error.clone(),
             warnings: self.state.warnings.list(),
         }

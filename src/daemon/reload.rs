@@ -49,6 +49,7 @@ impl EventLoop {
                         "the `api` section changed; it takes effect when portward is started again"
                     );
                 }
+                self.state.config_version.clone_from(&accepted.desired.version);
                 Ok(self.apply(accepted))
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::actions::Conclusion;
 use crate::core::StateName;
 
 /// The five words of `status`.
@@ -84,6 +85,15 @@ pub struct Configured {
 pub struct Configuration {
     /// In the order of the file.
     pub tunnels: Vec<Configured>,
+}
+
+/// The answer to a change of the configuration that has no tunnel to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Always `success`.
+    pub status: Conclusion,
+    /// What was done.
+    pub message: String,
 }
 
 /// An element of `GET /logs`. There is no such file: the clients show its name.

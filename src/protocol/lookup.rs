@@ -1,6 +1,7 @@
 //! Which tunnel a request means.
 
 use super::status::TunnelStatus;
+use crate::config::desired::Tunnel;
 use crate::config::identity::{SHORTEST_PREFIX, is_hash_prefix};
 use crate::text;
 
@@ -26,22 +27,60 @@ pub enum LookupError {
     },
 }
 
+/// A tunnel, by what a request may call it.
+pub trait Identified {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// autossh-tunnel's identity.
+    fn hash(&self) -> &str;
+    /// autossh-tunnel's older identity.
+    fn log_id(&self) -> &str;
+}
+
+impl Identified for TunnelStatus {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    fn log_id(&self) -> &str {
+        &self.log_id
+    }
+}
+
+impl Identified for Tunnel {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    fn log_id(&self) -> &str {
+        &self.log_id
+    }
+}
+
 /// The tunnel that `id` names: by name, hash, log_id or a unique prefix of the hash.
 ///
 /// A name goes first, because it is what a person has chosen.
-pub fn find<'a>(tunnels: &'a [TunnelStatus], id: &str) -> Result<&'a TunnelStatus, LookupError> {
-    if let Some(named) = tunnels.iter().find(|tunnel| tunnel.name == id) {
+pub fn find<'a, T: Identified>(tunnels: &'a [T], id: &str) -> Result<&'a T, LookupError> {
+    if let Some(named) = tunnels.iter().find(|tunnel| tunnel.name() == id) {
         return Ok(named);
     }
     let is_prefix = is_hash_prefix(id);
-    let fits = |tunnel: &&TunnelStatus| tunnel.log_id == id || (is_prefix && tunnel.hash.starts_with(id));
-    let fitting: Vec<&TunnelStatus> = tunnels.iter().filter(fits).collect();
+    let fits = |tunnel: &&T| tunnel.log_id() == id || (is_prefix && tunnel.hash().starts_with(id));
+    let fitting: Vec<&T> = tunnels.iter().filter(fits).collect();
     match fitting.as_slice() {
         [] => Err(LookupError::Unknown { id: shown(id) }),
         [tunnel] => Ok(tunnel),
         several => Err(LookupError::Ambiguous {
             id: shown(id),
-            names: several.iter().map(|tunnel| tunnel.name.clone()).collect(),
+            names: several.iter().map(|tunnel| tunnel.name().to_owned()).collect(),
         }),
     }
 }

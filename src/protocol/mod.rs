@@ -4,7 +4,8 @@
 //!   [`TunnelHealth`] is what the health checks of a tunnel have shown.
 //! - [`Change`]: an event of `/events`, and [`Decoder`], which reads it from the stream.
 //! - [`Verb`], [`ActQuery`], [`Acted`], [`AllActed`], [`Took`]: `/start`, `/stop`, `/restart`.
-//! - [`ReloadQuery`], [`Reloaded`]: `/reload`. [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
+//! - [`posted`], [`posted_list`], [`ReplaceQuery`]: what is posted to `/config`. [`ReloadQuery`], [`Reloaded`]: `/reload`.
+//!   [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
 //! - [`doctor::Report`]: what the daemon finds when it examines itself (`/doctor`).
 //! - [`Refused`]: the body of every answer that refuses.
 //! - [`autossh_tunnel`]: the views that exist for the clients of autossh-tunnel-dockerized only.
@@ -13,6 +14,7 @@
 
 mod actions;
 pub mod autossh_tunnel;
+mod configure;
 pub mod doctor;
 mod events;
 #[cfg(any(test, fuzzing))]
@@ -30,9 +32,10 @@ mod timeout;
 pub mod wording;
 
 pub use actions::{ActQuery, Acted, AllActed, Conclusion, Took, Verb};
+pub use configure::{BodyError, Confirmed, ReplaceQuery, posted, posted_list};
 pub use events::Change;
 pub use logs::{LogQuery, RecentLog};
-pub use lookup::{LookupError, find};
+pub use lookup::{Identified, LookupError, find};
 pub use ports::PortQuery;
 pub use refused::Refused;
 pub use reload::{ReloadQuery, ReloadReport, Reloaded};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::autossh_tunnel::{self, Configured, Listed, ListedStatus};
+use crate::config::desired::{Tunnel, Written};
 use crate::core::{CheckError, Failure, HealthState, Standby, StateName};
 use crate::port::{Holder, Occupant};
 use crate::ssh::ConnectionErrorKind;
@@ -17,6 +18,9 @@ pub struct Snapshot {
     pub tunnels: Vec<TunnelStatus>,
     /// Path of the configuration file.
     pub config_path: String,
+    /// Version of the configuration that is in force ([`crate::config::store::version`]). Not sent: answers have it as ETag.
+    #[serde(skip)]
+    pub config_version: String,
     /// Why the file as it stands is not in force, or not all of it; `None` when it is.
     pub config_error: Option<String>,
     /// What portward itself cannot do for now, each with the next step.
@@ -228,6 +232,14 @@ impl From<&TunnelStatus> for Listed {
             remote_port: tunnel.remote_port.clone(),
             hash: tunnel.hash.clone(),
         }
+    }
+}
+
+impl From<&Tunnel> for Configured {
+    fn from(tunnel: &Tunnel) -> Self {
+        let Written { remote_host, remote_port, local_port, direction } = tunnel.written.clone();
+        let (name, hash) = (tunnel.name.clone(), tunnel.hash.clone());
+        Self { name, remote_host, remote_port, local_port, direction, interactive: tunnel.interactive, hash }
     }
 }
 

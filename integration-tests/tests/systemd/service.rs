@@ -1,7 +1,9 @@
 //! portward as a service.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -127,6 +129,26 @@ fn a_reload_ends_when_the_new_configuration_is_in_force_and_fails_when_it_is_bad
             assert_eq!((property(UNIT, "MainPID"), running("ssh")), (daemon, ssh));
         },
     );
+}
+
+/// Its sandbox has the rest of /etc read-only.
+#[test]
+fn the_service_writes_its_configuration_and_keeps_what_it_replaces() {
+    on_a_machine("service::the_service_writes_its_configuration_and_keeps_what_it_replaces", || {
+        let _journal = start();
+        let before = fs::read_to_string(CONFIG).unwrap();
+        let body =
+            r#"{"name": "new", "remote_host": "root@127.0.0.1", "remote_port": 22, "local_port": 13307}"#;
+        let mut stream = UnixStream::connect("/run/portward/portward.sock").unwrap();
+        let length = body.len();
+        write!(stream, "POST /config/new HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 201"), "{answer}");
+        assert!(fs::read_to_string(CONFIG).unwrap().starts_with(&before));
+        let copies = run("find", &["/etc/portward/backups", "-type", "f", "-printf", "%m %u\\n"]);
+        assert_eq!(copies, "600 root\n");
+    });
 }
 
 #[test]
