@@ -383,3 +383,106 @@ async fn where_the_file_cannot_be_replaced_the_answer_says_what_to_do() {
     let answer = send(&daemon, "PUT", "/config/database", &json!({"local_port": "1"})).await;
     assert_eq!(answer.status, 200, "{answer:?}");
 }
+
+/// The command line, with the daemon and without.
+mod command_line {
+    use super::*;
+
+    async fn config(lab: &Lab, arguments: &[&str], code: i32) -> String {
+        let mut command = lab.portward(&["config", "--config", &lab.config_path().display().to_string()]);
+        run(command.args(arguments), code).await
+    }
+
+    #[tokio::test]
+    async fn config_does_the_same_from_a_terminal_and_the_daemon_follows() {
+        let lab = Lab::new();
+        let daemon = Daemon::start(&lab, TUNNELS).await;
+        let before = text(&lab);
+        let shown = config(&lab, &["get", "database"], 0).await;
+        let lines = "name=database\nremote_host=server\nremote_port=3306\nlocal_port=13306\n\
+                     direction=remote_to_local\ninteractive=false\nenabled=false\n";
+        assert_eq!(shown, lines);
+        let json: Value = serde_json::from_str(&config(&lab, &["get", "--json"], 0).await).unwrap();
+        assert_eq!(json, daemon.get("/config").await.json());
+
+        let mark = daemon.mark();
+        config(&lab, &["set", "database", "local_port=13307", "stop_grace=2s"], 0).await;
+        assert_eq!(text(&lab), before.replace("13306", "13307").replace("stop_grace: 1s", "stop_grace: 2s"));
+        daemon.wait_status(mark, "database", "on its new port", |status| status.local_port == "13307").await;
+        config(
+            &lab,
+            &["add", "name=new", "remote_host=server", "remote_port=1", "local_port=2", "enabled=false"],
+            0,
+        )
+        .await;
+        daemon.wait_state("new", StateName::Stopped).await;
+        let unchanged = config(&lab, &["set", "new", "remote_port=1"], 0).await;
+        assert!(unchanged.contains("nothing differs"), "{unchanged}");
+        config(&lab, &["remove", "new"], 0).await;
+
+        let copies = config(&lab, &["restore"], 0).await;
+        let copies: Vec<_> = copies.lines().collect();
+        assert_eq!(copies.len(), 3, "{copies:?}");
+        let mark = daemon.mark();
+        config(&lab, &["restore", copies[0]], 0).await;
+        assert_eq!(text(&lab), before);
+        daemon.wait_status(mark, "database", "on its old port", |status| status.local_port == "13306").await;
+        assert_eq!(config(&lab, &["restore"], 0).await.lines().count(), 4, "what was replaced is kept, too");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_done_exits_1_and_wrong_usage_2() {
+        let lab = Lab::new();
+        lab.write_config(TUNNELS);
+        let before = text(&lab);
+        for (arguments, code, reason) in [
+            (&["get", "nothing"][..], 1, "no tunnel is called `nothing`"),
+            (&["set", "nothing", "local_port=1"], 1, "no tunnel is called `nothing`"),
+            (&["set", "database", "local_port=http"], 1, "http"),
+            (&["set", "database", "local_prot=1"], 1, "local_port"),
+            (&["set", "database", "remote_host=-oProxyCommand=id"], 1, "-oProxyCommand"),
+            (&["add", "name=x"], 1, "local_port"),
+            (&["restore"], 1, "there is no copy"),
+            (&["restore", "../config.yaml"], 1, "there is no copy"),
+            (&["set", "database"], 2, "KEY=VALUE"),
+            (&["set", "database", "local_port"], 2, "KEY=VALUE"),
+            (&["put"], 2, "put"),
+        ] {
+            let said = config(&lab, arguments, code).await;
+            assert!(said.contains(reason), "{arguments:?}: {said}");
+            assert_eq!(text(&lab), before);
+        }
+        // A copy that is not valid is not put back.
+        config(&lab, &["set", "database", "local_port=1"], 0).await;
+        let copy = config(&lab, &["restore"], 0).await.trim().to_owned();
+        fs::write(lab.path("etc/backups").join(&copy), "tunnels:\n  - remote_prot: 1\n").unwrap();
+        let said = config(&lab, &["restore", &copy], 1).await;
+        assert!(said.contains("remote_prot") && said.contains(":2:5"), "{said}");
+        assert_eq!(text(&lab), before.replace("13306", "1"));
+    }
+
+    #[tokio::test]
+    async fn no_change_of_the_command_line_and_the_api_is_lost() {
+        let lab = Lab::new();
+        let daemon = Daemon::start(&lab, TUNNELS).await;
+        let names: Vec<String> = (0..6).map(|number| format!("c{number}")).collect();
+        let by_hand = async {
+            for (number, name) in names.iter().enumerate() {
+                let port = format!("local_port={}", 3000 + number);
+                let name = format!("name={name}");
+                config(&lab, &["add", &name, "remote_host=h", "remote_port=1", &port, "enabled=false"], 0)
+                    .await;
+            }
+        };
+        let over_the_api = async {
+            for number in 0..12 {
+                let body = json!({"name": format!("n{number}"), "remote_host": "h", "remote_port": 1,
+                    "local_port": 2000 + number});
+                assert_eq!(send(&daemon, "POST", "/config/new", &body).await.status, 201);
+            }
+        };
+        tokio::join!(by_hand, over_the_api);
+        assert_eq!(text(&lab).matches("  - name: c").count(), 6);
+        assert_eq!(text(&lab).matches("  - name: n").count(), 12);
+    }
+}

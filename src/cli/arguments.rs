@@ -1,6 +1,7 @@
 //! The arguments as they are written.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -44,6 +45,15 @@ pub(super) enum Command {
     /// Exits with 0 if it is valid, and with 1 if it is not; each error is shown with its line and a hint. An `identity_file` that is
     /// missing, or that the daemon cannot read, is a warning on standard error, because it may exist when ssh needs it.
     Check(CheckArguments),
+    /// Show or change the configuration, without a daemon
+    ///
+    /// A change keeps comments, layout and everything else in the file. The result is checked as `portward check` does before it is
+    /// written, and a copy of the file as it was is kept in backups/ beside it (the newest 20). A daemon that runs applies the
+    /// change at once; `portward status` shows the result.
+    ///
+    /// What cannot be changed without changing something else, such as a tunnel written in one line as {...} or a file with YAML
+    /// anchors, is refused with the reason.
+    Config(ConfigArguments),
     /// Show the state of the tunnels, where they listen, and who holds their ports
     Status(StatusArguments),
     /// Start tunnels
@@ -102,6 +112,77 @@ pub(super) struct CheckArguments {
     /// The configuration [default: the one that `portward run` would read]
     #[arg(env = "PORTWARD_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigArguments {
+    /// The configuration [default: the one that `portward run` would read]
+    #[arg(long, global = true, env = "PORTWARD_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigAction {
+    /// Print tunnels, as `portward config set` takes them
+    Get {
+        /// Only this one: name, hash, or prefix of a hash of 8 digits or more
+        #[arg(value_name = "TUNNEL")]
+        tunnel: Option<String>,
+        /// Print the JSON of the API's GET /config
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give keys of a tunnel other values
+    ///
+    /// KEY is any key of a tunnel with one value, such as local_port, enabled or stop_grace; config/config.yaml documents them.
+    Set {
+        /// Name, hash, or prefix of a hash of 8 digits or more
+        #[arg(value_name = "TUNNEL")]
+        tunnel: String,
+        /// Keys and values
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        values: Vec<Assignment>,
+    },
+    /// Add a tunnel behind all others
+    Add {
+        /// Keys and values, for example name=db remote_host=user@host remote_port=3306 local_port=13306
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        values: Vec<Assignment>,
+    },
+    /// Remove a tunnel
+    Remove {
+        /// Name, hash, or prefix of a hash of 8 digits or more
+        #[arg(value_name = "TUNNEL")]
+        tunnel: String,
+    },
+    /// Put back a copy of the configuration, or list the copies, the newest one last
+    Restore {
+        /// The name of the copy
+        #[arg(value_name = "COPY")]
+        copy: Option<String>,
+    },
+}
+
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Assignment {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl FromStr for Assignment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                Ok(Self { key: key.to_owned(), value: value.to_owned() })
+            }
+            Some(_) | None => Err("write it as KEY=VALUE, for example local_port=13306".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ Keeps SSH tunnels up, and any other command that binds a port.
 
 portward starts a tunnel only when the kernel reports that its port is unbound, and replaces a connection by making the new one \
 before it ends the old one. `portward run` is the daemon; the other commands connect to it over its socket. \
-`portward who`, `portward wait` and `portward doctor` need no daemon.
+`portward who`, `portward wait`, `portward config` and `portward doctor` need no daemon.
 
 TUNNEL is a name, a hash, or a prefix of a hash of 8 digits or more, as `portward status --json` shows them.";
 
@@ -30,7 +30,7 @@ ENVIRONMENT
   NO_COLOR           no colour, also on a terminal
 
 FILES
-  /etc/portward/config.yaml                 configuration, for root
+  /etc/portward/config.yaml                 configuration, for root; backups/ beside it has copies of it as it was
   $XDG_CONFIG_HOME/portward/config.yaml     configuration, for others (~/.config if unset)
   /run/portward/portward.sock               the daemon's socket, for root
   $XDG_RUNTIME_DIR/portward/portward.sock   the daemon's socket, for others
@@ -39,6 +39,7 @@ EXAMPLES
   portward check                          is the configuration valid?
   portward doctor                         is there a problem that would make a tunnel fail?
   portward run                            run the daemon, with the default configuration
+  portward config set database local_port=13307
   portward status --watch                 show the tunnels, and update them
   portward restart database --timeout 10s
   portward logs database -f               follow the output of ssh

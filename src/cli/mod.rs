@@ -1,6 +1,6 @@
 //! The command line: arguments to a request, its answer to a person or a program, and that to an exit code.
 //!
-//! `run`, `check`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its
+//! `run`, `check`, `config`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its
 //! socket (`client`). What comes from ssh, from a remote host or from another process is never written to a terminal as it is
 //! ([`crate::text`]).
 
@@ -9,6 +9,7 @@ mod arguments;
 mod check;
 mod client;
 mod completions;
+mod config;
 mod doctor;
 mod events;
 mod failure;
@@ -63,6 +64,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
     match command {
         Command::Run(arguments) => block_on(run::run(arguments, socket.clone())),
         Command::Check(arguments) => block_on(check::check(arguments)),
+        Command::Config(arguments) => config::config(arguments),
         Command::Status(arguments) => block_on(status::status(&client(), &arguments)),
         Command::Start(arguments) => block_on(act::act(&client(), Verb::Start, &arguments)),
         Command::Stop(arguments) => block_on(act::act(&client(), Verb::Stop, &arguments)),

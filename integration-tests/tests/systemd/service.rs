@@ -148,6 +148,8 @@ fn the_service_writes_its_configuration_and_keeps_what_it_replaces() {
         assert!(fs::read_to_string(CONFIG).unwrap().starts_with(&before));
         let copies = run("find", &["/etc/portward/backups", "-type", "f", "-printf", "%m %u\\n"]);
         assert_eq!(copies, "600 root\n");
+        run("portward", &["config", "remove", "new"]);
+        assert_eq!(fs::read_to_string(CONFIG).unwrap(), before);
     });
 }
 
