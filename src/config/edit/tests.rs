@@ -361,3 +361,24 @@ fn any_key_with_one_value_can_be_set() {
     let on_a_mapping = document.apply(&[Edit::Set(0, vec![Change::new("ssh", "x").unwrap()])]);
     assert!(matches!(on_a_mapping, Err(EditError::Refused(reason)) if reason.contains("mapping")));
 }
+
+#[test]
+fn a_text_that_says_something_else_is_not_taken() {
+    let document = open(TWO);
+    let check = |text: &str| document.check(text.to_owned(), &document.says);
+    assert!(check(TWO).is_ok());
+    assert!(check(&TWO.replace("user@host", "'user@host'")).is_err(), "quotes may mean something");
+    for (from, to) in [("5s", "6s"), ("wait", "kill"), ("    enabled: false\n", ""), ("api:", "defaults2:")] {
+        assert!(matches!(check(&TWO.replace(from, to)), Err(EditError::Layout { .. })), "{from}");
+    }
+    // What yamlpatch takes for a comment here is a part of the value.
+    let text = format!(
+        "tunnels:{}",
+        TWO.split_once("tunnels:")
+            .unwrap()
+            .1
+            .replace("enabled: false\n", "env:\n      A: |\n        x\n        # y\n")
+    );
+    let named = Fields { name: Some("web".to_owned()), ..Fields::default() };
+    assert!(matches!(open(&text).change(1, &named), Err(EditError::Layout { .. })));
+}
