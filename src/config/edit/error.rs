@@ -50,6 +50,16 @@ impl EditError {
         Self::Layout { reason, line: place.map(|place| place.line) }
     }
 
+    /// The same, of what is at `place`.
+    pub(super) fn at(self, place: Place) -> Self {
+        match self {
+            Self::Layout { reason, line: None } => Self::Layout { reason, line: Some(place.line) },
+            Self::Layout { .. } | Self::Broken(_) | Self::Refused(_) | Self::Missing(_) | Self::Empty(_) => {
+                self
+            }
+        }
+    }
+
     /// The file has these errors.
     pub(super) fn broken(problems: Diagnostics) -> Self {
         Self::Broken(text::excerpt(&problems.without_secrets().to_string(), LONGEST).into_owned())

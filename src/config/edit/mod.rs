@@ -25,7 +25,8 @@ pub use fields::Fields;
 
 use super::desired::{Desired, Tunnel};
 use super::diagnose::{Place, Problems};
-use super::{node, parse};
+use super::node::{self, Kind};
+use super::parse;
 use shape::Shape;
 
 /// A valid configuration, to be changed.
@@ -35,6 +36,8 @@ pub struct Document<'d> {
     /// With `tunnels: []` where the file had no list.
     text: String,
     says: Shape,
+    /// Where each tunnel's first key is.
+    places: Vec<Place>,
     desired: Desired,
 }
 
@@ -64,7 +67,7 @@ impl<'d> Document<'d> {
     /// # Errors
     /// It is not valid, or written in a way that is not edited.
     pub fn open(text: &str, path: &'d Path) -> Result<Self, EditError> {
-        let is_without = shape_of(text).is_none_or(|says| says.tunnels().is_none());
+        let is_without = read(text).is_none_or(|(says, _)| says.tunnels().is_none());
         let completed = if is_without { text::with_tunnels(text) } else { None };
         let (text, desired) = match completed.map(|text| parse(&text, path).map(|desired| (text, desired))) {
             Some(Ok(completed)) => completed,
@@ -77,9 +80,13 @@ impl<'d> Document<'d> {
         if let Some(place) = anchor(&text) {
             return Err(EditError::layout("the file has a YAML anchor or alias", Some(place)));
         }
-        let says = shape_of(&text).filter(|says| says.tunnels().map(Vec::len) == Some(desired.tunnels.len()));
-        let says = says.ok_or_else(|| EditError::layout("not all of its tunnels are valid", None))?;
-        Ok(Self { path, text, says, desired })
+        if text.replace("\r\n", "\n").contains('\r') {
+            return Err(EditError::layout("a carriage return alone ends a line of the file", None));
+        }
+        let (says, places) = read(&text)
+            .filter(|(_, places)| places.len() == desired.tunnels.len())
+            .ok_or_else(|| EditError::layout("not all of its tunnels are valid", None))?;
+        Ok(Self { path, text, says, places, desired })
     }
 
     /// The tunnels, in the order of the file.
@@ -137,11 +144,20 @@ impl<'d> Document<'d> {
         let mut text = if has_returns { self.text.replace("\r\n", "\n") } else { self.text.clone() };
         let comments = text::comments(&text)?;
         let mut wanted = self.says.clone();
-        for edit in edits {
-            let Edit::Set(index, changes) = edit else { continue };
-            for change in changes {
-                text = text::set(&text, *index, change)?;
-                if let Some(tunnel) = wanted.tunnels_mut().and_then(|tunnels| tunnels.get_mut(*index)) {
+        let mut set: Vec<(usize, &[Change])> = edits
+            .iter()
+            .filter_map(|edit| match edit {
+                Edit::Set(index, changes) if !changes.is_empty() => Some((*index, &changes[..])),
+                Edit::Set(..) | Edit::Add(_) | Edit::Remove(_) => None,
+            })
+            .collect();
+        // From behind, so that the lines of the others stay what they are.
+        set.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
+        for (index, changes) in set {
+            let place = self.places[index];
+            text = text::set(&text, place.line, changes).map_err(|error| error.at(place))?;
+            if let Some(tunnel) = wanted.tunnels_mut().and_then(|tunnels| tunnels.get_mut(index)) {
+                for change in changes {
                     tunnel.set(change);
                 }
             }
@@ -169,12 +185,13 @@ impl<'d> Document<'d> {
                 Edit::Set(..) | Edit::Add(_) => None,
             })
             .collect();
-        // From behind, so that the indices of the others stay what they are.
         removed.sort_unstable();
-        for index in removed.into_iter().rev() {
-            text = text::remove(&text, &wanted, index)?;
-            if let Some(tunnels) = wanted.tunnels_mut() {
-                tunnels.remove(index);
+        if !removed.is_empty() {
+            text = text::remove(&text, &wanted, &removed)?;
+        }
+        if let Some(tunnels) = wanted.tunnels_mut() {
+            for index in removed.iter().rev() {
+                tunnels.remove(*index);
             }
         }
         if has_returns {
@@ -185,9 +202,7 @@ impl<'d> Document<'d> {
 
     /// Makes sure that `text` is valid and says what is wanted.
     fn check(&self, text: String, wanted: &Shape) -> Result<Edited, EditError> {
-        let problems = Problems::default();
-        let says = node::parse(&text, &problems).map(|root| Shape::from(&*root));
-        if !says.is_some_and(|says| wanted.says(&says)) {
+        if !read(&text).is_some_and(|(says, _)| wanted.says(&says)) {
             return Err(EditError::layout("something else in the file would change its meaning", None));
         }
         let desired = parse(&text, self.path).map_err(EditError::invalid)?;
@@ -204,9 +219,19 @@ impl<'d> Document<'d> {
     }
 }
 
-/// What a file says; `None`: nothing, or it is no YAML.
-fn shape_of(text: &str) -> Option<Shape> {
-    node::parse(text, &Problems::default()).map(|root| Shape::from(&*root))
+/// What a file says, and where each of its tunnels begins; `None`: it says nothing, or is no YAML.
+fn read(text: &str) -> Option<(Shape, Vec<Place>)> {
+    let root = node::parse(text, &Problems::default())?;
+    let entries = match &root.kind {
+        Kind::Mapping(entries) => &entries[..],
+        Kind::Scalar { .. } | Kind::Sequence(_) => &[],
+    };
+    let tunnels = entries.iter().find(|entry| entry.key.text() == Some(shape::TUNNELS));
+    let places = match tunnels.map(|entry| &entry.value.kind) {
+        Some(Kind::Sequence(tunnels)) => tunnels.iter().map(|tunnel| tunnel.place).collect(),
+        Some(Kind::Scalar { .. } | Kind::Mapping(_)) | None => Vec::new(),
+    };
+    Some((Shape::from(&*root), places))
 }
 
 /// The first anchor or alias. What they stand for may be in several places.

@@ -254,7 +254,8 @@ fn what_cannot_be_changed_alone_is_refused_with_its_place() {
     assert!(matches!(refused(&anchored), EditError::Layout { line: Some(8), .. }), "{anchored}");
     let flow = "tunnels:\n  - {name: a, remote_host: h, remote_port: 1, local_port: 2}\n  - {name: b, remote_host: h, remote_port: 1, local_port: 3}\n";
     let document = open(flow);
-    assert!(matches!(document.change(0, &port("4")), Err(EditError::Layout { .. })));
+    assert!(matches!(document.change(1, &port("4")), Err(EditError::Layout { line: Some(3), .. })));
+    assert!(matches!(refused("tunnels: []\rapi: {}\r"), EditError::Layout { .. }));
     // Whole lines go and come.
     assert!(document.apply(&[Edit::Remove(0)]).is_ok());
     assert!(document.add(&fields("c", "1", "4")).is_ok());

@@ -31,10 +31,33 @@ pub(super) fn with_tunnels(text: &str) -> Option<String> {
     Some(format!("{}{TUNNELS}: []\n", ended(text)))
 }
 
-/// Gives a key of a tunnel another value, or adds it.
-pub(super) fn set(text: &str, index: usize, change: &Change) -> Result<String, EditError> {
+/// Gives keys of a tunnel other values, or adds them. The tunnel's first key is on the line `line`, from 1.
+///
+/// Its lines are changed as a file of their own: the time that `yamlpath` takes grows with the square of a file.
+pub(super) fn set(text: &str, line: usize, changes: &[Change]) -> Result<String, EditError> {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let is_dash = |line: &&str| line.trim_start().starts_with('-');
+    let first = lines[..line.min(lines.len())].iter().rposition(is_dash);
+    let first =
+        first.ok_or_else(|| EditError::layout("the tunnel is written in one line, as `{...}`", None))?;
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    // What is indented no more than the dash is the next tunnel, or below all of them; comments are anywhere.
+    let is_text = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let dash = indentation(lines[first]);
+    let length = lines[first + 1..].iter().position(|line| is_text(line) && indentation(line) <= dash);
+    let end = length.map_or(lines.len(), |length| first + 1 + length);
+    let mut tunnel = format!("{TUNNELS}:\n{}", lines[first..end].concat());
+    for change in changes {
+        tunnel = set_one(&tunnel, change)?;
+    }
+    let tunnel = tunnel.strip_prefix(&format!("{TUNNELS}:\n")).unwrap_or(&tunnel);
+    Ok(format!("{}{tunnel}{}", lines[..first].concat(), lines[end..].concat()))
+}
+
+/// The same for one key of the only tunnel of a file.
+fn set_one(text: &str, change: &Change) -> Result<String, EditError> {
     let document = Document::new(text)?;
-    let tunnel = route!(TUNNELS, index);
+    let tunnel = route!(TUNNELS, 0);
     match kind(&document, &tunnel)? {
         Some(FeatureKind::BlockMapping) => {}
         _ => return Err(EditError::layout("the tunnel is written in one line, as `{...}`", None)),
@@ -79,17 +102,21 @@ pub(super) fn insert(text: &str, root: &Shape, tunnels: &[&[Change]]) -> Result<
     Ok(format!("{before_it}{added}{}", &before[at..]))
 }
 
-/// Removes the lines of a tunnel. `root` is what the file says.
-pub(super) fn remove(text: &str, root: &Shape, index: usize) -> Result<String, EditError> {
+/// Removes the lines of tunnels. `root` is what the file says; the indices are in order.
+pub(super) fn remove(text: &str, root: &Shape, indices: &[usize]) -> Result<String, EditError> {
     let document = Document::new(text)?;
-    let dash = dash(&document, index)?;
-    let start = start_of_line(text, dash);
-    if !text[start..dash].trim().is_empty() {
-        return Err(EditError::layout("the tunnel does not begin on a line of its own", None));
+    let mut without = text.to_owned();
+    // From behind, so that the places of the others stay what they are.
+    for index in indices.iter().rev() {
+        let dash = dash(&document, *index)?;
+        let start = start_of_line(text, dash);
+        if !text[start..dash].trim().is_empty() {
+            return Err(EditError::layout("the tunnel does not begin on a line of its own", None));
+        }
+        let end = end_of_line(text, end(&document, &route!(TUNNELS, *index), &root_of(root, *index))?);
+        without.replace_range(start..end, "");
     }
-    let end = end_of_line(text, end(&document, &route!(TUNNELS, index), &root_of(root, index))?);
-    let without = format!("{}{}", &text[..start], &text[end..]);
-    if root.tunnels().map_or(0, Vec::len) > 1 {
+    if root.tunnels().map_or(0, Vec::len) > indices.len() {
         return Ok(without);
     }
     patch(&without, route!(TUNNELS), Op::Replace(Value::Sequence(Vec::new())))
