@@ -3,7 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use integration_tests::{
     Answer, Daemon, ECHO_PORT, Lab, NumberedStream, Sshd, request, request_with, run, send_over_tcp,
     serve_echo,
 };
+use nix::fcntl::{Flock, FlockArg};
 use portward::protocol::StateName;
 use serde_json::{Value, json};
 
@@ -315,6 +316,24 @@ async fn no_change_of_many_clients_is_lost() {
     // The newest twenty of twenty-four copies.
     let copies = fs::read_dir(lab.path("etc/backups")).unwrap().count();
     assert_eq!(copies, 20);
+}
+
+#[tokio::test]
+async fn a_change_that_was_given_up_is_not_made_later() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab, TUNNELS).await;
+    let before = text(&lab);
+    let copies = lab.path("etc/backups");
+    fs::create_dir(&copies).unwrap();
+    let other = Flock::lock(File::open(&copies).unwrap(), FlockArg::LockExclusive).unwrap();
+    let answer = send(&daemon, "PUT", "/config/database", &json!({"local_port": "1"})).await;
+    assert!(answer.status == 503 && answer.body.contains("by somebody else"), "{answer:?}");
+    assert!(answer.head.to_lowercase().contains("retry-after:"), "{answer:?}");
+    drop(other);
+    // The next one comes after it.
+    let answer = send(&daemon, "PUT", "/config/database", &json!({"remote_port": "1"})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(text(&lab), before.replace("\"3306\"", "1"));
 }
 
 #[tokio::test]
