@@ -27,7 +27,7 @@ pub(super) fn log_id(written: &Written) -> String {
 
 /// The identity of an entry whose `hash` another one has: the one in this line of the file.
 pub(super) fn another_hash(hash: &str, line: usize) -> String {
-    md5(&format!("{hash}|{line}"))
+    digest(&format!("{hash}|{line}"))
 }
 
 /// A shorter prefix of a hash names no tunnel.

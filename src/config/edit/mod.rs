@@ -221,7 +221,7 @@ impl<'d> Document<'d> {
 
 /// What a file says, and where each of its tunnels begins; `None`: it says nothing, or is no YAML.
 fn read(text: &str) -> Option<(Shape, Vec<Place>)> {
-    let root = node::parse(text, &Problems::default())?;
+    let root = node::parse(text, &Problems::default()).ok()??;
     let entries = match &root.kind {
         Kind::Mapping(entries) => &entries[..],
         Kind::Scalar { .. } | Kind::Sequence(_) => &[],
