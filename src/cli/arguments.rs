@@ -95,6 +95,9 @@ pub(super) enum Command {
     Doctor(DoctorArguments),
     /// Print the completions for a shell
     Completions(CompletionsArguments),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    ManPages(ManPagesArguments),
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +294,13 @@ pub(super) struct CompletionsArguments {
     /// The shell
     #[arg(value_enum)]
     pub(super) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManPagesArguments {
+    /// The directory
+    #[arg(value_name = "DIRECTORY")]
+    pub(super) directory: PathBuf,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The command line: arguments to a request, its answer to a person or a program, and that to an exit code.
 //!
-//! `run`, `check`, `config`, `doctor`, `who`, `wait` and `completions` need no daemon; everything else asks the running one over its
+//! `run`, `check`, `config`, `doctor`, `who`, `wait`, `completions` and `man-pages` need no daemon; everything else asks the running one over its
 //! socket (`client`). What comes from ssh, from a remote host or from another process is never written to a terminal as it is
 //! ([`crate::text`]).
 
@@ -15,6 +15,7 @@ mod events;
 mod failure;
 mod help;
 mod logs;
+mod man_pages;
 mod output;
 mod place;
 mod reload;
@@ -76,6 +77,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Command::Wait(arguments) => block_on(wait::wait(&arguments)),
         Command::Doctor(arguments) => block_on(doctor::doctor(arguments, socket.clone())),
         Command::Completions(arguments) => completions::completions(&arguments),
+        Command::ManPages(arguments) => man_pages::man_pages(&arguments),
     }
 }
 
