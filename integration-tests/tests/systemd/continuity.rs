@@ -32,13 +32,13 @@ const TUNNELS: usize = 20;
 const HELD: u16 = 9020;
 
 /// A connection that numbered blocks go over, there and back, all the while.
-struct Stream {
+pub(crate) struct Stream {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u64>,
 }
 
 impl Stream {
-    fn open(port: u16) -> Self {
+    pub(crate) fn open(port: u16) -> Self {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -62,7 +62,8 @@ impl Stream {
         Self { stop, task }
     }
 
-    fn finish(self) -> u64 {
+    /// Ends it, and returns how many blocks came back.
+    pub(crate) fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.join().expect("no byte of the stream is lost")
     }
@@ -102,8 +103,9 @@ impl Clients {
     }
 }
 
-fn serve_echo() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ECHO)).unwrap();
+/// Serves on `port` what says again what it is told.
+pub(crate) fn serve_echo(port: u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.unwrap();
@@ -168,7 +170,7 @@ fn whatever_becomes_of_the_daemon_its_tunnels_go_on_and_a_stop_ends_them() {
         site::install();
         site::serve_ssh();
         site::give_keys("root", "/root");
-        serve_echo();
+        serve_echo(ECHO);
         let ports = configure();
         let mut journal = Follower::of(UNIT);
         run("systemctl", &["start", UNIT]);

@@ -21,6 +21,11 @@ pub(crate) const SHARED: &str = "/run/shared";
 ///
 /// What the machine runs is this program again, with that test only: it comes by here a second time, on the machine.
 pub(crate) fn on_a_machine(test: &str, scenario: impl FnOnce()) {
+    on_a_prepared_machine(test, |_| {}, scenario);
+}
+
+/// The same, on a machine that sees as [`SHARED`] what `prepare` has put into the directory that it is given.
+pub(crate) fn on_a_prepared_machine(test: &str, prepare: impl FnOnce(&Path), scenario: impl FnOnce()) {
     if env::var_os(MARK).is_some() {
         return scenario();
     }
@@ -38,6 +43,7 @@ pub(crate) fn on_a_machine(test: &str, scenario: impl FnOnce()) {
             &shared.path().display().to_string(),
         ],
     );
+    prepare(shared.path());
 
     let output = Command::new(package.join("systemd-in-namespace"))
         .arg(shared.path())

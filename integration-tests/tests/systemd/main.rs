@@ -8,6 +8,7 @@ mod doctor;
 mod journal;
 mod log;
 mod machine;
+mod package;
 mod service;
 mod site;
 mod sockets;

@@ -16,7 +16,7 @@ pub(crate) const DATABASE: u16 = 13306;
 /// The configuration of the system's service.
 pub(crate) const CONFIG: &str = "/etc/portward/config.yaml";
 
-const SERVER: &str = "/run/server";
+pub(crate) const SERVER: &str = "/run/server";
 
 /// portward, an ssh server, and the tunnel `database` in root's configuration.
 pub(crate) fn build() {
@@ -36,13 +36,18 @@ pub(crate) fn install() {
 /// Starts an ssh server that lets root in with the keys of [`give_keys`]. It listens when this returns, and runs until the
 /// machine is off. Not a service, so that it does not depend on the journal.
 pub(crate) fn serve_ssh() {
+    serve_ssh_with("");
+}
+
+/// The same, with lines of sshd_config that count before those of the harness.
+pub(crate) fn serve_ssh_with(settings: &str) {
     // sshd changes to /run/sshd to drop its privileges.
     for directory in [SERVER, "/run/sshd"] {
         fs::create_dir_all(directory).unwrap();
     }
     make_key(&format!("{SERVER}/host_key"));
     let config = format!(
-        "ListenAddress 127.0.0.1\nHostKey {SERVER}/host_key\nAuthorizedKeysFile {SERVER}/authorized_keys\nStrictModes no\n\
+        "{settings}ListenAddress 127.0.0.1\nHostKey {SERVER}/host_key\nAuthorizedKeysFile {SERVER}/authorized_keys\nStrictModes no\n\
          UsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
     );
     fs::write(format!("{SERVER}/sshd_config"), config).unwrap();
