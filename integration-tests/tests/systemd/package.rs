@@ -70,7 +70,7 @@ fn lintian_finds_nothing_wrong_with_the_package_and_it_holds_what_belongs_to_por
     let directory = tempdir().unwrap();
     build(directory.path(), &[]);
     let package = package_in(directory.path());
-    run("lintian", &["--allow-root", "--fail-on", "error,warning", &package]);
+    run("lintian", &["--allow-root", "--profile", "debian", "--fail-on", "error,warning", &package]);
 
     let listed = run("dpkg-deb", &["--contents", &package]);
     for file in [
@@ -169,6 +169,7 @@ fn from_an_empty_machine_to_a_tunnel_to_an_upgrade_that_cuts_nothing_to_an_empty
         journal.wait_up("database");
         assert_eq!(property(UNIT, "UnitFileState"), "enabled");
         assert_eq!(run("stat", &["--format=%U %a", CONFIG]), "root 640\n");
+        println!("{}", run("portward", &["doctor"]));
 
         let of_alice = "portward@alice.service";
         add_user(ALICE);
