@@ -476,7 +476,7 @@ fn not_answered(waited: Duration) -> Failure {
         FailureKind::Timeout,
         format!(
             "the network changed, or the machine was resumed, and the server has not answered within {waited} s since; ssh is \
-             replaced by a new connection"
+             ended"
         ),
     )
 }
@@ -486,7 +486,7 @@ fn address_removed(address: IpAddr) -> Failure {
         FailureKind::Network,
         format!(
             "ssh was connected from {address}, and that address was removed from this machine (`ip addr` lists those it has); \
-             ssh is replaced by a new connection"
+             ssh is ended"
         ),
     )
 }

@@ -10,6 +10,10 @@ use crate::port::Occupant;
 pub enum Event {
     /// The tunnel is wanted.
     StartRequested(Slot),
+    /// A person is there to log in for the tunnel, if that needs one: it is wanted, and one connection may be made for it.
+    PersonCame(Slot),
+    /// The person is gone, or portward does not wait for them any more. What is ready goes on.
+    PersonLeft,
     /// The tunnel is not wanted any more.
     StopRequested(Slot),
     /// A new connection is wanted in place of the present one.

@@ -45,7 +45,9 @@ impl Link {
             let ready = newest(|left| left.is_ready);
             // What serves nobody stands by, as it does while the port is held.
             let stands_by = ready.is_some() && self.policy.standby;
-            ready.or(all.len().checked_sub(1)).filter(|_| !stands_by)
+            // What is still logging in has lost the person who did.
+            let latest = if self.is_by_hand() { None } else { all.len().checked_sub(1) };
+            ready.or(latest).filter(|_| !stands_by)
         });
         let drains = (!self.policy.drain.is_zero()).then_some(Role::Draining);
         let mut has_spare = false;
@@ -104,7 +106,7 @@ impl Link {
         now: Moment,
     ) -> Option<Request> {
         let tunnel = self.tunnels.iter_mut().find(|tunnel| tunnel.forward.slot == slot)?;
-        if tunnel.wanted == Wanted::ByHand || tunnel.forward.listening().is_some() {
+        if tunnel.forward.listening().is_some() {
             return None;
         }
         tunnel.wanted = Wanted::Up;

@@ -29,6 +29,7 @@ pub struct Link {
     /// No forward is opened on these any more: they are drained, or being ended.
     pub(super) ending: Vec<Connection>,
     pub(super) login: Login,
+    pub(super) attendance: Attendance,
     /// Index of the destination that the next connection goes to.
     pub(super) destination: usize,
     /// Connections in a row that failed, or were lost before they had been ready for `reset_after`.
@@ -82,8 +83,19 @@ pub struct TunnelState<'l> {
 pub(super) enum Wanted {
     Up,
     Down,
-    /// A person has to authenticate.
+    /// Nothing, until a person logs in.
     ByHand,
+}
+
+/// Whether a person takes part in the logins of a link. All of its tunnels have that in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attendance {
+    /// portward logs in whenever it needs to.
+    NotNeeded,
+    /// Nobody is there who could log in: no connection is made.
+    Absent,
+    /// Somebody is there, for one login.
+    Present,
 }
 
 /// Whether a connection may be made.
@@ -131,7 +143,8 @@ impl Tunnel {
 }
 
 impl Link {
-    /// A link that serves one tunnel, which is not wanted yet; an `interactive` one waits for a person.
+    /// A link that serves one tunnel, which is not wanted yet. The connections of an `interactive` one are made by a person, and so are
+    /// those of all that are added to it.
     pub fn new(slot: Slot, policy: Policy, interactive: bool, now: Moment) -> Self {
         let mut link = Self {
             tunnels: Vec::with_capacity(1),
@@ -142,6 +155,7 @@ impl Link {
             spare_failures: 0,
             ending: Vec::new(),
             login: Login::Open,
+            attendance: if interactive { Attendance::Absent } else { Attendance::NotNeeded },
             destination: 0,
             failures: 0,
             latest: ConnectionId::default(),
@@ -149,17 +163,14 @@ impl Link {
             policy,
             seed: slot.0,
         };
-        link.add(slot, policy, interactive, now);
+        link.add(slot, policy, now);
         link
     }
 
     /// Serves one more tunnel.
-    pub fn add(&mut self, slot: Slot, policy: Policy, interactive: bool, now: Moment) {
-        let (wanted, name) = if interactive {
-            (Wanted::ByHand, StateName::NeedsAuth)
-        } else {
-            (Wanted::Down, StateName::Stopped)
-        };
+    pub fn add(&mut self, slot: Slot, policy: Policy, now: Moment) {
+        let wanted = self.unwanted();
+        let name = if wanted == Wanted::ByHand { StateName::NeedsAuth } else { StateName::Stopped };
         let (forward, home, demand) =
             (Forward::new(slot, policy), ConnectionId::default(), Demand::Permanent);
         self.tunnels.push(Tunnel { wanted, forward, home, demand, last_failure: None, name, entered: now });
@@ -182,6 +193,19 @@ impl Link {
             is_asleep: tunnel.is_asleep(),
             serving: tunnel.listening().filter(|_| tunnel.demand.serves()),
         })
+    }
+
+    /// What is asked for of a tunnel that is not to be up.
+    pub(super) fn unwanted(&self) -> Wanted {
+        if self.is_by_hand() { Wanted::ByHand } else { Wanted::Down }
+    }
+
+    /// Whether its connections are made by a person.
+    pub(super) fn is_by_hand(&self) -> bool {
+        match self.attendance {
+            Attendance::NotNeeded => false,
+            Attendance::Absent | Attendance::Present => true,
+        }
     }
 
     pub(super) fn combine_policies(&mut self) {
@@ -347,7 +371,10 @@ impl Link {
         match (self.connection_of(tunnel), &self.active) {
             (None, _) => Target::Start,
             (Some(connection), _) if !connection.is_usable() => Target::Wait,
-            (Some(connection), _) if !tunnel.forward.needs_another_than(connection.id) => {
+            // A person who logs in once more would fare no better.
+            (Some(connection), _)
+                if self.is_by_hand() || !tunnel.forward.needs_another_than(connection.id) =>
+            {
                 Target::Ready(connection.id)
             }
             (Some(connection), Some(active)) if active.id != connection.id => Target::Move(active.id),
@@ -401,7 +428,7 @@ impl Link {
     }
 
     pub(super) fn wants_spare(&self) -> bool {
-        self.policy.standby && self.policy.kind == Kind::Ssh && self.needs_connection()
+        self.policy.standby && self.policy.kind == Kind::Ssh && !self.is_by_hand() && self.needs_connection()
     }
 
     /// Whether everything that is to has moved to the next connection, as far as it can.
@@ -428,12 +455,15 @@ impl Link {
         let Tunnel { wanted, forward, demand, .. } = tunnel;
         let is_replacing = self.is_moving(tunnel);
         match wanted {
-            Wanted::ByHand => return StateName::NeedsAuth,
-            Wanted::Down => {
+            Wanted::ByHand | Wanted::Down => {
                 let ends =
                     self.active.is_none() && self.ending.iter().any(|connection| !connection.is_draining());
                 let rests = matches!(forward.state, forward::State::Idle) && !ends;
-                return if rests { StateName::Stopped } else { StateName::Stopping };
+                return match wanted {
+                    _ if !rests => StateName::Stopping,
+                    Wanted::ByHand => StateName::NeedsAuth,
+                    Wanted::Down | Wanted::Up => StateName::Stopped,
+                };
             }
             Wanted::Up => {}
         }

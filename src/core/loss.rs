@@ -91,9 +91,14 @@ impl Turn<'_> {
     pub(super) fn note_suspension(&mut self, id: ConnectionId) {
         let connection = self.link.serving().find(|connection| connection.id == id);
         let Some(suspended) = connection.and_then(|connection| connection.suspended) else { return };
+        let is_by_hand = self.link.is_by_hand();
         for tunnel in &mut self.link.tunnels {
             if tunnel.forward.listening() == Some(id) {
-                tunnel.last_failure = Some(serves_nobody(suspended.pid, &self.link.policy));
+                tunnel.last_failure = Some(if is_by_hand {
+                    serves_nobody_by_hand(suspended.pid)
+                } else {
+                    serves_nobody(suspended.pid, &self.link.policy)
+                });
             }
         }
     }
@@ -114,6 +119,8 @@ impl Turn<'_> {
     /// It was stopped by a signal for too long.
     fn unresponsive(&mut self, id: ConnectionId, before: connection::State) {
         match self.link.policy.kind {
+            // It may go on yet, and nothing can take its place.
+            Kind::Ssh if self.link.is_by_hand() => {}
             Kind::Ssh if self.link.is_active(id) => {
                 for index in self.link.tunnels_of(id) {
                     self.renew(index);
@@ -217,6 +224,10 @@ impl Turn<'_> {
         let all: Vec<_> = (0..self.link.tunnels.len()).collect();
         self.step_confirmed(&all, &forward::Input::Release);
         self.note_failure(&all, failure);
+        if self.link.is_by_hand() {
+            // Nothing is tried again: a person has to log in.
+            return;
+        }
         if only_waits || (!was_ready && self.turns_to_next_destination(failure)) {
             return;
         }
@@ -307,6 +318,16 @@ fn serves_nobody(pid: u32, policy: &Policy) -> Failure {
             "pid {pid} is stopped by a signal (SIGSTOP, or a debugger) and serves nobody; unless it goes on within {} s \
              (`kill -CONT {pid}`), it is {what}",
             policy.stop_grace.as_secs_f64()
+        ),
+    )
+}
+
+fn serves_nobody_by_hand(pid: u32) -> Failure {
+    Failure::new(
+        FailureKind::Timeout,
+        format!(
+            "pid {pid} is stopped by a signal (SIGSTOP, or a debugger) and serves nobody; it is kept, because only a person can log \
+             in again: `kill -CONT {pid}` lets it go on"
         ),
     )
 }

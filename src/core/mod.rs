@@ -39,7 +39,7 @@ pub use health::{CheckNumber, Health, HealthAction, HealthEvent, HealthPolicy, H
 pub use ids::{ConnectionId, LinkId, Request, Slot};
 pub use inherit::{Left, Role};
 pub use link::{Link, TunnelState};
-pub use policy::{Kind, OnConflict, Policy};
+pub use policy::{Kind, LONGEST_LOGIN, OnConflict, Policy};
 pub use reconcile::{Candidate, Plan, reconcile};
 pub use spare::Standby;
 pub use state_name::StateName;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long a login by a person may take, from the moment that somebody is there until the tunnel is up.
+pub const LONGEST_LOGIN: Duration = Duration::from_secs(300);
+
 /// How a tunnel is to be run. A change of it restarts nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {

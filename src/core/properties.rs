@@ -1,5 +1,6 @@
 //! Properties of a [`Link`], checked against a small world.
 
+mod by_hand;
 mod demand;
 mod evictions;
 mod inherit;

@@ -22,7 +22,7 @@
 use super::connection::{self, Connection};
 use super::demand;
 use super::forward::{self, Context};
-use super::link::{Link, Login, Target, Tunnel, Wanted};
+use super::link::{Attendance, Link, Login, Target, Tunnel, Wanted};
 use super::spare::Spare;
 use super::{
     Action, ConnectionId, Event, Failure, FailureKind, ForwardEvent, Kind, Request, Slot, StateName,
@@ -61,6 +61,8 @@ impl Turn<'_> {
     fn take(&mut self, event: Event) {
         match event {
             Event::StartRequested(slot) => self.with_tunnel(slot, Self::start),
+            Event::PersonCame(slot) => self.with_tunnel(slot, Self::attend),
+            Event::PersonLeft => self.leave_unattended(),
             Event::StopRequested(slot) => self.with_tunnel(slot, Self::stop),
             Event::RestartRequested(slot) => self.with_tunnel(slot, Self::restart),
             Event::PolicyChanged(slot, policy) => self.with_tunnel(slot, |turn, index| {
@@ -105,13 +107,7 @@ impl Turn<'_> {
         let tunnel = &mut self.link.tunnels[index];
         match tunnel.wanted {
             Wanted::ByHand => return,
-            Wanted::Down => {
-                tunnel.wanted = Wanted::Up;
-                if self.link.active.is_none() && !self.link.ending.is_empty() {
-                    self.link.login = Login::AfterEnd;
-                }
-                self.step_demand(index, demand::Input::Reset);
-            }
+            Wanted::Down => self.want(index),
             Wanted::Up => {}
         }
         let tunnel = &mut self.link.tunnels[index];
@@ -136,12 +132,63 @@ impl Turn<'_> {
         }
     }
 
+    fn want(&mut self, index: usize) {
+        self.link.tunnels[index].wanted = Wanted::Up;
+        if self.link.active.is_none() && !self.link.ending.is_empty() {
+            self.link.login = Login::AfterEnd;
+        }
+        self.step_demand(index, demand::Input::Reset);
+    }
+
+    /// A person is there for the tunnel: a connection that is there already needs no login.
+    fn attend(&mut self, index: usize) {
+        if !self.link.is_by_hand() {
+            return;
+        }
+        if self.link.serving().next().is_none() {
+            self.link.attendance = Attendance::Present;
+        }
+        if self.link.tunnels[index].wanted == Wanted::ByHand {
+            self.link.tunnels[index].last_failure = None;
+            self.want(index);
+        }
+        self.start(index);
+    }
+
+    /// A connection that is ready goes on by itself; a login does not.
+    fn leave_unattended(&mut self) {
+        if !self.link.is_by_hand() {
+            return;
+        }
+        self.link.attendance = Attendance::Absent;
+        if self.link.active.as_ref().is_some_and(|active| !active.is_ready()) {
+            self.end_active();
+        }
+    }
+
+    /// Without a connection, and with nobody who could make one, nothing is wanted of tunnels for which a person logs in.
+    fn gives_up_unattended(&mut self) -> bool {
+        let is_lost = self.link.attendance == Attendance::Absent
+            && self.link.serving().next().is_none()
+            && self.link.tunnels.iter().any(|tunnel| tunnel.wanted == Wanted::Up);
+        if is_lost {
+            for index in 0..self.link.tunnels.len() {
+                self.link.tunnels[index].wanted = Wanted::ByHand;
+                self.link.tunnels[index].forward.forget_failures();
+                self.step_demand(index, demand::Input::Reset);
+            }
+            (self.link.login, self.link.failures) = (Login::Open, 0);
+        }
+        is_lost
+    }
+
     fn stop(&mut self, index: usize) {
+        let unwanted = self.link.unwanted();
         let tunnel = &mut self.link.tunnels[index];
         match tunnel.wanted {
             Wanted::ByHand | Wanted::Down => {}
             Wanted::Up => {
-                tunnel.wanted = Wanted::Down;
+                tunnel.wanted = unwanted;
                 tunnel.last_failure = None;
                 tunnel.forward.forget_failures();
                 self.step_demand(index, demand::Input::Reset);
@@ -149,12 +196,19 @@ impl Turn<'_> {
         }
         if self.link.tunnels.iter().all(|tunnel| tunnel.wanted != Wanted::Up) {
             (self.link.login, self.link.failures) = (Login::Open, 0);
+            if self.link.attendance == Attendance::Present {
+                self.link.attendance = Attendance::Absent;
+            }
         }
     }
 
     /// Requests coalesce: while a connection is on its way, it is the new one.
     fn restart(&mut self, index: usize) {
         self.start(index);
+        if self.link.is_by_hand() {
+            // Nobody is there for a second login.
+            return;
+        }
         match (self.link.policy.kind, &self.link.active) {
             // It has no part in the connection.
             (Kind::Ssh, Some(_)) if self.link.tunnels[index].demand.is_asleep() => {}
@@ -207,6 +261,9 @@ impl Turn<'_> {
     fn advance(&mut self) -> bool {
         if self.link.login == Login::AfterEnd && self.link.ending.is_empty() {
             self.link.login = Login::Open;
+            return true;
+        }
+        if self.gives_up_unattended() {
             return true;
         }
         if self.link.active.is_none()
@@ -357,6 +414,9 @@ impl Turn<'_> {
 
     pub(super) fn start_connection(&mut self, destination: usize) -> Connection {
         self.link.latest = self.link.latest.next();
+        if self.link.attendance == Attendance::Present {
+            self.link.attendance = Attendance::Absent;
+        }
         // There may be fewer since it was chosen.
         let destination = if destination < self.link.policy.destinations { destination } else { 0 };
         let policy = self.link.policy;

@@ -207,7 +207,7 @@ impl EventLoop {
         if let Some(id) = shared
             && let Some(LinkEntry { link, .. }) = self.state.links.get_mut(id)
         {
-            link.add(slot, desired.policy, desired.interactive, now);
+            link.add(slot, desired.policy, now);
             return (id, link.state(slot));
         }
         let id = LinkId(slot);

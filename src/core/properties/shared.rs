@@ -147,7 +147,7 @@ fn what_connections_go_by_is_enough_for_all_of_their_tunnels() {
     two.drain = std::time::Duration::from_secs(9);
     two.ready_timeout += std::time::Duration::from_secs(9);
     let mut link = Link::new(ONE, one, false, crate::clock::Moment::default());
-    link.add(TWO, two, false, crate::clock::Moment::default());
+    link.add(TWO, two, crate::clock::Moment::default());
     assert_eq!((link.standby(), link.ready_timeout()), (Some(Standby::Absent), two.ready_timeout));
     assert_eq!(link.slots().collect::<Vec<_>>(), [ONE, TWO]);
     link.hear(Event::Removed(ONE), crate::clock::Moment::default());

@@ -188,10 +188,15 @@ fn pick<T: Copy>(index: Index, from: &[T]) -> Option<T> {
 impl World {
     /// A link that serves so many tunnels.
     pub(super) fn new(policy: Policy, tunnels: u64) -> Self {
+        Self::with(policy, tunnels, false)
+    }
+
+    /// As [`Self::new`], for tunnels for which a person logs in if they are `interactive`.
+    pub(super) fn with(policy: Policy, tunnels: u64, interactive: bool) -> Self {
         let slots: Vec<_> = (1..=tunnels).map(Slot).collect();
-        let mut link = Link::new(slots[0], policy, false, Moment::default());
+        let mut link = Link::new(slots[0], policy, interactive, Moment::default());
         for slot in &slots[1..] {
-            link.add(*slot, policy, false, Moment::default());
+            link.add(*slot, policy, Moment::default());
         }
         Self {
             link,
@@ -281,7 +286,7 @@ impl World {
         let waits: Vec<_> = self.slots.iter().filter_map(|slot| self.link.awaiting_port(*slot)).collect();
         assert!(waits.len() == self.waits.len(), "{self:#?}");
         assert!(waits.iter().all(|request| self.waits.contains_key(request)), "{self:#?}");
-        if self.all(StateName::Stopped) {
+        if self.all(StateName::Stopped) || self.all(StateName::NeedsAuth) {
             assert!(self.processes.is_empty(), "stopped with processes: {self:#?}");
             assert_eq!(self.link.deadline(), None, "stopped with a deadline: {self:#?}");
         }
