@@ -67,6 +67,11 @@ pub fn excerpt(text: &str, bytes: usize) -> Cow<'_, str> {
     Cow::Owned(cut(escaped.into_owned(), bytes))
 }
 
+/// As [`lines`], truncated to `bytes` bytes after escaping. An ellipsis marks the cut.
+pub fn excerpt_lines(text: &str, bytes: usize) -> String {
+    cut(lines(&text[..boundary(text, bytes + 4)]).into_owned(), bytes)
+}
+
 /// Truncates the text to `bytes` bytes. An ellipsis marks the cut.
 pub fn cut(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {

@@ -165,6 +165,11 @@ impl Lab {
         install(&source, &self.path("bin").join(name));
     }
 
+    /// Puts a file of the lab over one of the machine, for this lab alone.
+    pub fn mount_over(&self, name: &str, target: &str) {
+        namespace::bind(&self.path(name), Path::new(target));
+    }
+
     /// Puts a script in place of the daemon's program, which it runs as `$DAEMON "$@"`.
     pub fn wrap_portward(&self, script: &str) {
         fs::remove_file(self.path("bin/portward")).unwrap();

@@ -16,6 +16,7 @@
 //! - [`Squat`]: a socket of any kind that can hold a port, made here or by the program `squatting-process`.
 //! - [`isolated`]: a network namespace alone, for what needs no daemon.
 //! - [`Bystander`]: a process under the pid that another one had.
+//! - [`Terminal`], [`Panel`]: a person at a pseudo-terminal, and at the WebSocket that a browser opens.
 //! - [`Trace`], [`Tripwire`]: strace, to see the system calls of a process, or to stop it at one.
 //! - [`Choices`]: choices at random that can be repeated.
 //! - [`Record`]: a list that only grows and that can be waited on; every wait in the harness is one on a record.
@@ -44,6 +45,7 @@ mod squat;
 mod squatter;
 mod sshd;
 mod strace;
+mod terminal;
 
 pub use api::{
     API_PORT, API_TOKEN, Answer, get_of_other, request, request_over_tcp, request_over_tcp_with, request_with,
@@ -68,3 +70,4 @@ pub use squat::{Held, Squat, Use, would_bind_and_listen};
 pub use squatter::{Squatter, listener_called, python};
 pub use sshd::Sshd;
 pub use strace::{Trace, Tripwire};
+pub use terminal::{Panel, Terminal};

@@ -65,6 +65,13 @@ pub(crate) fn enter(hosts: &Path, resolver: &Path) -> NetworkNamespace {
     NetworkNamespace(fs::metadata("/proc/thread-self/ns/net").unwrap().ino())
 }
 
+/// Puts `file` over `target`, in the mount namespace of this thread, which must be its own.
+pub(crate) fn bind(file: &Path, target: &Path) {
+    let nothing = None::<&str>;
+    mount(Some(file), target, nothing, MsFlags::MS_BIND, nothing)
+        .unwrap_or_else(|error| panic!("mounting over {}: {error}", target.display()));
+}
+
 impl NetworkNamespace {
     /// That with this inode.
     pub(crate) fn of(inode: u64) -> Self {

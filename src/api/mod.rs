@@ -1,6 +1,8 @@
 //! The HTTP API: it reads snapshots and sends commands, and touches no tunnel itself. `configure` alone changes something: the
 //! configuration's file.
 //!
+//! One path is a WebSocket: `/ws/auth/{hash}` (`auth`, `login`, `line`), whose ssh asks by `/askpass` (`askpass`).
+//!
 //! On the unix socket for our own user and root (`peer`), on TCP for whoever has a bearer token (`token`)
 //! and asks for an address or a name of ours (`host`); pages of other origins need to be named (`cors`). Every answer but a
 //! stream is JSON (`json`); every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a
@@ -8,6 +10,8 @@
 //! for much or for nothing (`guests`).
 
 mod act;
+mod askpass;
+mod auth;
 mod body;
 mod configure;
 mod context;
@@ -19,7 +23,9 @@ mod examine;
 mod guests;
 mod host;
 mod json;
+mod line;
 mod listen;
+mod login;
 mod logs;
 mod metrics;
 mod peer;

@@ -65,7 +65,8 @@ pub async fn serve(
     let ending = Ending(ending);
     let context = || Context::new(handle.clone(), ending.clone(), examine.clone());
 
-    let unix = UnixDoor { listener: unix, open: router::router(context()), closed: router::closed_router() };
+    let unix =
+        UnixDoor { listener: unix, open: router::local_router(context()), closed: router::closed_router() };
     let unix = accept(unix, ending.clone());
     let tcp = async {
         if let Some((listener, rules)) = tcp {
@@ -245,7 +246,8 @@ where
                 request.extensions_mut().insert(visit.clone());
                 router.call(request)
             }),
-        );
+        )
+        .with_upgrades();
     let mut served = pin!(served);
     let ended: Result<(), hyper::Error> = tokio::select! {
         ended = served.as_mut() => ended,

@@ -64,6 +64,13 @@ pub(super) enum Command {
     ///
     /// The new connection is made first, and then takes over the port from the old one. If it cannot be made, the old one stays.
     Restart(ActArguments),
+    /// Log in for a tunnel with `interactive: true`, on this terminal
+    ///
+    /// Shows what ssh says and asks: a password, a one-time code, the passphrase of a key, whether to trust a new host key. What is
+    /// typed goes to ssh, is not shown unless it is about a host key, and is kept nowhere. Ctrl-C gives up.
+    ///
+    /// portward keeps the connection. When it is lost, the tunnel needs a person again.
+    Auth(AuthArguments),
     /// Read the configuration now
     ///
     /// portward does this by itself when the file changes. This command prints what was changed, or with --dry-run what would be.
@@ -215,6 +222,13 @@ pub(super) struct ActArguments {
     /// Print the API's JSON, one line for each TUNNEL
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuthArguments {
+    /// Name, hash, or prefix of a hash of 8 digits or more
+    #[arg(value_name = "TUNNEL")]
+    pub(super) tunnel: String,
 }
 
 #[derive(Debug, Args)]

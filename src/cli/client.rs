@@ -71,6 +71,11 @@ impl Client {
         Err(self.refusal(&answer))
     }
 
+    /// A connection to the daemon.
+    pub(super) async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.socket).await.map_err(|source| self.unreachable(source))
+    }
+
     /// Reads an answer's JSON.
     pub(super) fn parse<T: DeserializeOwned>(&self, json: &str) -> Result<T, ClientError> {
         serde_json::from_str(json).map_err(|error| self.odd(error))
@@ -108,7 +113,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| self.unreachable(source))?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.broken(source))?;
         // Its errors come back through the response as well.
@@ -138,7 +143,7 @@ impl Client {
         }
     }
 
-    fn odd(&self, told: impl Display) -> ClientError {
+    pub(super) fn odd(&self, told: impl Display) -> ClientError {
         ClientError::Odd { socket: self.socket.clone(), told: told.to_string() }
     }
 

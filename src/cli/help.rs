@@ -43,6 +43,7 @@ EXAMPLES
   portward status --watch                 show the tunnels, and update them
   portward restart database --timeout 10s
   portward logs database -f               follow the output of ssh
+  portward auth database                  log in for a tunnel that needs a person
   portward who 3306 8000-8010             who holds these ports?
   portward wait 3306 --timeout 10s        wait until the port is unbound
   portward reload --dry-run               what would the edited file change?

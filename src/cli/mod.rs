@@ -6,6 +6,8 @@
 
 mod act;
 mod arguments;
+mod askpass;
+mod auth;
 mod check;
 mod client;
 mod completions;
@@ -23,6 +25,7 @@ mod run;
 mod sse;
 mod status;
 mod table;
+mod terminal;
 mod wait;
 mod who;
 
@@ -40,6 +43,9 @@ use crate::protocol::Verb;
 
 /// `portward`, with the arguments of this process.
 pub fn main() -> ExitCode {
+    if let Some(question) = askpass::asked() {
+        return askpass::pass_on(&question);
+    }
     run_from(std::env::args_os())
 }
 
@@ -70,6 +76,7 @@ fn execute(arguments: Arguments) -> Result<(), Failed> {
         Command::Start(arguments) => block_on(act::act(&client(), Verb::Start, &arguments)),
         Command::Stop(arguments) => block_on(act::act(&client(), Verb::Stop, &arguments)),
         Command::Restart(arguments) => block_on(act::act(&client(), Verb::Restart, &arguments)),
+        Command::Auth(arguments) => block_on(auth::auth(&client(), &arguments)),
         Command::Reload(arguments) => block_on(reload::reload(&client(), &arguments)),
         Command::Logs(arguments) => block_on(logs::logs(&client(), &arguments)),
         Command::Events(arguments) => block_on(events::events(&client(), &arguments)),

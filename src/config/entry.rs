@@ -10,7 +10,7 @@ use super::paths::Base;
 use super::raw::{self, Direction, DirectionMode, OnConflict};
 use super::values::{Period, Port};
 use super::{identity, meant};
-use crate::core::{self, Kind, Policy};
+use crate::core::{self, Kind, LONGEST_LOGIN, Policy};
 use crate::text::{self, is_unsafe};
 
 const MIN_DELAY: Duration = Duration::from_millis(250);
@@ -24,6 +24,9 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 
 /// Minimum of `on_demand`: with a shorter one, clients that come one after the other would wait for a login each.
 const SHORTEST_ON_DEMAND: Duration = Duration::from_secs(1);
+
+/// Whoever waits for a person gives up after [`LONGEST_LOGIN`]; its ssh is given up this much later if nobody does.
+const LOGIN_MARGIN: Duration = Duration::from_secs(30);
 
 /// What the entries of a file have in common.
 pub(super) struct Context<'c> {
@@ -53,8 +56,10 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
     let clients = context.clients(raw);
     let on_demand = context.on_demand(raw);
     let on_change = context.on_change(raw);
+    let by_hand = context.by_hand(raw);
     let (name, (work, timeout, port), health, timing) = (name?, work?, health?, timing?);
     let (fallback_hosts, clients, on_demand, on_change) = (fallback_hosts?, clients?, on_demand?, on_change?);
+    by_hand?;
 
     let interactive = raw.interactive.value().copied().unwrap_or(false);
     let written = written(raw);
@@ -69,6 +74,9 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         destinations: 1 + fallback_hosts.len(),
         ..policy(&work, timeout, timing, raw.on_conflict.value())
     };
+    // A person is waited for, and whoever waits ends the login.
+    let ready_timeout = if interactive { LONGEST_LOGIN + LOGIN_MARGIN } else { policy.ready_timeout };
+    let policy = Policy { ready_timeout, ..policy };
     let tunnel = Tunnel {
         name,
         hash,
@@ -349,6 +357,34 @@ impl Context<'_> {
             return Some(None);
         }
         self.argv(&raw.on_change, "on_change").map(Some)
+    }
+
+    /// Reports what makes no sense where a person logs in. `None`: there is such a thing.
+    fn by_hand(&self, raw: &raw::Tunnel) -> Option<()> {
+        if raw.interactive.value() != Some(&true) {
+            return Some(());
+        }
+        let why = "and `interactive` exclude each other";
+        let standby = if raw.standby.value() == Some(&true) { &raw.standby } else { &Field::Absent };
+        let restarts = |health: &raw::Health| health.action.value() != Some(&raw::Remedy::Mark);
+        let health = match &raw.health {
+            Field::Right(health) if restarts(&health.value) => {
+                let refusal = Refusal::new("`health`: of a tunnel with `interactive` it can restart nothing");
+                let hint = "add `action: mark`: only a person can make a new connection";
+                self.report(health.place, refusal.hint(hint));
+                None
+            }
+            Field::Absent | Field::Wrong | Field::Right(_) => Some(()),
+        };
+        let hint = "remove one of the two: `enabled: false` keeps a command stopped until `portward start`";
+        let command = self.forbid(&raw.command, "command", why, hint);
+        let hint = "remove one of the two: a second connection would need a second login";
+        let standby = self.forbid(standby, "standby", why, hint);
+        let hint = "remove one of the two: nobody is there to log in when a client comes";
+        let on_demand = self.forbid(&raw.on_demand, "on_demand", why, hint);
+        let hint = "remove one of the two: a person logs in to one host";
+        let fallback_hosts = self.forbid(&raw.fallback_hosts, "fallback_hosts", why, hint);
+        [health, command, standby, on_demand, fallback_hosts].into_iter().collect()
     }
 
     /// `Err`: it is wrong, which is reported.

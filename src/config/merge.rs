@@ -21,7 +21,11 @@ impl Tunnel {
             merged.remote_host = self.remote_host.or(&defaults.remote_host);
             merged.direction = self.direction.or(&defaults.direction);
             merged.ssh = merge(&self.ssh, &defaults.ssh, Ssh::merged);
-            merged.standby = self.standby.or(&defaults.standby);
+            merged.interactive = self.interactive.or(&defaults.interactive);
+            let is_by_hand = merged.interactive.value() == Some(&true);
+            if !is_by_hand {
+                merged.standby = self.standby.or(&defaults.standby);
+            }
             merged.share = self.share.or(&defaults.share);
             if work::is_local(&merged, mode) && !work::listens_on_socket(&merged, mode) {
                 merged.listener = self.listener.or(&defaults.listener);
@@ -31,13 +35,12 @@ impl Tunnel {
                 merged.allow_users = self.allow_users.or(&defaults.allow_users);
                 if !self.on_demand.is_absent() {
                     merged.standby = self.standby.clone();
-                } else if entry::may_sleep(self) {
+                } else if entry::may_sleep(self) && !is_by_hand {
                     merged.on_demand = defaults.on_demand.clone();
                 }
             }
         }
         merged.env = merge(&self.env, &defaults.env, Variables::merged);
-        merged.interactive = self.interactive.or(&defaults.interactive);
         merged.enabled = self.enabled.or(&defaults.enabled);
         merged.restart = merge(&self.restart, &restart, Restart::merged);
         merged.on_change = self.on_change.or(&defaults.on_change);

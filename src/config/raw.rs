@@ -55,7 +55,8 @@ pub(super) struct Tunnel {
     /// With `listener: portward`: the users of this machine that may connect, by name or uid, and groups as `@name`. Default:
     /// everybody.
     pub(super) allow_users: Field<Vec<Field<String>>>,
-    /// A person must authenticate: the tunnel waits in `needs_auth` until then. Default: false.
+    /// A person must log in, with `portward auth`: the tunnel waits in `needs_auth` until then, and again when the connection is
+    /// lost. Not with `command`, `standby`, `on_demand`, `fallback_hosts` or a `health` that restarts. Default: false.
     pub(super) interactive: Field<bool>,
     /// `false` keeps the tunnel stopped. Default: true.
     pub(super) enabled: Field<bool>,
@@ -108,7 +109,7 @@ pub(super) struct Defaults {
     pub(super) on_demand: Field<Period>,
     /// See the tunnel's key; for tunnels with `listener: portward`.
     pub(super) allow_users: Field<Vec<Field<String>>>,
-    /// See the tunnel's key.
+    /// See the tunnel's key; for tunnels without `command`.
     pub(super) interactive: Field<bool>,
     /// See the tunnel's key.
     pub(super) enabled: Field<bool>,

@@ -15,7 +15,7 @@ impl EventLoop {
     /// Starts the work of an action, and returns at once.
     pub(super) fn carry_out(&mut self, id: LinkId, action: Action) {
         let now = self.clock.now();
-        let State { entries, links, .. } = &mut self.state;
+        let State { entries, links, logins, .. } = &mut self.state;
         let Some(LinkEntry { link, connections }) = links.get_mut(id) else { return };
         match action {
             Action::ConfirmPort(slot, request, connection) => {
@@ -79,7 +79,15 @@ impl EventLoop {
                         Work::Command(_) => None,
                     };
                     let forwards: Vec<_> = link.slots().filter_map(forward).collect();
-                    self.effects.start(resources, connection, work, (destination, timeout), &forwards);
+                    let attended = logins.of(id);
+                    self.effects.start(
+                        resources,
+                        connection,
+                        work,
+                        (destination, timeout),
+                        &forwards,
+                        attended,
+                    );
                 }
             }
             Action::ExplainDelay(connection) => {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -16,6 +17,7 @@ use crate::ssh::{AddressFamily, ControlSocket, Forwarding, Master};
 use crate::text;
 use crate::watch::Watcher;
 
+use super::handle::Update;
 use super::record::{Carried, RecordFile};
 use super::reporter::{LinkReport, Reporter};
 
@@ -76,8 +78,34 @@ pub(super) struct SshAttempt {
     pub(super) control: ControlSocket,
     /// Set once it is ready.
     pub(super) at_login: SocketsAtLogin,
+    pub(super) attendance: Attendance,
     /// What an earlier run of portward has left of it; the default: it is new.
     pub(super) inherited: Inherited,
+}
+
+/// Whether a person takes part in the login.
+#[derive(Debug, Clone)]
+pub(super) enum Attendance {
+    /// ssh logs in alone.
+    NotNeeded,
+    /// A person does, and is told what ssh says until it is ready; `None`: nobody is there any more.
+    Needed(Option<mpsc::Sender<Update>>),
+}
+
+impl Attendance {
+    pub(super) fn is_needed(&self) -> bool {
+        match self {
+            Self::NotNeeded => false,
+            Self::Needed(_) => true,
+        }
+    }
+
+    /// Tells the person who logs in, if there is one. Whoever reads too slowly misses lines.
+    pub(super) fn tell(&self, line: &str) {
+        if let Self::Needed(Some(updates)) = self {
+            let _ = updates.try_send(Update::Said(text::excerpt(line, LONGEST_LINE).into_owned()));
+        }
+    }
 }
 
 /// What an ssh has that an earlier run of portward has started.

@@ -18,6 +18,7 @@ use super::connections::{Connections, Planned, Running, RunningSsh, SshProcess, 
 use super::held::{self, HeldListener, NotHeld, Races};
 use super::launch::Launch;
 use super::listening::Listening;
+use super::logins::Attended;
 use super::probe::Probes;
 use super::record::{self, EXTENSION, Record, RecordFile};
 use super::reporter::{Reporter, TunnelReport, log};
@@ -395,7 +396,7 @@ impl Effects {
     }
 
     /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`]. `forwards`: what
-    /// an ssh may be asked for.
+    /// an ssh may be asked for. `attended`: the login that a person attends.
     pub(super) fn start(
         &mut self,
         (resources, connections): (&TunnelResources, &mut Connections),
@@ -403,6 +404,7 @@ impl Effects {
         (work, is_shared): (&Work, bool),
         (destination, timeout): (usize, Duration),
         forwards: &[(Slot, &Forward)],
+        attended: Option<&Attended>,
     ) {
         connections.set_left(Remains::default());
         let plan = connections.take_plan(destination);
@@ -434,6 +436,7 @@ impl Effects {
                     plan,
                     settings,
                     planned: forwards.iter().flat_map(forwardings).collect(),
+                    attended: attended.cloned(),
                 };
                 tokio::spawn(start.run(attempt, control, received));
                 let ssh = RunningSsh { orders, family, control: path, at_login, probes };

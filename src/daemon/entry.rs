@@ -108,6 +108,11 @@ impl View<'_> {
         self.link.link.is_asleep(self.entry.slot())
     }
 
+    /// Whether it is to be up, whatever its state.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.link.link.is_wanted(self.entry.slot())
+    }
+
     /// The fallback host that it is connected to, or on its way to.
     fn fallback_host(&self) -> Option<&str> {
         let index = self.link.link.destination(self.entry.slot()).checked_sub(1)?;

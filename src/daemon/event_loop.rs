@@ -16,6 +16,7 @@ use super::entry::{Entry, Told, View};
 use super::handle::{Command, Outcome};
 use super::leave::{self, End};
 use super::links::{LinkEntry, Links};
+use super::logins::Logins;
 use super::narrate;
 use super::predecessor::Predecessor;
 use super::published::Published;
@@ -60,6 +61,7 @@ pub(super) struct State {
     /// Boxed, for a node of the map has room for eleven.
     pub(super) entries: BTreeMap<Slot, Box<Entry>>,
     pub(super) links: Links,
+    pub(super) logins: Logins,
     /// Slots in the order of the file.
     pub(super) order: Vec<Slot>,
     /// The entries that are not valid, and are no tunnels therefore.
@@ -206,6 +208,7 @@ impl EventLoop {
                     entry.connections.set_left(remains);
                 }
             }
+            LinkReport::PersonLeft(number) => self.person_left(id, number),
             LinkReport::ConnectionsFailed(failed) => self.connections_failed(id, &failed),
         }
     }
@@ -317,6 +320,11 @@ impl EventLoop {
                 };
                 self.act(slot, verb, timeout, reply);
             }
+            Command::LogIn { hash, reply } => {
+                // Whoever asked may have gone; then the login is over at once.
+                let _ = reply.send(self.log_in(&hash));
+            }
+            Command::Ask { token, reply } => drop(reply.send(self.state.logins.asked(&token))),
             Command::Metrics { reply } => {
                 self.publish();
                 let _ = reply.send(self.metrics());

@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::observe::recent::RecentLogs;
-use crate::protocol::{Change, Failure, ReloadReport, Snapshot, Took, TunnelStatus, Verb};
+use crate::protocol::{
+    Change, Failure, QuestionKind, ReloadReport, Secret, Snapshot, Took, TunnelStatus, Verb,
+};
+use crate::shell;
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +35,61 @@ pub enum Outcome {
     },
 }
 
+/// A login that a person attends. It is over when this goes: what is not ready then is ended.
+#[derive(Debug)]
+pub struct Login {
+    /// What the person is to be told and asked.
+    pub updates: mpsc::Receiver<Update>,
+    /// What has become of it; `None`: there is no such tunnel any more.
+    pub outcome: oneshot::Receiver<Option<Outcome>>,
+}
+
+/// What a person who logs in is told or asked.
+#[derive(Debug)]
+pub enum Update {
+    /// ssh said this, on one line and made safe for a terminal.
+    Said(String),
+    /// ssh asks.
+    Asked(Question),
+}
+
+/// A question of ssh.
+#[derive(Debug)]
+pub struct Question {
+    /// What kind of a question it is.
+    pub kind: QuestionKind,
+    /// What it asks, as it came.
+    pub text: String,
+    /// Where the answer goes. It is closed if nobody waits for that any more.
+    pub reply: oneshot::Sender<Secret>,
+}
+
+/// Why nobody can log in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoLogin {
+    /// There is no such tunnel.
+    #[error("there is no such tunnel any more")]
+    Unknown,
+    /// It logs in by itself.
+    #[error(
+        "{name} is not interactive, so portward logs in by itself: `portward start {}`",
+        shell::word(name)
+    )]
+    NotInteractive {
+        /// The tunnel.
+        name: String,
+    },
+    /// Somebody else does, for the same connection.
+    #[error("Session already active for this tunnel")]
+    Attended,
+    /// As many do already as may at a time.
+    #[error("Too many connections")]
+    TooMany,
+    /// The kernel gave no random bytes.
+    #[error("cannot make the token of the login: {0}")]
+    NoToken(String),
+}
+
 /// An order to the event loop.
 #[derive(Debug)]
 pub enum Command {
@@ -45,6 +103,20 @@ pub enum Command {
         timeout: Duration,
         /// `None`: no such tunnel any more.
         reply: oneshot::Sender<Option<Outcome>>,
+    },
+    /// A person is there to log in for the tunnel with this hash.
+    LogIn {
+        /// Full hash of the tunnel.
+        hash: String,
+        /// The login.
+        reply: oneshot::Sender<Result<Login, NoLogin>>,
+    },
+    /// ssh asks something in the login with this token.
+    Ask {
+        /// The token.
+        token: String,
+        /// Where questions go; `None`: there is no such login any more.
+        reply: oneshot::Sender<Option<mpsc::Sender<Update>>>,
     },
     /// Ask the kernel once more about the ports that are waited for, and answer when that is done and reported.
     AskAgain {
@@ -119,6 +191,16 @@ impl Handle {
         timeout: Duration,
     ) -> Result<Option<Outcome>, ShuttingDown> {
         self.ask(|reply| Command::Act { verb, hash: hash.to_owned(), timeout, reply }).await
+    }
+
+    /// Begins a login that a person attends.
+    pub async fn log_in(&self, hash: &str) -> Result<Result<Login, NoLogin>, ShuttingDown> {
+        self.ask(|reply| Command::LogIn { hash: hash.to_owned(), reply }).await
+    }
+
+    /// Where the questions of the login with this token go; `Ok(None)` when there is no such login any more.
+    pub async fn asked(&self, token: String) -> Result<Option<mpsc::Sender<Update>>, ShuttingDown> {
+        self.ask(|reply| Command::Ask { token, reply }).await
     }
 
     /// Reads the configuration again; the inner error is a text for a person.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
-use super::attempt::{Asked, Attempt, Inherited, Order, SocketsAtLogin, SshAttempt};
+use super::attempt::{Asked, Attempt, Attendance, Inherited, Order, SocketsAtLogin, SshAttempt};
 use super::connections::{Connections, Running, RunningSsh};
 use super::effects::{Effects, TunnelResources};
 use super::entry::Entry;
@@ -76,7 +76,7 @@ impl EventLoop {
         if left.is_empty() {
             return HashMap::new();
         }
-        let entries = self.state.entries.values().map(Box::as_ref).filter(|entry| entry.is_to_run());
+        let entries = self.state.entries.values().map(Box::as_ref).filter(|entry| entry.may_run());
         let of_entry = |entry: &Entry| {
             let Entry { link, desired, .. } = entry;
             let is_ssh = matches!(desired.work, Work::Ssh(_));
@@ -90,7 +90,7 @@ impl EventLoop {
     /// What each of these processes is to the link, the oldest first; and those that are nothing to it.
     fn assign(&self, id: LinkId, all: Vec<(usize, Left)>) -> (Vec<Fitting>, Vec<Left>) {
         let Some(LinkEntry { link, .. }) = self.state.links.get(id) else { return (Vec::new(), Vec::new()) };
-        let mut open: Vec<_> = link.slots().filter(|slot| self.is_to_run(*slot)).collect();
+        let mut open: Vec<_> = link.slots().filter(|slot| self.may_run(*slot)).collect();
         // The latest first: what moved to it has left the others.
         let mut serves: Vec<BTreeMap<_, _>> = Vec::new();
         for (_, left) in all.iter().rev() {
@@ -112,8 +112,8 @@ impl EventLoop {
         (fitting, useless)
     }
 
-    fn is_to_run(&self, slot: Slot) -> bool {
-        self.state.entries.get(&slot).is_some_and(|entry| entry.is_to_run())
+    fn may_run(&self, slot: Slot) -> bool {
+        self.state.entries.get(&slot).is_some_and(|entry| entry.may_run())
     }
 
     /// What the process listens on for the tunnel, as the kernel shows it; nothing if it does that at the server, as it has said.
@@ -133,7 +133,7 @@ impl EventLoop {
 
     fn take_over(&mut self, id: LinkId, Fitting { destination, left, role, serves }: Fitting) {
         let now = self.clock.now();
-        let runs: Vec<_> = self.state.slots_of(id).into_iter().filter(|slot| self.is_to_run(*slot)).collect();
+        let runs: Vec<_> = self.state.slots_of(id).into_iter().filter(|slot| self.may_run(*slot)).collect();
         let Some(LinkEntry { link, connections }) = self.state.links.get_mut(id) else { return };
         let Some(entry) = runs.first().and_then(|slot| self.state.entries.get(slot)) else { return };
         let connection = link.inherit(role, destination, now);
@@ -141,13 +141,13 @@ impl EventLoop {
             Work::Ssh(tunnel) if serves.contains_key(slot) => Some(tunnel),
             Work::Ssh(_) | Work::Command(_) => None,
         });
-        let work = entry.desired.work_at(destination);
+        let work = (&*entry.desired.work_at(destination), entry.desired.interactive);
         narrate::adopted(entry, &left.record.origin);
         let process = (left, role);
         self.effects.take_over(
             (&entry.resources, &mut *connections),
             connection,
-            &work,
+            work,
             process,
             &forwards.collect::<Vec<_>>(),
         );
@@ -172,9 +172,9 @@ impl EventLoop {
 }
 
 impl Entry {
-    /// Whether a process is started for it without anybody asking for that.
-    pub(super) fn is_to_run(&self) -> bool {
-        self.desired.enabled && !self.desired.interactive
+    /// Whether a process that an earlier run of portward has left may go on for it.
+    pub(super) fn may_run(&self) -> bool {
+        self.desired.enabled
     }
 }
 
@@ -249,7 +249,7 @@ impl Effects {
         &mut self,
         (resources, connections): (&TunnelResources, &mut Connections),
         connection: ConnectionId,
-        work: &Work,
+        (work, by_hand): (&Work, bool),
         (left, role): (Left, Role),
         forwards: &[&SshTunnel],
     ) {
@@ -259,6 +259,7 @@ impl Effects {
         let (launch, tail) = (Launch::started(process.0.tree()), attempt.tail.clone());
         let ssh = match (work, control) {
             (Work::Ssh(tunnel), Some((path, master))) => {
+                let tunnel = (tunnel, by_hand);
                 Some(self.take_over_ssh(attempt, tunnel, (record, role), process, (path, master), forwards))
             }
             (Work::Command(tunnel), _) => {
@@ -275,7 +276,7 @@ impl Effects {
     fn take_over_ssh(
         &mut self,
         attempt: Attempt,
-        tunnel: &SshTunnel,
+        (tunnel, by_hand): (&SshTunnel, bool),
         (record, role): (Record, Role),
         process: (Child, Pipe, Pipe),
         (path, master): (PathBuf, Option<Master>),
@@ -306,6 +307,7 @@ impl Effects {
             family: listens_on,
             control,
             at_login: at_login.clone(),
+            attendance: if by_hand { Attendance::Needed(None) } else { Attendance::NotNeeded },
             inherited,
         };
         tokio::spawn(attempt.run_ssh(of_ssh, Some(record), process, made, received));

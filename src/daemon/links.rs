@@ -18,6 +18,7 @@ pub(super) struct LinkEntry {
 pub(super) struct Common {
     ssh: Ssh,
     fallback_hosts: Vec<String>,
+    interactive: bool,
 }
 
 impl Common {
@@ -25,7 +26,8 @@ impl Common {
     pub(super) fn of(tunnel: &desired::Tunnel) -> Option<Self> {
         match &tunnel.work {
             Work::Ssh(ssh) if tunnel.share => {
-                Some(Self { ssh: ssh.ssh.clone(), fallback_hosts: tunnel.fallback_hosts.clone() })
+                let (ssh, fallback_hosts) = (ssh.ssh.clone(), tunnel.fallback_hosts.clone());
+                Some(Self { ssh, fallback_hosts, interactive: tunnel.interactive })
             }
             Work::Ssh(_) | Work::Command(_) => None,
         }

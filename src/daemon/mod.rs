@@ -2,6 +2,7 @@
 
 mod actions;
 mod attempt;
+mod attend;
 mod broken;
 mod checks;
 mod command_attempt;
@@ -26,6 +27,7 @@ mod launch;
 mod leave;
 mod links;
 mod listening;
+mod logins;
 mod metrics;
 mod narrate;
 mod network;

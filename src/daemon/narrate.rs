@@ -260,6 +260,11 @@ pub(super) fn restart_failed(entry: &Entry, failure: &Failure) {
     );
 }
 
+/// A person is there to log in.
+pub(super) fn attended(entry: &Entry) {
+    log!(info, entry.identity(), event = "login", "a person is there to log in");
+}
+
 /// The active connection was lost, and the standby connection serves in its place.
 pub(super) fn takeover(entry: &Entry) {
     log!(info, entry.identity(), event = "takeover", "the standby connection takes over");
@@ -364,14 +369,25 @@ fn entered(tunnel: View<'_>, state: StateName, duration_ms: f64) {
                 log!(warn, identity, state = word, event = "state", duration_ms, "stopped; {left}");
             }
         }
+        StateName::NeedsAuth => {
+            let name = shell::word(&identity.name);
+            let needs = "needs a person to log in";
+            log!(
+                info,
+                identity,
+                state = word,
+                event = "state",
+                duration_ms,
+                "{needs}: `portward auth {name}`"
+            );
+        }
         StateName::AwaitingPort
         | StateName::Connecting
         | StateName::Forwarding
         | StateName::Replacing
         | StateName::Stopping
         | StateName::Backoff
-        | StateName::Failed
-        | StateName::NeedsAuth => {
+        | StateName::Failed => {
             log!(debug, identity, state = word, event = "state", duration_ms, "{word}");
         }
     }

@@ -107,7 +107,12 @@ impl EventLoop {
         self.state.next_slot = predecessor.last_link;
         let placed: Vec<_> = wanted.into_iter().map(|desired| self.place(desired)).collect();
         self.inherit(predecessor);
-        let entries = self.state.entries.values().filter(|entry| entry.is_to_run());
+        // A tunnel for which nobody has logged in has no port.
+        let is_to_run = |entry: &&Entry| {
+            let is_wanted = || self.state.view(entry.slot()).is_some_and(|tunnel| tunnel.is_wanted());
+            entry.may_run() && (!entry.desired.interactive || is_wanted())
+        };
+        let entries = self.state.entries.values().map(Box::as_ref).filter(is_to_run);
         let held = entries.filter(|entry| entry.desired.work.is_held());
         let wanted: Vec<_> = held.flat_map(|entry| entry.desired.work.endpoints()).copied().collect();
         self.effects.inherit_sockets(systemd::kept(), &wanted);
@@ -225,6 +230,7 @@ impl EventLoop {
             [] => {
                 self.state.timers.disarm(Timer::Link(id));
                 self.state.links.remove(id);
+                self.state.logins.forget(id);
             }
             [first, ..] => {
                 self.name_link(id, first);

@@ -119,6 +119,8 @@ pub(super) enum LinkReport {
     Remains(Remains),
     /// A process was started, or another one is the main process now: its pid is in the status.
     ProcessChanged,
+    /// The person who attended the login with this number is gone.
+    PersonLeft(u64),
     /// Connections of clients failed.
     ConnectionsFailed(Failed),
 }

@@ -67,6 +67,11 @@ impl Runtime {
         Self { directory, mode, identity, socket, followed, window: None, retry: None }
     }
 
+    /// Where the API's socket is.
+    pub(super) fn socket(&self) -> &Path {
+        self.socket.path()
+    }
+
     /// Resolves when it may be necessary, or possible again, to [`Self::restore`] something. Cancel-safe.
     pub(super) async fn disturbed(&mut self) {
         loop {

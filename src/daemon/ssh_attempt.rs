@@ -32,6 +32,7 @@ impl Attempt {
         let mut output = tokio::spawn({
             let (tail, reporter) = (self.tail.clone(), self.reporter.clone());
             let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
+            let attendance = of_ssh.attendance.clone();
             async move {
                 let tally = Tally::default();
                 let reading = read_lines(stderr, &pace, |line| {
@@ -46,6 +47,9 @@ impl Attempt {
                     }
                     reporter.output(&line);
                     if !ssh::is_debug(&line) {
+                        if !was_ready.load(Ordering::Relaxed) {
+                            attendance.tell(&line);
+                        }
                         tail.push(line);
                     }
                 });
@@ -68,14 +72,15 @@ impl Attempt {
         };
         let _ = timeout(OUTPUT_GRACE, &mut output).await;
         self.reporter.output_ended();
-        let SshAttempt { ssh, control, .. } = of_ssh;
+        let SshAttempt { ssh, control, attendance, .. } = of_ssh;
         drop(control);
         let tail = self.tail.lines();
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &ssh),
             (None, ended) => {
                 let (status, was_ready) = (ended.ok(), was_ready.load(Ordering::Relaxed));
-                ssh::classify(&End { status, said: &tail, was_ready }, &ssh)
+                let by_hand = attendance.is_needed();
+                ssh::classify(&End { status, said: &tail, was_ready, by_hand }, &ssh)
             }
         };
         // Another connection can listen from now on, whatever is left of this one: to look for that takes milliseconds.

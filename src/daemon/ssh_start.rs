@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::attempt::{Attempt, Inherited, Order, SocketsAtLogin, SshAttempt};
+use super::attempt::{Attempt, Attendance, Inherited, Order, SocketsAtLogin, SshAttempt};
 use super::launch::Launch;
+use super::logins::Attended;
 use super::reporter::LinkReport;
 use crate::config::desired::Ssh;
 use crate::core::{ConnectionEvent, Failure, FailureKind};
@@ -27,6 +28,8 @@ pub(super) struct SshStart {
     pub(super) settings: String,
     /// What it may be asked to forward.
     pub(super) planned: Vec<Forwarding>,
+    /// The login that a person attends.
+    pub(super) attended: Option<Attended>,
 }
 
 impl SshStart {
@@ -37,7 +40,7 @@ impl SshStart {
         (control, made): (ControlSocket, SocketMade),
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
-        let Self { ssh, launch, family, at_login, connect_timeout, plan, settings, planned } = self;
+        let Self { ssh, launch, family, at_login, connect_timeout, plan, settings, planned, attended } = self;
         let making = async {
             match plan {
                 Some(plan) => plan,
@@ -52,8 +55,9 @@ impl SshStart {
         let started = launch.start(|| {
             let what = format!("{} to {}", ssh.program.display(), ssh.destination);
             attempt.reporter.starting(&what);
+            let askpass = attended.as_ref().map(|attended| &attended.askpass);
             let process = process::spawn_saying(
-                ssh::command(&ssh, control.path(), &plan, connect_timeout),
+                ssh::asking(&ssh, control.path(), &plan, connect_timeout, askpass),
                 Says::WhatFits,
             )?;
             let tree = process.0.tree();
@@ -66,7 +70,11 @@ impl SshStart {
                 attempt.reporter.send(LinkReport::ProcessChanged);
                 let inherited = Inherited::default();
                 let record = attempt.ssh_record(settings, &process, control.path(), (family, planned));
-                let of_ssh = SshAttempt { ssh, family, control, at_login, inherited };
+                let attendance = match attended {
+                    Some(attended) => Attendance::Needed(Some(attended.updates)),
+                    None => Attendance::NotNeeded,
+                };
+                let of_ssh = SshAttempt { ssh, family, control, at_login, attendance, inherited };
                 attempt.run_ssh(of_ssh, record, process, made, orders).await;
             }
             Some(Err(error)) => attempt.report(ConnectionEvent::Ended(error.failure())),

@@ -7,6 +7,7 @@ use super::handle::Outcome;
 use crate::clock::{Clock, Moment};
 use crate::core::{ConnectionId, Failure, FailureKind, StateName};
 use crate::protocol::Verb;
+use crate::shell;
 
 /// One request that is not answered yet.
 #[derive(Debug)]
@@ -25,6 +26,14 @@ impl Waiter {
         let status = || tunnel.status(clock);
         let done = || Outcome::Done { status: status(), took: tunnel.entry.phases.took(self.asked, now) };
         let not_done = |failure| Outcome::NotDone { status: status(), failure };
+        let desired = &tunnel.entry.desired;
+        let by_hand = |what: &str| {
+            let name = shell::word(&desired.name);
+            superseded(&format!("{what}: log in with `portward auth {name}`"))
+        };
+        if self.verb == Verb::Restart && desired.interactive {
+            return Some(not_done(by_hand("only a person can make a new connection; stop the tunnel, then")));
+        }
         let reached = match (self.verb, tunnel.state().0) {
             (Verb::Stop, StateName::Stopped | StateName::NeedsAuth) => tunnel.rests().then(done),
             (Verb::Start, StateName::Up | StateName::Replacing) => Some(done()),
@@ -33,6 +42,10 @@ impl Waiter {
             {
                 Some(done())
             }
+            // It is logged in, and refused; that portward asks again keeps nobody waiting.
+            (Verb::Start, StateName::Backoff) if desired.interactive => {
+                tunnel.last_failure().cloned().map(not_done)
+            }
             (Verb::Start | Verb::Restart, StateName::Failed) => Some(not_done(
                 tunnel.last_failure().cloned().unwrap_or_else(|| superseded("the tunnel failed")),
             )),
@@ -40,7 +53,7 @@ impl Waiter {
                 Some(not_done(superseded("the tunnel was stopped meanwhile")))
             }
             (Verb::Start | Verb::Restart, StateName::NeedsAuth) => {
-                Some(not_done(superseded("the tunnel is interactive: a person must authenticate")))
+                Some(not_done(by_hand("the tunnel needs a person")))
             }
             (
                 Verb::Start,

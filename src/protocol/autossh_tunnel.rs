@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::actions::Conclusion;
 use crate::core::StateName;
 
-/// The five words of `status`.
+/// The words of `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
@@ -17,8 +17,6 @@ pub enum Status {
     Starting,
     /// Wanted, and not on its way before the next retry.
     Dead,
-    /// Waits for a person.
-    Interactive,
 }
 
 impl Status {
@@ -26,10 +24,10 @@ impl Status {
     pub const fn of(state: StateName) -> Self {
         match state {
             StateName::Up | StateName::Replacing => Self::Running,
-            StateName::Stopped | StateName::Stopping => Self::Stopped,
+            // autossh-tunnel's own server says no more of a tunnel that waits for a person.
+            StateName::Stopped | StateName::Stopping | StateName::NeedsAuth => Self::Stopped,
             StateName::AwaitingPort | StateName::Connecting | StateName::Forwarding => Self::Starting,
             StateName::Backoff | StateName::Failed => Self::Dead,
-            StateName::NeedsAuth => Self::Interactive,
         }
     }
 }

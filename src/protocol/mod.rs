@@ -6,6 +6,7 @@
 //! - [`Verb`], [`ActQuery`], [`Acted`], [`AllActed`], [`Took`]: `/start`, `/stop`, `/restart`.
 //! - [`posted`], [`posted_list`], [`ReplaceQuery`]: what is posted to `/config`. [`ReloadQuery`], [`Reloaded`]: `/reload`.
 //!   [`LogQuery`], [`RecentLog`]: `/logs/{id}`. [`PortQuery`]: `/ports/{port}`.
+//! - [`LoginEnd`]: the end of `/ws/auth/{hash}`. [`AskpassQuery`], [`AskpassAnswer`]: a question of ssh (`/askpass`).
 //! - [`doctor::Report`]: what the daemon finds when it examines itself (`/doctor`).
 //! - [`Refused`]: the body of every answer that refuses.
 //! - [`autossh_tunnel`]: the views that exist for the clients of autossh-tunnel-dockerized only.
@@ -19,6 +20,7 @@ pub mod doctor;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod login;
 mod logs;
 mod lookup;
 mod ports;
@@ -34,6 +36,7 @@ pub mod wording;
 pub use actions::{ActQuery, Acted, AllActed, Conclusion, Took, Verb};
 pub use configure::{BodyError, Confirmed, ReplaceQuery, posted, posted_list};
 pub use events::Change;
+pub use login::{AskpassAnswer, AskpassQuery, LoginCode, LoginEnd, QuestionKind, Secret};
 pub use logs::{LogQuery, RecentLog};
 pub use lookup::{Identified, LookupError, find};
 pub use ports::PortQuery;

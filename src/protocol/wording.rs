@@ -6,6 +6,7 @@ use super::status::{Clients, ConnectionErrors, TunnelHealth, TunnelStatus};
 use crate::core::{FailureKind, HealthState, Standby, StateName};
 use crate::port::Occupant;
 use crate::port::advice::{self, advice};
+use crate::shell;
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
 pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
@@ -30,11 +31,13 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
         (StateName::AwaitingPort, None, _) => {
             Some(format!("waits until the kernel confirms that {} is unbound.", awaited(tunnel)))
         }
-        (StateName::NeedsAuth, _, None) => Some(
-            "is marked `interactive: true` and waits for a person. Give it a key and remove that line to let portward \
-             start it."
-                .to_owned(),
-        ),
+        (StateName::NeedsAuth, _, None) => {
+            Some(format!("waits for a person to log in: `portward auth {}`.", shell::word(name)))
+        }
+        (StateName::NeedsAuth, _, Some(failure)) => Some(format!(
+            "waits for a person to log in: `portward auth {}`. The last connection failed ({failure}).",
+            shell::word(name)
+        )),
         (StateName::Failed, _, Some(failure)) if tunnel.config_error.is_some() => {
             Some(format!("does not run ({failure}). It starts once its entry in the file is mended."))
         }
@@ -50,7 +53,9 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
         (StateName::Connecting | StateName::Forwarding, _, Some(failure)) => {
             Some(format!("failed ({failure}) and is being tried again."))
         }
-        (StateName::Stopped | StateName::Stopping, _, Some(failure)) => Some(format!("last failed ({failure}).")),
+        (StateName::Stopped | StateName::Stopping, _, Some(failure)) => {
+            Some(format!("last failed ({failure})."))
+        }
         (_, _, Some(failure)) => Some(format!("failed ({failure}). portward tries again by itself.")),
         (_, _, None) => None,
     }
@@ -279,6 +284,14 @@ mod tests {
         assert_eq!(explain(&sleeping, now()), None);
         sleeping.last_error = Some(Failure::new(FailureKind::Refused, "db-server refused the connection"));
         insta::assert_snapshot!(explain(&sleeping, now()).unwrap(), @"sleeps until a client comes; its last connection failed (refused: db-server refused the connection).");
+    }
+
+    #[test]
+    fn a_tunnel_that_needs_a_person_says_how_to_log_in() {
+        let mut waiting = TunnelStatus { state: StateName::NeedsAuth, ..tunnel("data base") };
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap(), @"waits for a person to log in: `portward auth 'data base'`.");
+        waiting.last_error = Some(Failure::new(FailureKind::Network, "the server closed the connection"));
+        insta::assert_snapshot!(explain(&waiting, now()).unwrap(), @"waits for a person to log in: `portward auth 'data base'`. The last connection failed (network: the server closed the connection).");
     }
 
     #[test]

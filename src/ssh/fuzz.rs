@@ -80,7 +80,7 @@ pub fn stderr(bytes: &[u8]) {
     }
     let (was_ready, signal_or_status) = (how & 0x80 != 0, i32::from(how & 0x7f));
     for status in [signal_or_status, signal_or_status << 8, 255 << 8] {
-        let end = End { status: Some(ExitStatus::from_raw(status)), said: &said, was_ready };
+        let end = End { status: Some(ExitStatus::from_raw(status)), said: &said, was_ready, by_hand: false };
         is_showable(&classify(&end, &ssh).message);
     }
     // No process has this pid.

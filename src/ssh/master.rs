@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::askpass::Askpass;
 use super::plan::Plan;
 use crate::config::desired::Ssh;
 use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
@@ -13,11 +14,26 @@ use crate::config::ssh_options::{SSH_OPTIONS, SshOption, Treatment};
 /// An ssh that connects, listens for requests on `control`, and forwards nothing of itself. On ssh's command line the first
 /// value given for an option wins, and it wins over ssh's configuration.
 pub fn command(ssh: &Ssh, control: &Path, plan: &Plan, connect_timeout: Duration) -> Command {
+    asking(ssh, control, plan, connect_timeout, None)
+}
+
+/// As [`command`], for an ssh that asks a person by `askpass`, if there is one, and nobody otherwise.
+pub fn asking(
+    ssh: &Ssh,
+    control: &Path,
+    plan: &Plan,
+    connect_timeout: Duration,
+    askpass: Option<&Askpass>,
+) -> Command {
     let mut command = Command::new(&ssh.program);
     command.envs(ssh.env.iter());
+    if let Some(askpass) = askpass {
+        askpass.prepare(&mut command);
+    }
     command.arg("-N").arg("-T").arg("-S").arg(without_tokens(control));
     for option in SSH_OPTIONS {
-        if let Some(value) = value(option, ssh, plan) {
+        let is_asked = option.name == "BatchMode" && askpass.is_some();
+        if let Some(value) = if is_asked { Some("no") } else { value(option, ssh, plan) } {
             command.arg("-o").arg(format!("{}={value}", option.name));
         }
     }
@@ -107,6 +123,33 @@ mod tests {
         assert_eq!(arguments[key - 1], "-i");
         assert!(arguments.contains(&"/run/100%%/ssh/1-2".to_owned()));
         assert!(arguments.contains(&"ForwardAgent=no".to_owned()), "{arguments:?}");
+    }
+
+    #[test]
+    fn only_an_ssh_that_somebody_attends_asks_and_its_token_is_no_argument() {
+        let ssh = Ssh {
+            destination: "db".to_owned(),
+            program: "ssh".into(),
+            config_file: None,
+            identity_file: None,
+            options: [].into(),
+            env: [("SSH_ASKPASS", "/users/own")].into_iter().collect(),
+        };
+        let askpass = Askpass::new("/run/portward.sock".into(), "one-time".to_owned());
+        let batch_mode = |askpass| {
+            let command = asking(&ssh, Path::new("none"), &Plan::default(), Duration::from_secs(1), askpass);
+            let arguments: Vec<_> =
+                command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+            assert!(!arguments.join(" ").contains("one-time"), "{arguments:?}");
+            let mode = arguments.iter().filter(|argument| argument.starts_with("BatchMode=")).cloned();
+            let program = command.get_envs().find(|(name, _)| *name == "SSH_ASKPASS");
+            let program = program.and_then(|(_, value)| Some(value?.to_string_lossy().into_owned()));
+            (mode.collect::<Vec<_>>().join(" "), program.unwrap())
+        };
+        let own = format!("/proc/{}/exe", std::process::id());
+        assert_eq!(batch_mode(Some(&askpass)), ("BatchMode=no".to_owned(), own));
+        assert_eq!(batch_mode(None), ("BatchMode=yes".to_owned(), "/users/own".to_owned()));
+        assert!(!format!("{askpass:?}").contains("one-time"));
     }
 
     #[test]

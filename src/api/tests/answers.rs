@@ -284,3 +284,42 @@ async fn doctor_answers_with_the_report_of_the_daemon() {
     assert_eq!(served.refused("GET", "/doctor?uid=me", "").await.0, 400);
     assert_eq!(served.refused("GET", "/doctor?config=/etc/passwd", "").await.0, 400);
 }
+
+/// Status and error of a request for a WebSocket that is refused.
+async fn refused_login(served: &Served, hash: &str) -> (u16, String) {
+    let request = format!(
+        "GET /ws/auth/{hash} HTTP/1.1\r\nHost: portward\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let answer = served.exchange(request.as_bytes()).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body["error"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_login_is_refused_in_the_words_of_autossh_tunnel_before_the_upgrade() {
+    let served = Served::new();
+    for wrong in ["by%20hand", "FEDCBA9876543210FEDCBA9876543210", "fedcba98"] {
+        assert_eq!(refused_login(&served, wrong).await, (400, "Invalid hash format".to_owned()));
+    }
+    let unknown = "00000000000000000000000000000000";
+    assert_eq!(refused_login(&served, unknown).await.0, 404);
+    let attended = "fedcba9876543210fedcba9876543210";
+    let told = (409, "Session already active for this tunnel".to_owned());
+    assert_eq!(refused_login(&served, attended).await, told);
+    let (status, error) = refused_login(&served, HASH).await;
+    assert!(status == 409 && error.contains("`portward start database`"), "{error}");
+    // What is no WebSocket begins no login.
+    let (status, error) = served.refused("GET", &format!("/ws/auth/{attended}"), "").await;
+    assert!(status == 400 && error.contains("portward auth"), "{error}");
+}
+
+#[tokio::test]
+async fn a_question_without_a_login_is_gone_and_nobody_else_may_ask() {
+    let served = Served::new();
+    let question = r#"{"token": "0", "kind": "text", "question": "Password: "}"#;
+    let (status, error) = served.refused("POST", "/askpass", question).await;
+    assert!(status == 410 && error.contains("portward auth"), "{error}");
+    assert_eq!(served.refused("POST", "/askpass", "{}").await.0, 400);
+}

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{Examine, Listeners, serve};
-use crate::daemon::handle::{Command, Handle, Outcome};
+use crate::daemon::handle::{Command, Handle, NoLogin, Outcome};
 use crate::observe::recent::RecentLogs;
 use crate::protocol::doctor::{DoctorQuery, Finding, Report, Subject};
 use crate::protocol::tests::{HASH, tunnel};
@@ -68,6 +68,17 @@ impl Served {
                         let tunnel = snapshot.tunnels.iter().find(|tunnel| tunnel.hash == hash).unwrap();
                         let _ = reply.send(outcome(verb, tunnel));
                     }
+                    Command::LogIn { hash, reply } => {
+                        let snapshot = latest.borrow().clone();
+                        let tunnel = snapshot.tunnels.iter().find(|tunnel| tunnel.hash == hash).unwrap();
+                        let refused = if tunnel.interactive {
+                            NoLogin::Attended
+                        } else {
+                            NoLogin::NotInteractive { name: tunnel.name.clone() }
+                        };
+                        let _ = reply.send(Err(refused));
+                    }
+                    Command::Ask { reply, .. } => drop(reply.send(None)),
                     Command::AskAgain { reply } => drop(reply.send(())),
                     Command::Metrics { reply } => drop(reply.send("# EOF\n".to_owned())),
                     Command::Snapshot { reply, .. } => drop(reply.send(Snapshot::clone(&latest.borrow()))),

@@ -53,8 +53,8 @@ pub(super) fn denied<'end>(methods: &str, cause: &Cause<'end>, ssh: &Ssh) -> (Op
     let remark = trouble.map(|(line, _)| line);
     if methods.split(',').all(|method| TYPED.contains(&method)) {
         let next = format!(
-            "the server asks for what only a person can type ({methods}): set `interactive: true` for the tunnel, or let \
-             the server accept a key alone (AuthenticationMethods in its sshd_config)"
+            "the server asks for what only a person can type ({methods}): set `interactive: true` for the tunnel and log \
+             in with `portward auth`, or let the server accept a key alone (AuthenticationMethods in its sshd_config)"
         );
         return (remark, next);
     }

@@ -43,6 +43,19 @@ pub struct End<'end> {
     pub said: &'end [String],
     /// Whether its control socket had answered.
     pub was_ready: bool,
+    /// Whether a person has to log in: nothing is tried again without one.
+    pub by_hand: bool,
+}
+
+impl End<'_> {
+    /// What comes next, if nothing has to be changed for it.
+    fn again(&self) -> &'static str {
+        if self.by_hand { "a person has to log in again" } else { "portward connects again" }
+    }
+
+    fn started_again(&self) -> &'static str {
+        if self.by_hand { "a person has to log in again" } else { "a new one is started" }
+    }
 }
 
 /// Classifies the end of the ssh of `tunnel`.
@@ -51,7 +64,7 @@ pub fn classify(end: &End<'_>, ssh: &Ssh) -> Failure {
 
     let destination = &ssh.destination;
     if let Some(signal) = end.status.and_then(|status| status.signal()) {
-        let message = format!("ssh to {destination} was ended by signal {signal}; a new one is started");
+        let message = format!("ssh to {destination} was ended by signal {signal}; {}", end.started_again());
         return Failure::new(FailureKind::Killed, message);
     }
     match cause::find(end.said, end.was_ready) {
@@ -103,11 +116,14 @@ fn told(cause: &Cause<'_>, end: &End<'_>, ssh: &Ssh) -> Failure {
         }
         Saying::Denied(methods) => {
             let (remark, next) = login::denied(methods, cause, ssh);
+            let next = if end.by_hand { end.again().to_owned() } else { next };
             Failure::new(FailureKind::Auth, message(&Cause { remark, ..*cause }, &next, ssh))
         }
         Saying::Disconnected(code, reason) => match login::disconnected(code, reason) {
             Some(next) => failure(FailureKind::Auth, next),
-            None => failure(FailureKind::Network, "the server ended the connection; portward connects again"),
+            None => {
+                failure(FailureKind::Network, &format!("the server ended the connection; {}", end.again()))
+            }
         },
         Saying::NoChannel(reason) => {
             let next = "the jump host does not connect further: check the name and the port behind it, and \
@@ -123,11 +139,14 @@ fn told(cause: &Cause<'_>, end: &End<'_>, ssh: &Ssh) -> Failure {
         }
         Saying::Unidentified => failure(
             FailureKind::Network,
-            "the connection ended before an ssh server said who it is: check the port, and whether the server limits \
-             connections (MaxStartups, PerSourcePenalties); portward connects again",
+            &format!(
+                "the connection ended before an ssh server said who it is: check the port, and whether the server limits \
+                 connections (MaxStartups, PerSourcePenalties); {}",
+                end.again()
+            ),
         ),
         Saying::Lost | Saying::CarrierEnded | Saying::Consequence => {
-            failure(FailureKind::Network, "portward connects again")
+            failure(FailureKind::Network, end.again())
         }
     }
 }
@@ -166,11 +185,15 @@ fn ended_after_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
     };
     let message = match last_line(end.said) {
         Some(line) => {
-            format!("ssh to {destination} ended with status {status}: {}; a new one is started", quote(line))
+            format!(
+                "ssh to {destination} ended with status {status}: {}; {}",
+                quote(line),
+                end.started_again()
+            )
         }
         None => format!(
-            "ssh to {destination} ended with status {status} without a word, as it does on SIGTERM or `ssh -O exit`; a new \
-             one is started"
+            "ssh to {destination} ended with status {status} without a word, as it does on SIGTERM or `ssh -O exit`; {}",
+            end.started_again()
         ),
     };
     Failure::new(FailureKind::Exited, message)
@@ -180,9 +203,9 @@ fn ended_after_ready(end: &End<'_>, ssh: &Ssh) -> Failure {
 fn ended_somehow(end: &End<'_>, ssh: &Ssh) -> Failure {
     let said = last_line(end.said).map(|line| format!(": {}", quote(line))).unwrap_or_default();
     let message = format!(
-        "ssh to {} ended, with a status that is not known, because an earlier portward had started it{said}; a new one is \
-         started",
-        ssh.destination
+        "ssh to {} ended, with a status that is not known, because an earlier portward had started it{said}; {}",
+        ssh.destination,
+        end.started_again()
     );
     Failure::new(FailureKind::Exited, message)
 }

@@ -19,7 +19,7 @@ pub(super) fn tunnel() -> Ssh {
 
 fn classified(status: i32, stderr: &str, was_ready: bool) -> Failure {
     let said: Vec<_> = stderr.lines().map(str::to_owned).collect();
-    let end = End { status: Some(ExitStatus::from_raw(status << 8)), said: &said, was_ready };
+    let end = End { status: Some(ExitStatus::from_raw(status << 8)), said: &said, was_ready, by_hand: false };
     let failure = classify(&end, &tunnel());
     assert!(!failure.message.contains('\n'), "{failure}");
     failure
@@ -270,7 +270,7 @@ fn the_status_of_another_program_is_not_taken_for_that_of_ssh() {
 #[test]
 fn a_signal_is_killed_whatever_was_said() {
     let said = ["Connection refused".to_owned()];
-    let end = End { status: Some(ExitStatus::from_raw(9)), said: &said, was_ready: false };
+    let end = End { status: Some(ExitStatus::from_raw(9)), said: &said, was_ready: false, by_hand: false };
     assert_eq!(classify(&end, &tunnel()).kind, FailureKind::Killed);
 }
 
@@ -370,7 +370,7 @@ fn what_the_server_offers_is_named_only_when_it_is_a_name() {
 proptest! {
     #[test]
     fn any_end_has_a_class_and_one_line(raw: i32, was_ready: bool, said in proptest::collection::vec("\\PC*", 0..5)) {
-        let failure = classify(&End { status: Some(ExitStatus::from_raw(raw)), said: &said, was_ready }, &tunnel());
+        let failure = classify(&End { status: Some(ExitStatus::from_raw(raw)), said: &said, was_ready, by_hand: false }, &tunnel());
         prop_assert!(!failure.message.contains('\n'));
     }
 
@@ -394,7 +394,7 @@ proptest! {
 fn of_an_ssh_that_another_portward_had_started_its_words_tell_what_its_status_does_not() {
     let classified = |said: &[&str], was_ready| {
         let said: Vec<_> = said.iter().map(|line| (*line).to_owned()).collect();
-        classify(&End { status: None, said: &said, was_ready }, &tunnel())
+        classify(&End { status: None, said: &said, was_ready, by_hand: false }, &tunnel())
     };
     let lost = classified(&["client_loop: send disconnect: Broken pipe"], true);
     assert_eq!(lost.kind, FailureKind::Network, "{lost}");
@@ -402,5 +402,24 @@ fn of_an_ssh_that_another_portward_had_started_its_words_tell_what_its_status_do
         let silent = classified(&[], was_ready);
         assert_eq!(silent.kind, FailureKind::Exited);
         assert!(silent.message.contains("a status that is not known"), "{silent}");
+    }
+}
+
+#[test]
+fn nothing_is_promised_to_who_has_to_log_in() {
+    for (line, was_ready) in [
+        ("root@db: Permission denied (publickey,password).", false),
+        ("root@db: Permission denied (keyboard-interactive).", false),
+        ("Connection to db closed by remote host.", true),
+        ("client_loop: send disconnect: Broken pipe", true),
+        ("something else", true),
+    ] {
+        let said = [line.to_owned()];
+        let end = End { status: Some(ExitStatus::from_raw(255 << 8)), said: &said, was_ready, by_hand: true };
+        let message = classify(&end, &tunnel()).message;
+        assert!(message.contains("a person has to log in again"), "{message}");
+        for wrong in ["connects again", "new one", "interactive: true"] {
+            assert!(!message.contains(wrong), "{message}");
+        }
     }
 }
