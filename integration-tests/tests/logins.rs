@@ -225,6 +225,16 @@ async fn who_leaves_in_the_middle_leaves_nothing_behind() {
     daemon.wait_state("web", StateName::NeedsAuth).await;
     daemon.assert_alone();
 
+    // Before ssh is started, nothing but the person is waited for.
+    let starts = lab.ssh_starts().len();
+    let squatter = std::net::TcpListener::bind(("127.0.0.1", 9443)).unwrap();
+    let mut panel = Panel::open(&daemon, &hash).await.unwrap();
+    panel.sees("web waits for port 127.0.0.1:9443, which is held by pid").await;
+    drop(panel);
+    daemon.wait_state("web", StateName::NeedsAuth).await;
+    drop(squatter);
+    assert_eq!(lab.ssh_starts().len(), starts);
+
     let mut terminal = person(&daemon, "web");
     terminal.sees("password:").await;
     terminal.types(&format!("{PASSWORD}\r"));

@@ -40,7 +40,10 @@ pub(super) fn router(context: Context) -> Router {
 
 /// The API for clients of the unix socket that may use it.
 pub(super) fn local_router(context: Context) -> Router {
-    let own = askpass::routes().layer(middleware::from_fn(body::read)).with_state(context.clone());
+    let own = askpass::routes()
+        .layer(middleware::from_fn(guests::answer))
+        .layer(middleware::from_fn(body::read))
+        .with_state(context.clone());
     router(context).merge(own)
 }
 
