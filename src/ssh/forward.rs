@@ -1,5 +1,6 @@
 //! The forwards of a connected master, which its control socket opens and closes.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use super::mux::{Direction, Forwarding, MuxClient, MuxError, Place};
@@ -128,6 +129,15 @@ impl Master {
     /// And an ssh whose server refuses a channel that was opened through `-O proxy` ends as soon as that client leaves.
     pub async fn probe(&mut self) -> Result<(), MasterError> {
         self.hear_from_server(PROBE).await
+    }
+
+    /// Has the server run a command, by the account's shell and without a terminal: see [`MuxClient::session`].
+    pub(super) async fn session(
+        &mut self,
+        command: &str,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> Result<(), MasterError> {
+        Ok(self.client.session(command, streams).await?)
     }
 
     /// Waits until the server has done what it was asked before: it answers requests in their order.

@@ -15,6 +15,7 @@ mod mux;
 mod plan;
 mod progress;
 mod query;
+pub mod server;
 mod settings;
 
 pub use askpass::{Askpass, KIND, PROGRAM, SOCKET, TOKEN};
@@ -26,4 +27,5 @@ pub use forward::{Listens, Master, MasterError, NotOpened, forwardings, is_of_cl
 pub use master::{asking, command, question};
 pub use mux::Forwarding;
 pub use plan::{AddressFamily, Plan};
+pub use server::is_of_session;
 pub use settings::Settings;

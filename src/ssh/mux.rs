@@ -1,13 +1,15 @@
 //! A client of OpenSSH's multiplexing protocol, version 4 (PROTOCOL.mux in OpenSSH's source): what `ssh -O check`, `-O forward`
-//! and `-O cancel` send to a master's control socket.
+//! and `-O cancel` send to a master's control socket, and `ssh` itself for a session without a terminal.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 const VERSION: u32 = 4;
@@ -16,6 +18,7 @@ const VERSION: u32 = 4;
 const MAX_MESSAGE: u32 = 256 * 1024;
 
 const HELLO: u32 = 0x0000_0001;
+const NEW_SESSION: u32 = 0x1000_0002;
 const ALIVE_CHECK: u32 = 0x1000_0004;
 const OPEN_FORWARD: u32 = 0x1000_0006;
 const CLOSE_FORWARD: u32 = 0x1000_0007;
@@ -23,10 +26,14 @@ const OK: u32 = 0x8000_0001;
 const PERMISSION_DENIED: u32 = 0x8000_0002;
 const FAILURE: u32 = 0x8000_0003;
 const ALIVE: u32 = 0x8000_0005;
+const SESSION_OPENED: u32 = 0x8000_0006;
 const REMOTE_PORT: u32 = 0x8000_0007;
 
 /// Stands for the port where the host is the path of a unix socket (-2).
 const UNIX_SOCKET: u32 = u32::MAX - 1;
+
+/// Stands for the escape character of a session that has none.
+const NO_ESCAPE: u32 = u32::MAX;
 
 /// Why a request failed. After any error but [`Self::Refused`] the connection is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +74,8 @@ pub(super) enum Answer {
     Alive(u32),
     /// Done; the port that the server has chosen.
     RemotePort(u32),
+    /// The session runs.
+    SessionOpened,
 }
 
 /// Which way a forward leads; the numbers are those of the protocol.
@@ -120,6 +129,12 @@ impl Forwarding {
         let is_here = self.direction != Direction::Remote && *port == UNIX_SOCKET;
         is_here.then(|| Path::new(OsStr::from_bytes(host)))
     }
+
+    /// The port that the server listens on; `None`: it does not listen, or on a unix socket.
+    pub fn server_port(&self) -> Option<u16> {
+        let port = u16::try_from(self.listen.port).ok()?;
+        (self.direction == Direction::Remote).then_some(port)
+    }
 }
 
 /// A connection to a control socket. Requests are not cancel-safe: when the future of one is dropped, so must be the connection.
@@ -135,6 +150,45 @@ impl MuxClient {
     pub(super) async fn connect(control: &Path) -> Result<Self, MuxError> {
         Self::greet(UnixStream::connect(control).await?).await
     }
+
+    /// Has the server run `command`, by the account's shell and without a terminal, with these as standard input, output and error.
+    /// It runs when this returns. The connection is of no more use but to end the session: that ends with it.
+    pub(super) async fn session(
+        &mut self,
+        command: &str,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> Result<(), MuxError> {
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        let mut request = Request::new(NEW_SESSION, number);
+        request.text(b"");
+        // Neither a terminal, nor X11, nor an agent, nor a subsystem.
+        for wanted in [0; 4] {
+            request.number(wanted);
+        }
+        request.number(NO_ESCAPE);
+        // The kind of the terminal.
+        request.text(b"");
+        request.text(command.as_bytes());
+        self.send(request).await?;
+        for stream in streams {
+            self.stream.async_io(Interest::WRITABLE, || pass(&self.stream, stream)).await?;
+        }
+        match self.receive().await? {
+            (answered, Answer::SessionOpened) if answered == number => Ok(()),
+            (answered, Answer::Refused(reason)) if answered == number => Err(MuxError::Refused(reason)),
+            (_, answer) => Err(MuxError::Unexpected(answer)),
+        }
+    }
+}
+
+/// Passes a descriptor, as the master expects it: with one byte.
+fn pass(socket: &UnixStream, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptors = [descriptor.as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&descriptors)];
+    let byte = [IoSlice::new(&[0])];
+    sendmsg::<()>(socket.as_raw_fd(), &byte, &message, MsgFlags::empty(), None)?;
+    Ok(())
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MuxClient<S> {
@@ -217,6 +271,7 @@ fn decode(message: &[u8]) -> Result<(u32, Answer), MuxError> {
         PERMISSION_DENIED | FAILURE => Answer::Refused(rest.text()?),
         ALIVE => Answer::Alive(rest.number()?),
         REMOTE_PORT => Answer::RemotePort(rest.number()?),
+        SESSION_OPENED => Answer::SessionOpened,
         other => return Err(MuxError::Unknown(other)),
     };
     Ok((number, answer))
@@ -254,9 +309,13 @@ impl Request {
         self.0.extend(number.to_be_bytes());
     }
 
+    fn text(&mut self, text: &[u8]) {
+        self.number(length(text));
+        self.0.extend(text);
+    }
+
     fn place(&mut self, place: &Place) {
-        self.number(length(&place.host));
-        self.0.extend(&place.host);
+        self.text(&place.host);
         self.number(place.port);
     }
 
@@ -378,6 +437,17 @@ mod tests {
     async fn the_port_that_the_server_chose_means_that_it_listens() {
         let (client, _master) = client(&[hello(), message(REMOTE_PORT, &[0, 40_000], None)]).await;
         client.unwrap().open(&forwarding(Direction::Remote)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_is_asked_for_with_its_command_and_its_streams() {
+        let (client, master) = client(&[hello(), message(SESSION_OPENED, &[0, 3], None)]).await;
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let mut client = client.unwrap();
+        client.session("date", [std::os::fd::AsFd::as_fd(&null); 3]).await.unwrap();
+        let fields = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\x04date";
+        let request = [message(NEW_SESSION, &[0], None), fields.to_vec()].concat();
+        assert_eq!(sent(client, master).await, [framed(&request), vec![0; 3]].concat());
     }
 
     #[tokio::test]
