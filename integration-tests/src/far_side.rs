@@ -9,9 +9,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, is_sshd};
 use crate::log::lines_of;
-use crate::namespace::{NetworkNamespace, kill};
+use crate::namespace::{NetworkNamespace, ProcessInfo, kill};
 use crate::network::{ip, run_ip};
 
 /// A network namespace beside that of the lab. When it goes, its processes are killed.
@@ -75,6 +75,11 @@ impl<'lab> FarSide<'lab> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(body());
         });
+    }
+
+    /// The sshd processes there.
+    pub(crate) fn sshd_processes(&self) -> Vec<ProcessInfo> {
+        self.namespace.processes("").into_iter().filter(is_sshd).collect()
     }
 
     fn net_argument(&self) -> String {

@@ -302,7 +302,7 @@ impl Drop for Lab {
     }
 }
 
-fn is_sshd(process: &ProcessInfo) -> bool {
+pub(crate) fn is_sshd(process: &ProcessInfo) -> bool {
     process.executable.ends_with("sshd") || process.executable.ends_with("sshd-session")
 }
 

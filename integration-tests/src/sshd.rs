@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tokio::process::Child;
 
 use crate::far_side::FarSide;
-use crate::lab::{Lab, SSHD_PORT};
+use crate::lab::{Lab, MARK, SSHD_PORT};
 use crate::log::capture;
 use crate::namespace::kill;
 use crate::record::Record;
@@ -52,9 +52,13 @@ impl<'lab> Sshd<'lab> {
         let config = format!(
             "Port {port}\nListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
-             MaxStartups 200\nPerSourcePenalties no\nLogLevel VERBOSE\n",
+             MaxStartups 200\nPerSourcePenalties no\nLogLevel VERBOSE\nSetEnv {}={} HOME={}\n",
             file("host_key"),
             file("authorized_keys"),
+            // What a session runs is the server's, and what the account's shell reads at its start is none of this machine's.
+            MARK.0,
+            MARK.1,
+            file("home"),
         );
         // Newer servers punish repeated failures for a while, older ones do not know the word.
         let config = if knows_penalties() { config } else { config.replace("PerSourcePenalties no\n", "") };
@@ -112,6 +116,16 @@ impl<'lab> Sshd<'lab> {
         let listener = self.pid();
         for process in self.lab.sshd_processes() {
             if Some(process.pid) != listener {
+                kill(process.pid, Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// As [`Sshd::kill_sessions`], for one on a far side with no other server.
+    pub fn kill_far_sessions(&self) {
+        let far = self.far.expect("it is on a far side");
+        for process in far.sshd_processes() {
+            if Some(process.pid) != self.pid() {
                 kill(process.pid, Signal::SIGKILL);
             }
         }

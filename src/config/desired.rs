@@ -96,6 +96,18 @@ pub struct Tunnel {
     pub on_change: Option<Vec<String>>,
     /// How clients are treated where portward itself listens.
     pub clients: Clients,
+    /// What to do about a port of the server that an earlier connection has left held. A change of it restarts nothing.
+    pub remote_port_recovery: RemotePortRecovery,
+}
+
+/// What to do about a port of a server that is held there by what an earlier connection of the tunnel has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RemotePortRecovery {
+    /// End that process of the server, and take the port.
+    #[default]
+    Auto,
+    /// Nothing: the request is made again until the server has noticed. No command is run there.
+    Off,
 }
 
 /// The health checks of a tunnel. A change of them restarts nothing.

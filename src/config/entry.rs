@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::desired::{AllowedUsers, Clients, Tunnel, Work, Written};
+use super::desired::{AllowedUsers, Clients, RemotePortRecovery, Tunnel, Work, Written};
 use super::diagnose::{Place, Problems, Refusal, quote};
 use super::located::{Field, Located};
 use super::paths::Base;
@@ -92,6 +92,10 @@ pub(super) fn check(entry: &Located<raw::Tunnel>, context: &Context<'_>) -> Opti
         health,
         on_change,
         clients,
+        remote_port_recovery: match raw.remote_port_recovery.value() {
+            None | Some(raw::RemotePortRecovery::Auto) => RemotePortRecovery::Auto,
+            Some(raw::RemotePortRecovery::Off) => RemotePortRecovery::Off,
+        },
     };
     Some(Checked { port, name: raw.name.get().map(|name| name.place), tunnel })
 }

@@ -30,6 +30,9 @@ impl Tunnel {
             if work::is_local(&merged, mode) && !work::listens_on_socket(&merged, mode) {
                 merged.listener = self.listener.or(&defaults.listener);
             }
+            if work::is_remote(&merged, mode) {
+                merged.remote_port_recovery = self.remote_port_recovery.or(&defaults.remote_port_recovery);
+            }
             if merged.listener.value() == Some(&Listener::Portward) {
                 merged.connect_wait = self.connect_wait.or(&defaults.connect_wait);
                 merged.allow_users = self.allow_users.or(&defaults.allow_users);

@@ -79,6 +79,8 @@ pub(super) struct Tunnel {
     pub(super) stop_grace: Field<Period>,
     /// What to do when another process holds the port. Default: `wait`.
     pub(super) on_conflict: Field<OnConflict>,
+    /// -R: what to do when the server's end of an earlier connection of this tunnel still holds the port there. Default: `auto`.
+    pub(super) remote_port_recovery: Field<RemotePortRecovery>,
     /// Other destinations with the same services, tried in order when `remote_host` cannot be reached. Not with `command`.
     pub(super) fallback_hosts: Field<Vec<Field<String>>>,
     /// Keep a second connection logged in, which takes over as soon as the first one is lost. Not with `command`. Default: false.
@@ -127,6 +129,8 @@ pub(super) struct Defaults {
     pub(super) stop_grace: Field<Period>,
     /// See the tunnel's key.
     pub(super) on_conflict: Field<OnConflict>,
+    /// See the tunnel's key; for -R.
+    pub(super) remote_port_recovery: Field<RemotePortRecovery>,
     /// See the tunnel's key; for tunnels without `command`.
     pub(super) standby: Field<bool>,
     /// See the tunnel's key; for tunnels without `command`.
@@ -277,6 +281,16 @@ pub(super) enum OnConflict {
     Wait,
     /// End the processes that hold it: all of them, or none if one of them may not be ended.
     Kill,
+}
+
+/// What to do when the server's end of an earlier connection of a -R still holds the port there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RemotePortRecovery {
+    /// End exactly that process of the server, over the new connection, and take the port. A command is run there to find it.
+    Auto,
+    /// Try again until the server has noticed that the connection is gone. No command is run there.
+    Off,
 }
 
 /// What to do about a tunnel whose health check fails.

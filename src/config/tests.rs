@@ -48,7 +48,7 @@ fn the_sample_configurations_are_valid() {
 fn the_reference_shows_every_key_with_a_valid_value() {
     let reference = whole_reference();
     let desired = valid(&reference);
-    assert_eq!(desired.tunnels.len(), 3, "{reference}");
+    assert_eq!(desired.tunnels.len(), 4, "{reference}");
     for key in raw::known_keys() {
         assert!(reference.contains(&format!("{key}:")), "`{key}` is not in config/config.yaml");
     }

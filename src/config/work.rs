@@ -34,6 +34,11 @@ pub(super) fn is_local(raw: &raw::Tunnel, mode: DirectionMode) -> bool {
     effective(raw, mode) == Direction::RemoteToLocal
 }
 
+/// Whether an entry without `command` is a -R.
+pub(super) fn is_remote(raw: &raw::Tunnel, mode: DirectionMode) -> bool {
+    effective(raw, mode) == Direction::LocalToRemote
+}
+
 /// Whether an entry is a -L on a unix socket of this machine.
 pub(super) fn listens_on_socket(raw: &raw::Tunnel, mode: DirectionMode) -> bool {
     let is_path = raw.local_port.value().is_some_and(|Port(text)| address::is_socket(text));
@@ -144,6 +149,10 @@ impl Context<'_> {
         }
         let direction = effective(raw, self.mode);
         let by = self.listened_by(raw, direction);
+        if direction != Direction::LocalToRemote {
+            let why = "is for a -R, whose port is the server's";
+            self.forbid(&raw.remote_port_recovery, "remote_port_recovery", why, "remove it")?;
+        }
         match direction {
             Direction::RemoteToLocal => {
                 let target = self.remote_port(entry, address::remote_target);
@@ -327,6 +336,12 @@ impl Context<'_> {
             self.forbid(&raw.on_demand, "on_demand", why, "a command listens itself"),
             self.forbid(&raw.allow_users, "allow_users", why, "a command listens itself"),
             self.forbid(&raw.socket_mode, "socket_mode", why, "a command makes its sockets itself"),
+            self.forbid(
+                &raw.remote_port_recovery,
+                "remote_port_recovery",
+                why,
+                "remove it: a command has no port of a server",
+            ),
         ];
         let argv = self.argv(&raw.command, "command");
         let working_directory = self.optional(&raw.working_directory, "working_directory", |text| {

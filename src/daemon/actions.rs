@@ -47,9 +47,13 @@ impl EventLoop {
                     entry.note_start(link.last_failure(slot));
                 }
                 if let Work::Ssh(tunnel) = &entry.desired.work {
-                    let (reporter, forward) = (entry.resources.reporter().clone(), tunnel.forward.clone());
-                    connections
-                        .order(connection, Order::Open(request, Box::new(Asked { reporter, forward })));
+                    let asked = Asked {
+                        reporter: entry.resources.reporter().clone(),
+                        forward: tunnel.forward.clone(),
+                        recovery: entry.desired.remote_port_recovery,
+                        stale: connections.stale().that_may_hold(&tunnel.forward),
+                    };
+                    connections.order(connection, Order::Open(request, Box::new(asked)));
                 }
             }
             Action::CloseForward(slot, request, connection) => {

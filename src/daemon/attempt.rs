@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -9,16 +10,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::desired::{Forward, Ssh};
+use crate::config::desired::{Forward, RemotePortRecovery, Ssh};
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, LinkId, Request, Slot};
 use crate::port::{PortError, Ports};
 use crate::process::{LONGEST_LINE, Main, OUTPUT_GRACE, Pace, Remains, Tree, limits};
+use crate::ssh::server::ServerProcess;
 use crate::ssh::{AddressFamily, ControlSocket, Forwarding, Master};
 use crate::text;
 use crate::watch::Watcher;
 
 use super::handle::Update;
-use super::record::{Carried, RecordFile};
+use super::record::Carried;
+use super::record_file::RecordFile;
 use super::reporter::{LinkReport, Reporter};
 
 /// Lines of stderr that are kept to tell why a process ended,
@@ -50,6 +53,10 @@ pub(super) enum Order {
 pub(super) struct Asked {
     pub(super) reporter: Reporter<Slot>,
     pub(super) forward: Forward,
+    /// Where the server listens: whether it may be asked about that, and freed of `stale`.
+    pub(super) recovery: RemotePortRecovery,
+    /// What earlier connections have left at their servers, and may hold a port that this forward needs.
+    pub(super) stale: Vec<ServerProcess>,
 }
 
 /// What every attempt needs.
@@ -117,6 +124,17 @@ pub(super) struct Inherited {
     pub(super) unneeded: Vec<Forwarding>,
     /// Whose connections it may carry.
     pub(super) carried: Carried,
+    /// Its process at the server, as far as that is known.
+    pub(super) server: Option<ServerProcess>,
+}
+
+/// What helps to tell what a line of an ssh means.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Its control socket has answered: what it says from then on is of the connection.
+    pub(super) was_ready: AtomicBool,
+    /// A session of ours is asked for: the line that reports its refusal is of no client.
+    pub(super) awaits_refusal: AtomicBool,
 }
 
 impl Attempt {

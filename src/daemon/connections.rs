@@ -12,6 +12,7 @@ use super::attempt::{Order, OutputTail, SocketsAtLogin};
 use super::launch::Launch;
 use super::probe::Probes;
 use super::reporter::Reporter;
+use super::stale::StaleSessions;
 use crate::config::desired::Ssh;
 use crate::core::{ConnectionEvent, ConnectionId, Failure, FailureKind, LinkId, Slot};
 use crate::process::{self, Remains, Tree};
@@ -26,6 +27,8 @@ pub(super) struct Connections {
     planning: Option<Planning>,
     /// What was left of the latest process that has ended.
     left: Remains,
+    /// What those that have ended may have left at their servers.
+    stale: StaleSessions,
 }
 
 /// The process of one connection.
@@ -99,7 +102,13 @@ pub(super) struct SshProcess {
 
 impl Connections {
     pub(super) fn new(reporter: Reporter<LinkId>) -> Self {
-        Self { reporter, running: HashMap::new(), planning: None, left: Remains::default() }
+        Self {
+            reporter,
+            running: HashMap::new(),
+            planning: None,
+            left: Remains::default(),
+            stale: StaleSessions::default(),
+        }
     }
 
     pub(super) fn reporter(&self) -> &Reporter<LinkId> {
@@ -148,6 +157,11 @@ impl Connections {
     /// What was left of the latest process that has ended.
     pub(super) fn left(&self) -> &Remains {
         &self.left
+    }
+
+    /// What its connections have left at their servers.
+    pub(super) fn stale(&mut self) -> &mut StaleSessions {
+        &mut self.stale
     }
 
     /// The plan for the next ssh to this destination, as the tunnel `slot` asks for it.

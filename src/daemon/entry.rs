@@ -1,7 +1,7 @@
 //! One tunnel as the event loop keeps it.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use super::effects::TunnelResources;
 use super::held::HeldListener;
 use super::hook::Hook;
 use super::links::LinkEntry;
+use super::remote_port;
 use super::reporter::{Failed, Identity};
 use crate::clock::{Clock, Moment};
-use crate::config::desired::{self, Forward, RemoteListen, SshTunnel, Work};
+use crate::config::desired::{self, Work};
 use crate::core::{ConnectionId, Failure, Health, LinkId, Request, Slot, StateName, TunnelState};
 use crate::port::Occupant;
 use crate::protocol::{
@@ -36,6 +37,8 @@ pub(super) struct Entry {
     pub(super) counts: Counts,
     /// What it listens on, as the kernel showed it last.
     pub(super) listeners: Vec<SocketAddr>,
+    /// Where the server of a connection listens for it, as far as that is known.
+    pub(super) server_listens: Option<(ConnectionId, Vec<SocketAddr>)>,
     /// Connections of its clients that failed.
     pub(super) connection_errors: Option<ConnectionErrors>,
     /// What its health checks have shown; `None`: it has none. Boxed, for most tunnels have none.
@@ -124,6 +127,14 @@ impl View<'_> {
         self.entry.desired.work_at(self.link.link.destination(self.entry.slot()))
     }
 
+    /// What a person should know of where its server listens.
+    pub(super) fn note(&self) -> Option<String> {
+        let listens = self.entry.server_listens.as_ref();
+        let listens =
+            listens.filter(|(on, _)| self.listening().is_some_and(|(connection, _)| connection == *on));
+        remote_port::note(&self.work(), listens.map(|(_, addresses)| &addresses[..]))
+    }
+
     /// Whether nothing of it runs, no health check either.
     pub(super) fn rests(&self) -> bool {
         matches!(self.state().0, StateName::Stopped | StateName::NeedsAuth) && self.entry.checks.is_over()
@@ -163,7 +174,7 @@ impl View<'_> {
             held_by: self.holders().to_vec(),
             // portward's own listener is there whatever the state.
             listeners: if listens || held.is_some() { entry.listeners.clone() } else { Vec::new() },
-            note: listens.then(|| unseen(&self.work())).flatten(),
+            note: listens.then(|| self.note()).flatten(),
             connection_errors: entry.connection_errors.clone(),
             standby: link.standby(),
             draining: link.draining(),
@@ -212,27 +223,6 @@ impl Told {
             && self.holders == tunnel.holders
             && self.is_asleep == tunnel.is_asleep
     }
-}
-
-/// What cannot be seen from here of a tunnel that is up.
-fn unseen(work: &Work) -> Option<String> {
-    let Work::Ssh(SshTunnel {
-        ssh,
-        forward: Forward::Remote { listen: RemoteListen::Ports { bind: Some(bind), ports }, .. },
-    }) = work
-    else {
-        return None;
-    };
-    let destination = &ssh.destination;
-    let is_loopback = bind == "localhost" || bind.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    (!is_loopback).then(|| {
-        format!(
-            "{destination} took the request to listen on {bind} port {ports}, and does not say where it listens: with \
-             `GatewayPorts no`, sshd's default, on its loopback only. See `ss -ltn 'sport = :{}'` there; \
-             `GatewayPorts clientspecified` in its sshd_config makes it follow",
-            ports.first()
-        )
-    })
 }
 
 /// When the latest connection reached what, for the answer to a restart.

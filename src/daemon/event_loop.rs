@@ -1,6 +1,7 @@
 //! The event loop: the sole owner of all state. Hears, decides by the pure core, acts, publishes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use super::warnings::Warnings;
 use crate::clock::Clock;
 use crate::config::{Accepted, ConfigWatch, desired};
 use crate::core::{
-    ConnectionEvent, Event, ForwardEvent, HealthEvent, Kind, LinkId, Slot, StateName, TunnelState,
+    ConnectionEvent, ConnectionId, Event, ForwardEvent, HealthEvent, Kind, LinkId, Slot, StateName,
+    TunnelState,
 };
 use crate::network::Network;
 use crate::observe::recent::RecentLogs;
@@ -187,6 +189,9 @@ impl EventLoop {
                 }
                 self.note_listeners(slot);
             }
+            TunnelReport::ServerListens(connection, addresses) => {
+                self.note_server_listens(slot, connection, addresses);
+            }
             TunnelReport::Checked(number, result) => {
                 self.hear_health(slot, HealthEvent::Checked(number, result));
             }
@@ -210,6 +215,16 @@ impl EventLoop {
             }
             LinkReport::PersonLeft(number) => self.person_left(id, number),
             LinkReport::ConnectionsFailed(failed) => self.connections_failed(id, &failed),
+            LinkReport::SessionLeft(session) => {
+                if let Some(entry) = self.state.links.get_mut(id) {
+                    entry.connections.stale().add(session);
+                }
+            }
+            LinkReport::ServerListens(boot, ports) => {
+                if let Some(entry) = self.state.links.get_mut(id) {
+                    entry.connections.stale().forget(&boot, &ports);
+                }
+            }
         }
     }
 
@@ -308,6 +323,15 @@ impl EventLoop {
         };
         if let Some(entry) = self.state.entries.get_mut(&slot) {
             entry.listeners = listeners;
+        }
+    }
+
+    /// Takes over where the server listens, and says so if that is not what was asked for.
+    fn note_server_listens(&mut self, slot: Slot, connection: ConnectionId, addresses: Vec<SocketAddr>) {
+        let Some(entry) = self.state.entries.get_mut(&slot) else { return };
+        entry.server_listens = Some((connection, addresses));
+        if let Some(note) = self.state.view(slot).and_then(|tunnel| tunnel.note()) {
+            narrate::listens_elsewhere(&self.state.entries[&slot], &note);
         }
     }
 

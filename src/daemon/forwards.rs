@@ -1,6 +1,6 @@
 //! The forwards of one ssh that is ready: carries out the orders to open and to close them, and watches their listeners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +9,18 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::attempt::{Asked, Attempt, Order, SshAttempt, port_failure};
+use super::attempt::{Asked, Attempt, Heard, Order, SshAttempt, port_failure};
 use super::connections::forward_name;
 use super::listening::Listening;
 use super::record::{Carried, SshRecord};
+use super::remote_port::{self, Who};
+use super::reporter::{LinkReport, Reporter, TunnelReport, log};
+use super::server_side::{Matter, Refused, ServerSide};
 use super::unix_listener::{self, UnixListener};
-use crate::config::desired::{Forward, RemoteListen};
+use crate::config::desired::{Forward, RemoteListen, RemotePortRecovery};
 use crate::core::{ConnectionEvent, Failure, FailureKind, ForwardEvent, Request, Slot};
 use crate::port::{Endpoint, Listener, Verdict, holder};
+use crate::ssh::server::{Answer, ServerProcess};
 use crate::ssh::{self, ForwardSockets, Forwarding, Listens, Master, MasterError, NotOpened};
 
 /// How long a master may take to answer before it counts as one that lives and is stopped: 0.2 ms measured.
@@ -30,6 +34,20 @@ pub(super) struct Forwards<'a> {
     master: Master,
     open: BTreeMap<Slot, Opened>,
     carried: Carried,
+    server: ServerSide,
+}
+
+/// Why a forward is not open.
+enum NotOpen {
+    Failed(Failure),
+    /// The server does not listen on this port; in its own words.
+    AtServer(u16, String),
+}
+
+impl From<Failure> for NotOpen {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// A forward that was opened.
@@ -45,9 +63,16 @@ struct Opened {
 }
 
 impl<'a> Forwards<'a> {
-    /// None is open.
-    pub(super) fn new(attempt: &'a Attempt, ssh: &'a SshAttempt, pid: u32, master: Master) -> Self {
-        Self { attempt, ssh, pid, master, open: BTreeMap::new(), carried: Carried::default() }
+    /// None is open. `server`: the process of this ssh there, if that is known already.
+    pub(super) fn new(
+        attempt: &'a Attempt,
+        ssh: &'a SshAttempt,
+        (pid, master): (u32, Master),
+        server: Option<ServerProcess>,
+        heard: Arc<Heard>,
+    ) -> Self {
+        let server = ServerSide::new(ssh.control.path(), pid, server, heard);
+        Self { attempt, ssh, pid, master, open: BTreeMap::new(), carried: Carried::default(), server }
     }
 
     /// Takes over what an earlier run of portward has left: closes what is `unneeded`.
@@ -60,7 +85,7 @@ impl<'a> Forwards<'a> {
 
     /// What the master is asked for, to serve the tunnel.
     pub(super) fn forwardings(&self, asked: &Asked) -> Vec<Forwarding> {
-        let Asked { reporter, forward } = asked;
+        let Asked { reporter, forward, .. } = asked;
         let wanted = self.ssh.family.endpoints(forward.listens(), &self.ssh.ssh.destination);
         let endpoints = self.attempt.ports.usable(&wanted.unwrap_or_default());
         let name = forward_name(reporter.slot(), self.attempt.connection);
@@ -73,23 +98,40 @@ impl<'a> Forwards<'a> {
         let of = |opened: &Opened| ssh::forwardings(&opened.forward, opened.listens());
         record.forwards = self.open.values().flat_map(of).collect();
         record.carried.clone_from(&self.carried);
+        record.server = self.server.own().cloned();
     }
 
     pub(super) async fn carry_out(&mut self, order: Order) {
         match order {
             Order::Open(request, asked) => {
-                let reporter = asked.reporter.clone();
-                match self.open(request, *asked).await {
-                    Ok(()) => reporter.answer(request, ForwardEvent::Opened),
-                    Err(failure) => reporter.answer(request, ForwardEvent::Refused(failure)),
+                let opened = self.open(request, &asked).await;
+                match (opened, asked.recovery) {
+                    (Ok(()), _) => self.opened(request, &asked),
+                    (Err(NotOpen::AtServer(port, said)), RemotePortRecovery::Auto)
+                        if !self.server.is_mute() =>
+                    {
+                        let refused = Refused { request, asked: *asked, port, said };
+                        self.server.ask(Matter::Who(Box::new(refused)));
+                    }
+                    (Err(not_open), recovery) => {
+                        let who = match recovery {
+                            RemotePortRecovery::Auto => Who::Hidden,
+                            RemotePortRecovery::Off => Who::Off,
+                        };
+                        let failure = self.failure(not_open, |_| who);
+                        asked.reporter.answer(request, ForwardEvent::Refused(failure));
+                    }
                 }
             }
             Order::Inherit(request, asked) => {
-                let reporter = asked.reporter.clone();
                 // ssh answers a request for a listener that it has with success, and does nothing.
-                if let Err(failure) = self.open(request, *asked).await {
-                    reporter.warn(&failure.to_string());
-                    reporter.answer(request, ForwardEvent::ListenerLost);
+                match self.open(request, &asked).await {
+                    Ok(()) => self.ask_where(&asked),
+                    Err(not_open) => {
+                        let failure = self.failure(not_open, |_| Who::Unasked);
+                        asked.reporter.warn(&failure.to_string());
+                        asked.reporter.answer(request, ForwardEvent::ListenerLost);
+                    }
                 }
             }
             Order::Close(request, slot) => self.close(request, slot).await,
@@ -116,7 +158,97 @@ impl<'a> Forwards<'a> {
         }
     }
 
-    async fn open(&mut self, request: Request, Asked { reporter, forward }: Asked) -> Result<(), Failure> {
+    /// What the server has answered, and to what. Cancel-safe.
+    pub(super) async fn answered(&mut self) -> (Vec<Matter>, Option<Answer>) {
+        self.server.answered().await
+    }
+
+    /// Does what follows from an answer of the server.
+    pub(super) async fn take(&mut self, (matters, answer): (Vec<Matter>, Option<Answer>)) {
+        let mut taken = BTreeSet::new();
+        for matter in matters {
+            match (matter, &answer) {
+                (Matter::Where(reporter, port), Some(answer)) => {
+                    taken.insert(port);
+                    self.note_where(&reporter, port, answer);
+                }
+                (Matter::Where(..), None) => {}
+                (Matter::Who(refused), answer) => self.ask_once_more(*refused, answer.as_ref()).await,
+            }
+        }
+        if let Some(own) = answer.and_then(|answer| answer.own)
+            && !taken.is_empty()
+        {
+            self.attempt.reporter.send(LinkReport::ServerListens(own.boot, taken));
+        }
+    }
+
+    /// A refused request is made once more, if who had the port has ended.
+    async fn ask_once_more(&mut self, refused: Refused, answer: Option<&Answer>) {
+        let Refused { request, asked, port, said } = refused;
+        let destination = &self.ssh.ssh.destination;
+        for pid in answer.iter().flat_map(|answer| &answer.ended) {
+            log!(
+                info,
+                asked.reporter.identity(),
+                event = "remote_port_recovered",
+                "ended pid {pid} of {destination}, which still held port {port} there for a connection that has ended"
+            );
+        }
+        // Nobody has it any more if it was freed for another tunnel just now.
+        let is_free = |answer: &Answer| {
+            !answer.ended.is_empty() || (answer.listeners.is_empty() && !asked.stale.is_empty())
+        };
+        let mut not_open = NotOpen::AtServer(port, said);
+        if answer.is_some_and(is_free) {
+            match self.open(request, &asked).await {
+                Ok(()) => return self.opened(request, &asked),
+                Err(again) => not_open = again,
+            }
+        }
+        let failure = self.failure(not_open, |refused| match answer {
+            Some(answer) if refused == port => Who::Seen(answer.listeners.clone()),
+            Some(_) => Who::Unasked,
+            None => Who::Hidden,
+        });
+        asked.reporter.answer(request, ForwardEvent::Refused(failure));
+    }
+
+    fn failure(&self, not_open: NotOpen, who: impl FnOnce(u16) -> Who) -> Failure {
+        match not_open {
+            NotOpen::Failed(failure) => failure,
+            NotOpen::AtServer(port, said) => {
+                remote_port::refused(&self.ssh.ssh.destination, port, &said, &who(port))
+            }
+        }
+    }
+
+    fn opened(&mut self, request: Request, asked: &Asked) {
+        asked.reporter.answer(request, ForwardEvent::Opened);
+        self.ask_where(asked);
+    }
+
+    /// Asks where the server listens, and which process that is. Nobody waits for it.
+    fn ask_where(&mut self, asked: &Asked) {
+        if let Forward::Remote { listen: RemoteListen::Ports { ports, .. }, .. } = &asked.forward
+            && asked.recovery == RemotePortRecovery::Auto
+            && !self.server.is_mute()
+        {
+            self.server.ask(Matter::Where(asked.reporter.clone(), ports.first()));
+        }
+    }
+
+    fn note_where(&self, reporter: &Reporter<Slot>, port: u16, answer: &Answer) {
+        let ours =
+            answer.listeners.iter().filter(|one| one.address.port() == port && answer.uid == Some(one.uid));
+        let addresses: Vec<_> = ours.map(|one| one.address).collect();
+        if !addresses.is_empty() {
+            reporter.send(TunnelReport::ServerListens(self.attempt.connection, addresses));
+        }
+    }
+
+    async fn open(&mut self, request: Request, asked: &Asked) -> Result<(), NotOpen> {
+        let (reporter, forward) = (asked.reporter.clone(), asked.forward.clone());
         let slot = reporter.slot();
         let wanted = self.ssh.family.endpoints(forward.listens(), &self.ssh.ssh.destination)?;
         let endpoints = self.attempt.ports.usable(&wanted);
@@ -138,7 +270,7 @@ impl<'a> Forwards<'a> {
         if let Err(failure) = self.confirm(&mut opened) {
             // It would say the same when asked again.
             let _ = self.master.close(&opened.forward, opened.listens()).await;
-            return Err(failure);
+            return Err(failure.into());
         }
         self.carried.addresses.extend(opened.listening.endpoints().iter().map(|endpoint| endpoint.address));
         self.carried.unseen |= opened.listening.endpoints().is_empty();
@@ -203,11 +335,19 @@ impl<'a> Forwards<'a> {
         }
     }
 
-    fn why_refused(&self, NotOpened { offset, error }: &NotOpened, opened: &Opened) -> Failure {
+    fn why_refused(&self, NotOpened { offset, error }: &NotOpened, opened: &Opened) -> NotOpen {
         let destination = &self.ssh.ssh.destination;
         if !matches!(error, MasterError::Refused(_)) {
-            return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}"));
+            return Failure::new(FailureKind::Exited, format!("ssh to {destination}: {error}")).into();
         }
+        if let Forward::Remote { listen: RemoteListen::Ports { ports, .. }, .. } = &opened.forward {
+            return NotOpen::AtServer(ports.at(*offset), error.to_string());
+        }
+        self.why_refused_here(error, opened).into()
+    }
+
+    fn why_refused_here(&self, error: &MasterError, opened: &Opened) -> Failure {
+        let destination = &self.ssh.ssh.destination;
         if let Forward::Remote { listen: RemoteListen::Socket(path), .. } = &opened.forward {
             let path = path.display();
             return Failure::new(
@@ -217,19 +357,6 @@ impl<'a> Forwards<'a> {
                      unless its sshd_config says `StreamLocalBindUnlink yes` (remove it there: `rm {path}`, if nobody listens on \
                      it), the user there may not write to the directory, or its sshd forbids it (AllowStreamLocalForwarding no or \
                      local and DisableForwarding in sshd_config, `restrict` in authorized_keys)"
-                ),
-            );
-        }
-        if let Forward::Remote { listen: RemoteListen::Ports { ports, .. }, .. } = &opened.forward {
-            let port = ports.at(*offset);
-            let below_1024 =
-                if port < 1024 { ", or the user there is not root, as ports below 1024 need" } else { "" };
-            return Failure::new(
-                FailureKind::RemotePortHeld,
-                format!(
-                    "{destination} does not listen on its port {port} ({error}): it is taken there (`ss -ltnp 'sport = \
-                     :{port}'` shows by whom), its sshd forbids it (AllowTcpForwarding no or local, PermitListen and \
-                     DisableForwarding in sshd_config; `permitlisten` and `restrict` in authorized_keys){below_1024}"
                 ),
             );
         }

@@ -19,12 +19,16 @@ use super::narrate;
 use super::predecessor::{Left, Predecessor};
 use super::probe::Probes;
 use super::record::{self, Record, SshRecord};
+use super::record_file::RecordFile;
 use super::unix_listener;
 use crate::config::desired::{CommandTunnel, SshTunnel, Work};
 use crate::core::{self, ConnectionId, LinkId, Role, Slot};
 use crate::port::{Endpoint, Listener, holder};
 use crate::process::{self, Child, Pipe};
 use crate::ssh::{self, Forwarding, Listens, Master};
+
+/// Whether it is an ssh, and a digest of what it is started with.
+type Settings = (bool, String);
 
 /// A process, and what it is to its link.
 struct Fitting {
@@ -38,8 +42,9 @@ struct Fitting {
 impl EventLoop {
     /// Takes over what fits a tunnel that is to be up, and ends the rest.
     pub(super) fn inherit(&mut self, predecessor: Predecessor) {
-        let Predecessor { left, runs, sockets, .. } = predecessor;
-        let fitting_settings = self.settings(&left);
+        let Predecessor { left, ended, runs, sockets, .. } = predecessor;
+        let has_none = left.is_empty() && ended.is_empty();
+        let fitting_settings = if has_none { HashMap::new() } else { self.settings() };
         let (mut of_links, mut useless) = (BTreeMap::<LinkId, Vec<_>>::new(), Vec::new());
         for left in left {
             match fitting_settings.get(&(left.control.is_some(), left.record.settings.clone())) {
@@ -57,6 +62,7 @@ impl EventLoop {
                 self.take_over(id, fitting);
             }
         }
+        kept.extend(self.remember(ended, &fitting_settings));
         let unwanted: Vec<_> = useless.iter().map(Left::origin).collect();
         drop(useless);
         self.effects.begin_run(&kept, others);
@@ -72,10 +78,7 @@ impl EventLoop {
     }
 
     /// Whether it is an ssh and what it is started with now, for each link and each of its destinations.
-    fn settings(&self, left: &[Left]) -> HashMap<(bool, String), (LinkId, usize)> {
-        if left.is_empty() {
-            return HashMap::new();
-        }
+    fn settings(&self) -> HashMap<Settings, (LinkId, usize)> {
         let entries = self.state.entries.values().map(Box::as_ref).filter(|entry| entry.may_run());
         let of_entry = |entry: &Entry| {
             let Entry { link, desired, .. } = entry;
@@ -85,6 +88,28 @@ impl EventLoop {
             all.collect::<Vec<_>>()
         };
         entries.flat_map(of_entry).collect()
+    }
+
+    /// Remembers what processes that have ended may have left at the servers of their links, and names the files that are needed
+    /// for that.
+    fn remember(
+        &mut self,
+        ended: Vec<(Record, RecordFile)>,
+        settings: &HashMap<Settings, (LinkId, usize)>,
+    ) -> Vec<OsString> {
+        let mut kept = Vec::new();
+        for (record, file) in ended {
+            let Some((id, _)) = settings.get(&(record.ssh.is_some(), record.settings.clone())) else {
+                continue;
+            };
+            let name = file.path().file_name().map(OsString::from);
+            if let (Some(entry), Some(session)) = (self.state.links.get_mut(*id), record.stale_session(file))
+            {
+                entry.connections.stale().add(session);
+                kept.extend(name);
+            }
+        }
+        kept
     }
 
     /// What each of these processes is to the link, the oldest first; and those that are nothing to it.
@@ -164,8 +189,13 @@ impl EventLoop {
                 entry.resources.set_listeners(connection, listeners.clone());
             }
             if let (Some(request), Work::Ssh(tunnel)) = (request, &entry.desired.work) {
-                let (reporter, forward) = (entry.resources.reporter().clone(), tunnel.forward.clone());
-                connections.order(connection, Order::Inherit(request, Box::new(Asked { reporter, forward })));
+                let asked = Asked {
+                    reporter: entry.resources.reporter().clone(),
+                    forward: tunnel.forward.clone(),
+                    recovery: entry.desired.remote_port_recovery,
+                    stale: Vec::new(),
+                };
+                connections.order(connection, Order::Inherit(request, Box::new(asked)));
             }
         }
     }
@@ -295,6 +325,7 @@ impl Effects {
             let known: HashSet<_> = ssh.forwards.iter().chain(&ssh.planned).collect();
             inherited.unneeded = known.into_iter().filter(|one| !needed.contains(one)).cloned().collect();
             inherited.carried.clone_from(&ssh.carried);
+            inherited.server.clone_from(&ssh.server);
         }
         let _ = family.set(listens_on);
         let (control, made) = self.inherit_control(path.clone());

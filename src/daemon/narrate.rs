@@ -48,6 +48,11 @@ pub(super) fn ended_unwanted(ended: &[Survivor]) {
     }
 }
 
+/// Its server listens elsewhere than was asked for.
+pub(super) fn listens_elsewhere(entry: &Entry, note: &str) {
+    log!(warn, entry.identity(), event = "warning", "{note}");
+}
+
 /// Clients were turned away; the tunnel goes on.
 pub(super) fn connections_failed(entry: &Entry, failed: &Failed, message: &str) {
     let Failed { count, error, .. } = failed;

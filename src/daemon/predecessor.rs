@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::record::{EXTENSION, Record, RecordFile};
+use super::record::{EXTENSION, Record};
+use super::record_file::RecordFile;
 use super::runs;
 use crate::process::{self, Child, Origin, Pipe};
 use crate::ssh::Master;
@@ -22,6 +23,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Predecessor {
     /// The processes that run.
     pub(super) left: Vec<Left>,
+    /// The records of those that have ended.
+    pub(super) ended: Vec<(Record, RecordFile)>,
     /// The runs that have left something, and are over.
     pub(super) runs: BTreeSet<String>,
     /// The unix sockets that they have listened on.
@@ -72,8 +75,14 @@ impl Predecessor {
         }
         found.runs.retain(|run| !process::is_running(run));
         while let Some(left) = answering.join_next().await {
-            found.left.extend(left.ok().flatten());
+            match left {
+                Ok(Ok(left)) => found.left.push(left),
+                Ok(Err(ended)) => found.ended.extend(ended),
+                Err(_) => {}
+            }
         }
+        found.ended.retain(|(record, _)| found.runs.contains(record.origin.run()));
+        found.ended.sort_by_key(|(record, _)| (record.origin.start, record.connection));
         found.left.retain(|left| found.runs.contains(left.record.origin.run()));
         found.left.sort_by_key(|left| (left.record.origin.start, left.record.connection));
         found
@@ -81,17 +90,18 @@ impl Predecessor {
 }
 
 impl Left {
-    /// `None` if the process has ended.
-    async fn of(record: Record, path: PathBuf) -> Option<Self> {
+    /// `Err` with the record if the process has ended, without it if that cannot be told.
+    async fn of(record: Record, path: PathBuf) -> Result<Self, Option<(Record, RecordFile)>> {
         let process = match process::inherit(&record.origin) {
-            Ok(process) => process?,
+            Ok(Some(process)) => process,
+            Ok(None) => return Err(Some((record, RecordFile::new(path)))),
             Err(error) => {
                 tracing::warn!(
                     event = "adopted",
                     "cannot look at pid {}, which an earlier portward has started: {error}",
                     record.origin.pid
                 );
-                return None;
+                return Err(None);
             }
         };
         let control = match &record.ssh {
@@ -102,7 +112,7 @@ impl Left {
             }
             None => None,
         };
-        Some(Self { record, file: RecordFile::new(path), process, control })
+        Ok(Self { record, file: RecordFile::new(path), process, control })
     }
 
     /// Its process, for whoever ends it.

@@ -23,11 +23,14 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::command_line;
+use super::record_file::RecordFile;
 use super::reporter::Reporter;
+use super::stale::StaleSession;
 use crate::access::{self, Rule};
 use crate::config::desired::{SshTunnel, Work};
 use crate::core::LinkId;
 use crate::process::Origin;
+use crate::ssh::server::ServerProcess;
 use crate::ssh::{self, AddressFamily, Forwarding, Listens, Plan};
 use crate::text;
 
@@ -81,6 +84,9 @@ pub(super) struct SshRecord {
     pub(super) forwards: Vec<Forwarding>,
     /// Whose connections it may carry.
     pub(super) carried: Carried,
+    /// Its process at the server, which listens there for it; `None`: it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) server: Option<ServerProcess>,
 }
 
 /// Where clients have come from, whose connections may still be carried.
@@ -120,6 +126,14 @@ impl Record {
         }
         Ok((of == boot).then_some(record))
     }
+
+    /// What this ssh, which has ended, may have left at its server; `None`: no server listens for it, as far as is known. `file` is
+    /// the record's.
+    pub(super) fn stale_session(&self, file: RecordFile) -> Option<StaleSession> {
+        let ssh = self.ssh.as_ref()?;
+        let ports = ssh.forwards.iter().filter_map(Forwarding::server_port).collect();
+        StaleSession::new(ssh.server.clone()?, ports, file)
+    }
 }
 
 /// Reads a file of this user's own.
@@ -142,39 +156,18 @@ pub(super) fn written<R: Serialize>(record: &R, boot: &str) -> io::Result<Vec<u8
     Ok(serde_json::to_vec(&Written { version: VERSION, boot: boot.to_owned(), record })?)
 }
 
-/// The file of one record. Dropped, it is removed.
-#[derive(Debug)]
-pub(super) struct RecordFile(PathBuf);
-
-impl RecordFile {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Writes the record in place of an earlier one: whoever reads it finds this or that one, whole. Without it a later run of
-    /// portward ends the process, and starts another one.
-    pub(super) async fn write(&self, record: &Record, reporter: &Reporter<LinkId>) {
-        let (path, text) = (self.0.clone(), written(record, boot()));
-        let wrote = match text {
-            Ok(text) => {
-                spawn_blocking(move || replace(&path, &text)).await.unwrap_or_else(|error| Err(error.into()))
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = wrote {
-            reporter.warn(&format!("cannot write the record {}: {error}; {CONSEQUENCE}", self.0.display()));
+/// Writes the record in place of an earlier one: whoever reads it finds this or that one, whole. Without it a later run of portward
+/// ends the process, and starts another one.
+pub(super) async fn write(file: &RecordFile, record: &Record, reporter: &Reporter<LinkId>) {
+    let (path, text) = (file.path().to_owned(), written(record, boot()));
+    let wrote = match text {
+        Ok(text) => {
+            spawn_blocking(move || replace(&path, &text)).await.unwrap_or_else(|error| Err(error.into()))
         }
-    }
-}
-
-impl Drop for RecordFile {
-    fn drop(&mut self) {
-        // Fails if it could not be written either.
-        let _ = fs::remove_file(&self.0);
+        Err(error) => Err(error),
+    };
+    if let Err(error) = wrote {
+        reporter.warn(&format!("cannot write the record {}: {error}; {CONSEQUENCE}", file.path().display()));
     }
 }
 
@@ -259,6 +252,7 @@ mod tests {
             planned: Vec::new(),
             forwards: Vec::new(),
             carried: Carried::default(),
+            server: None,
         };
         Record { origin, settings: "00".to_owned(), connection: 1, ssh: Some(ssh) }
     }
@@ -273,6 +267,14 @@ mod tests {
         assert_eq!(Record::parse(&text, "another boot").unwrap(), None);
 
         let text = String::from_utf8(text).unwrap();
+        assert!(!text.contains("\"server\""), "an earlier version does not know it: {text}");
+        let boot_id = "0a1b2c3d-0000-4000-8000-0123456789ab";
+        let known = text.replace(
+            "\"carried\"",
+            &format!("\"server\":{{\"boot\":\"{boot_id}\",\"pid\":5,\"start\":6}},\"carried\""),
+        );
+        let known = Record::parse(known.as_bytes(), boot()).unwrap().unwrap().ssh.unwrap().server.unwrap();
+        assert_eq!((known.pid, known.start), (5, 6));
         for bad in [
             "",
             "{}",

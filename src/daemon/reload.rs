@@ -186,6 +186,7 @@ impl EventLoop {
             config_error: None,
             counts: Counts::default(),
             listeners: Vec::new(),
+            server_listens: None,
             connection_errors: None,
             health,
             checks: Checks::default(),

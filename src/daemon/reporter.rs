@@ -1,11 +1,14 @@
 //! Reports from the tasks of a tunnel to the event loop and to the log.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::shares::{Burst, Heard, Shares};
+use super::stale::StaleSession;
 use crate::config::desired;
 use crate::core::{
     CheckError, CheckNumber, ConnectionEvent, ConnectionId, ForwardEvent, LinkId, Request, Slot,
@@ -15,6 +18,7 @@ use crate::port::Listener;
 use crate::process::{LONGEST_LINE, Remains};
 use crate::relay::News;
 use crate::ssh::ConnectionError;
+use crate::ssh::server::BootId;
 use crate::text;
 
 /// Bytes of a command line that are logged.
@@ -100,6 +104,8 @@ pub(super) enum TunnelReport {
     NoClients(Request),
     /// What the connection's process listens on for it, as the kernel shows it now.
     Listening(ConnectionId, Vec<Listener>),
+    /// The server of a connection listens for it on these addresses.
+    ServerListens(ConnectionId, Vec<SocketAddr>),
     /// A health check ended so.
     Checked(CheckNumber, Result<(), CheckError>),
     /// Nothing is left of a health check, neither a process nor a connection.
@@ -123,6 +129,10 @@ pub(super) enum LinkReport {
     PersonLeft(u64),
     /// Connections of clients failed.
     ConnectionsFailed(Failed),
+    /// The ssh of a connection has ended, and its server may not know.
+    SessionLeft(StaleSession),
+    /// A server of this boot listens on these ports for a connection.
+    ServerListens(BootId, BTreeSet<u16>),
 }
 
 /// Connections that have failed since the last report.

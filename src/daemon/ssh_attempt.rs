@@ -2,14 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::attempt::{Attempt, Inherited, Order, SshAttempt};
+use super::attempt::{Attempt, Heard, Inherited, Order, SshAttempt};
 use super::forwards::Forwards;
-use super::record::{Record, SshRecord};
+use super::record::{self, Record, SshRecord};
+use super::reporter::LinkReport;
 use super::tally::Tally;
 use crate::core::ConnectionEvent;
 use crate::port::holder;
@@ -21,33 +22,39 @@ impl Attempt {
     pub(super) async fn run_ssh(
         self,
         mut of_ssh: SshAttempt,
-        record: Option<Record>,
+        mut record: Option<Record>,
         process: (Child, Pipe, Pipe),
         made: SocketMade,
         orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let (mut child, _stdout, stderr) = process;
         let inherited = std::mem::take(&mut of_ssh.inherited);
-        let was_ready = Arc::new(AtomicBool::new(inherited.master.is_some()));
+        let heard = Arc::new(Heard::default());
+        heard.was_ready.store(inherited.master.is_some(), Ordering::Relaxed);
         let mut output = tokio::spawn({
             let (tail, reporter) = (self.tail.clone(), self.reporter.clone());
-            let (pace, was_ready) = (self.pace.clone(), was_ready.clone());
+            let (pace, heard) = (self.pace.clone(), heard.clone());
             let attendance = of_ssh.attendance.clone();
             async move {
                 let tally = Tally::default();
                 let reading = read_lines(stderr, &pace, |line| {
                     // Before that it would be a banner.
-                    if was_ready.load(Ordering::Relaxed)
+                    if heard.was_ready.load(Ordering::Relaxed)
                         && let Some(error) = ConnectionError::of_line(&line)
                     {
-                        return tally.add(error);
+                        let is_ours =
+                            ssh::is_of_session(&line) && heard.awaits_refusal.swap(false, Ordering::Relaxed);
+                        if !is_ours {
+                            tally.add(error);
+                        }
+                        return;
                     }
                     if ssh::is_of_closing(&line) {
                         return;
                     }
                     reporter.output(&line);
                     if !ssh::is_debug(&line) {
-                        if !was_ready.load(Ordering::Relaxed) {
+                        if !heard.was_ready.load(Ordering::Relaxed) {
                             attendance.tell(&line);
                         }
                         tail.push(line);
@@ -63,7 +70,7 @@ impl Attempt {
         let (pid, tree) = (child.pid(), child.tree());
         let (ended, not_the_master) = tokio::select! {
             ended = child.ended() => (ended, None),
-            error = self.serve((&of_ssh, inherited), record, made, pid, orders, &was_ready) => {
+            error = self.serve((&of_ssh, inherited), &mut record, made, pid, orders, &heard) => {
                 // What answers in its place is of its tree, and useless.
                 tree.kill();
                 (child.ended().await, Some(error))
@@ -78,11 +85,14 @@ impl Attempt {
         let failure = match (not_the_master, ended) {
             (Some(error), _) => ssh::not_the_master(&error, &ssh),
             (None, ended) => {
-                let (status, was_ready) = (ended.ok(), was_ready.load(Ordering::Relaxed));
+                let (status, was_ready) = (ended.ok(), heard.was_ready.load(Ordering::Relaxed));
                 let by_hand = attendance.is_needed();
                 ssh::classify(&End { status, said: &tail, was_ready, by_hand }, &ssh)
             }
         };
+        if let Some(session) = record.and_then(|record| record.stale_session(self.file.clone())) {
+            self.reporter.send(LinkReport::SessionLeft(session));
+        }
         // Another connection can listen from now on, whatever is left of this one: to look for that takes milliseconds.
         self.report(ConnectionEvent::LeaderEnded(failure.clone()));
         // Boxed, so that no process that runs reserves memory for it.
@@ -99,8 +109,8 @@ impl Attempt {
     ) -> Option<Record> {
         let origin = Origin::of(&child.tree(), [Some(stdout), Some(stderr)])?;
         let control = control.file_name()?.to_str()?.to_owned();
-        let (at_login, forwards, carried) = Default::default();
-        let ssh = SshRecord { control, family, at_login, planned, forwards, carried };
+        let (at_login, forwards, carried, server) = Default::default();
+        let ssh = SshRecord { control, family, at_login, planned, forwards, carried, server };
         Some(Record { origin, settings, connection: self.connection.number(), ssh: Some(ssh) })
     }
 
@@ -108,13 +118,13 @@ impl Attempt {
     async fn serve(
         &self,
         (of_ssh, inherited): (&SshAttempt, Inherited),
-        mut record: Option<Record>,
+        record: &mut Option<Record>,
         made: SocketMade,
         pid: u32,
         mut orders: mpsc::UnboundedReceiver<Order>,
-        was_ready: &AtomicBool,
+        heard: &Arc<Heard>,
     ) -> MasterError {
-        let Inherited { master, unneeded, carried } = inherited;
+        let Inherited { master, unneeded, carried, server } = inherited;
         self.keep(record.as_ref()).await;
         let connected = if let Some(master) = master {
             Ok(master)
@@ -133,12 +143,12 @@ impl Attempt {
         };
         // A banner, say, tells nothing about the end of a connection that stood.
         self.tail.clear();
-        was_ready.store(true, Ordering::Relaxed);
+        heard.was_ready.store(true, Ordering::Relaxed);
         if let Some(sockets) = holder::sockets(pid) {
             let _ = of_ssh.at_login.set(sockets);
         }
         self.report(ConnectionEvent::Ready);
-        let mut forwards = Forwards::new(self, of_ssh, pid, master);
+        let mut forwards = Forwards::new(self, of_ssh, (pid, master), server, heard.clone());
         forwards.begin(&unneeded, carried).await;
         loop {
             let order = if let Ok(order) = orders.try_recv() {
@@ -149,10 +159,18 @@ impl Attempt {
                     forwards.note(ssh);
                 }
                 self.keep(record.as_ref()).await;
-                let Some(order) = orders.recv().await else { return std::future::pending().await };
-                order
+                tokio::select! {
+                    order = orders.recv() => match order {
+                        Some(order) => order,
+                        None => return std::future::pending().await,
+                    },
+                    answered = forwards.answered() => {
+                        forwards.take(answered).await;
+                        continue;
+                    }
+                }
             };
-            if let (Order::Open(_, asked), Some(record)) = (&order, &mut record) {
+            if let (Order::Open(_, asked), Some(record)) = (&order, &mut *record) {
                 self.plan(forwards.forwardings(asked), record).await;
             }
             forwards.carry_out(order).await;
@@ -176,7 +194,7 @@ impl Attempt {
     /// Writes the record of the process.
     pub(super) async fn keep(&self, record: Option<&Record>) {
         if let Some(record) = record {
-            self.file.write(record, &self.reporter).await;
+            record::write(&self.file, record, &self.reporter).await;
         }
     }
 }

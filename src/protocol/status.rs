@@ -72,7 +72,8 @@ pub struct TunnelStatus {
     pub held_by: Vec<Occupant>,
     /// What the tunnel's process listens on, as the kernel shows it.
     pub listeners: Vec<SocketAddr>,
-    /// What portward cannot see of a tunnel that is up, and how to look: where a server listens is the server's to decide.
+    /// Of a tunnel that is up: that its server listens on other addresses than was asked for, or that portward cannot see that, and how
+    /// to look. Where a server listens is the server's to decide.
     pub note: Option<String>,
     /// Single connections that failed while the tunnel itself was up, as ssh says; `None`: none has. Counted since the
     /// daemon started or the tunnel was defined anew, restarts and lost connections notwithstanding.
