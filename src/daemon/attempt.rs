@@ -141,6 +141,8 @@ impl Attempt {
     /// The process has ended: waits for what is left of its tree.
     pub(super) async fn finish(&self, tree: &Tree, failure: Failure, output: JoinHandle<()>) {
         let remains = tree.gone().await;
+        // What is written after the end would be left behind.
+        drop(self.file.lock().await);
         if !output.is_finished() {
             // What is left may hold the output open for ever. Otherwise it ends as soon as it is read, and what a flood has left
             // of it takes a while.

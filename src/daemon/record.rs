@@ -160,10 +160,15 @@ pub(super) fn written<R: Serialize>(record: &R, boot: &str) -> io::Result<Vec<u8
 /// ends the process, and starts another one.
 pub(super) async fn write(file: &RecordFile, record: &Record, reporter: &Reporter<LinkId>) {
     let (path, text) = (file.path().to_owned(), written(record, boot()));
+    let writing = file.lock().await;
     let wrote = match text {
-        Ok(text) => {
-            spawn_blocking(move || replace(&path, &text)).await.unwrap_or_else(|error| Err(error.into()))
-        }
+        // It goes on when nobody waits for it any more.
+        Ok(text) => spawn_blocking(move || {
+            let _writing = writing;
+            replace(&path, &text)
+        })
+        .await
+        .unwrap_or_else(|error| Err(error.into())),
         Err(error) => Err(error),
     };
     if let Err(error) = wrote {

@@ -4,9 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
 /// The file of one record. When the last clone is dropped, it is removed.
 #[derive(Debug, Clone)]
-pub(super) struct RecordFile(Arc<Removed>);
+pub(super) struct RecordFile {
+    file: Arc<Removed>,
+    /// Locked while it is written.
+    writing: Arc<Mutex<()>>,
+}
 
 /// A file that is removed with it.
 #[derive(Debug)]
@@ -14,11 +20,16 @@ struct Removed(PathBuf);
 
 impl RecordFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Removed(path)))
+        Self { file: Arc::new(Removed(path)), writing: Arc::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0.0
+        &self.file.0
+    }
+
+    /// Waits until nobody writes it. Nobody begins to as long as the guard is there.
+    pub(super) async fn lock(&self) -> OwnedMutexGuard<()> {
+        self.writing.clone().lock_owned().await
     }
 }
 
