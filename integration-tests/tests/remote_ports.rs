@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use integration_tests::{Daemon, FarSide, Lab, Sshd, ip, kill, lines_of, process_end, within_deadline};
+use integration_tests::{
+    Daemon, FarSide, Lab, Sshd, ip, kill, lines_of, process_end, stop_signal, within_deadline,
+};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use portward::protocol::{FailureKind, StateName, TunnelStatus};
@@ -144,6 +146,22 @@ async fn a_port_that_a_lost_connection_has_left_held_is_taken_again_and_nobody_e
     assert!(bystander.try_wait().unwrap().is_none());
     assert_eq!(lab.ssh_starts().len(), 2, "one login was enough: {:#?}", lab.ssh_starts());
     assert_ne!(server_process(&lab).await, old);
+}
+
+#[tokio::test]
+async fn a_process_of_the_server_that_does_not_end_on_sigterm_is_killed() {
+    let lab = Lab::new();
+    let far = two_ways(&lab).await;
+    let _sshd = Sshd::start_far(&far, "").await;
+    let daemon = Daemon::start(&lab, &back("tun", "")).await;
+    let up = daemon.wait_state("back", StateName::Up).await;
+    let old = server_process(&lab).await;
+    let mark = daemon.mark();
+    stop_signal(old);
+    cut();
+    daemon.wait_up_anew(mark, "back", up.pid).await;
+    process_end(old).await;
+    assert_eq!(recoveries(&daemon), 1);
 }
 
 #[tokio::test]

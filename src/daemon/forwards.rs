@@ -166,6 +166,9 @@ impl<'a> Forwards<'a> {
     /// Does what follows from an answer of the server.
     pub(super) async fn take(&mut self, (matters, answer): (Vec<Matter>, Option<Answer>)) {
         let mut taken = BTreeSet::new();
+        if let (Some(Matter::Who(refused)), Some(answer)) = (matters.first(), &answer) {
+            self.log_recovery(&refused.asked, answer);
+        }
         for matter in matters {
             match (matter, &answer) {
                 (Matter::Where(reporter, port), Some(answer)) => {
@@ -186,18 +189,13 @@ impl<'a> Forwards<'a> {
     /// A refused request is made once more, if who had the port has ended.
     async fn ask_once_more(&mut self, refused: Refused, answer: Option<&Answer>) {
         let Refused { request, asked, port, said } = refused;
-        let destination = &self.ssh.ssh.destination;
-        for pid in answer.iter().flat_map(|answer| &answer.ended) {
-            log!(
-                info,
-                asked.reporter.identity(),
-                event = "remote_port_recovered",
-                "ended pid {pid} of {destination}, which still held port {port} there for a connection that has ended"
-            );
-        }
+        let on_port = |answer: &Answer| {
+            let listeners = answer.listeners.iter().filter(|listener| listener.address.port() == port);
+            listeners.cloned().collect::<Vec<_>>()
+        };
         // Nobody has it any more if it was freed for another tunnel just now.
         let is_free = |answer: &Answer| {
-            !answer.ended.is_empty() || (answer.listeners.is_empty() && !asked.stale.is_empty())
+            !answer.ended.is_empty() || (on_port(answer).is_empty() && !asked.stale.is_empty())
         };
         let mut not_open = NotOpen::AtServer(port, said);
         if answer.is_some_and(is_free) {
@@ -207,11 +205,23 @@ impl<'a> Forwards<'a> {
             }
         }
         let failure = self.failure(not_open, |refused| match answer {
-            Some(answer) if refused == port => Who::Seen(answer.listeners.clone()),
+            Some(answer) if refused == port => Who::Seen(on_port(answer)),
             Some(_) => Who::Unasked,
             None => Who::Hidden,
         });
         asked.reporter.answer(request, ForwardEvent::Refused(failure));
+    }
+
+    fn log_recovery(&self, asked: &Asked, answer: &Answer) {
+        let destination = &self.ssh.ssh.destination;
+        for pid in &answer.ended {
+            log!(
+                info,
+                asked.reporter.identity(),
+                event = "remote_port_recovered",
+                "ended pid {pid} of {destination}, which still held the port there for a connection that has ended"
+            );
+        }
     }
 
     fn failure(&self, not_open: NotOpen, who: impl FnOnce(u16) -> Who) -> Failure {

@@ -135,7 +135,7 @@ mod tests {
             let noted = noted(remote_port, listens.map(|listens| &listens[..]));
             match expected {
                 Some(expected) => {
-                    assert!(noted.as_ref().is_some_and(|it| it.contains(expected)), "{noted:?}")
+                    assert!(noted.as_ref().is_some_and(|it| it.contains(expected)), "{noted:?}");
                 }
                 None => assert_eq!(noted, None, "{remote_port} {listens:?}"),
             }

@@ -1,7 +1,7 @@
 //! What one ssh asks its server about the ports that this listens on. The answers are waited for beside the orders, one at a time:
 //! servers count the sessions of a connection (MaxSessions).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,9 +109,10 @@ impl ServerSide {
         if !self.asking.is_empty() {
             return;
         }
-        let is_where = |matter: &Matter| matches!(matter, Matter::Where(..));
-        let together = self.waiting.iter().take(TOGETHER).take_while(|matter| is_where(matter)).count();
-        let matters: Vec<_> = self.waiting.drain(..together.max(1).min(self.waiting.len())).collect();
+        let kind = self.waiting.front().map(std::mem::discriminant);
+        let is_same = |matter: &&Matter| Some(std::mem::discriminant(*matter)) == kind;
+        let together = self.waiting.iter().take(TOGETHER).take_while(is_same).count();
+        let matters: Vec<_> = self.waiting.drain(..together).collect();
         let Some(question) = question(&matters) else { return };
         let (control, pid, is_mute) = (self.control.clone(), self.pid, self.is_mute());
         // After a refusal, whose line may be on its way still, it is not asked again.
@@ -126,19 +127,18 @@ impl ServerSide {
     }
 }
 
-/// `None`: there is nothing to ask about.
+/// One question about matters of the same kind; `None`: there are none.
 fn question(matters: &[Matter]) -> Option<Question> {
-    match matters {
-        [] => None,
-        [Matter::Who(refused)] => {
-            Some(Question { ports: [refused.port].into(), who: true, stale: refused.asked.stale.clone() })
-        }
-        matters => {
-            let port = |matter: &Matter| match matter {
-                Matter::Where(_, port) => *port,
-                Matter::Who(refused) => refused.port,
-            };
-            Some(Question { ports: matters.iter().map(port).collect(), who: false, stale: Vec::new() })
+    let mut question = Question { ports: BTreeSet::new(), who: false, stale: BTreeSet::new() };
+    for matter in matters {
+        match matter {
+            Matter::Where(_, port) => drop(question.ports.insert(*port)),
+            Matter::Who(refused) => {
+                question.who = true;
+                question.ports.insert(refused.port);
+                question.stale.extend(refused.asked.stale.iter().cloned());
+            }
         }
     }
+    (!question.ports.is_empty()).then_some(question)
 }

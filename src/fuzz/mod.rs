@@ -15,7 +15,7 @@ pub use crate::daemon::fuzz::record;
 pub use crate::network::fuzz::rtnetlink;
 pub use crate::port::fuzz::{sock_diag, unix_diag};
 pub use crate::protocol::fuzz::{events, timeout};
-pub use crate::ssh::fuzz::{mux, stderr};
+pub use crate::ssh::fuzz::{mux, server, stderr};
 
 /// A target: reads the bytes, and panics if it finds a fault.
 pub type Target = fn(&[u8]);
@@ -27,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mux", mux),
     ("record", record),
     ("rtnetlink", rtnetlink),
+    ("server", server),
     ("sock_diag", sock_diag),
     ("stderr", stderr),
     ("timeout", timeout),

@@ -220,4 +220,4 @@ macro_rules! survive_damage {
     };
 }
 
-survive_damage! { config events mux record rtnetlink sock_diag stderr timeout unix_diag }
+survive_damage! { config events mux record rtnetlink server sock_diag stderr timeout unix_diag }

@@ -1,4 +1,5 @@
-//! Targets of the fuzzer: what a master answers on its control socket, and what ssh says on standard error.
+//! Targets of the fuzzer: what a master answers on its control socket, what a server answers about its ports, and what ssh says on
+//! standard error.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a target reports a fault")]
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::connection_errors::ConnectionError;
 use super::failure::{End, classify, is_debug, not_ready};
 use super::mux::{Direction, Forwarding, MuxClient, MuxError, Place};
+use super::server::Answer;
 use crate::config::desired::{Environment, Ssh};
 use crate::process::LONGEST_LINE;
 use crate::text;
@@ -52,6 +54,13 @@ fn is_bounded(answer: Result<(), MuxError>, sent: &[u8]) -> Result<(), MuxError>
             Ok(())
         }
         other => other,
+    }
+}
+
+/// What a server says of its ports.
+pub fn server(said: &[u8]) {
+    if let Some(answer) = Answer::read(&String::from_utf8_lossy(said)) {
+        answer.listeners.iter().for_each(|listener| is_showable(&listener.to_string()));
     }
 }
 

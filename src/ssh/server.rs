@@ -27,8 +27,8 @@ use crate::text;
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// How long an answer may take: 15 ms measured, and 1 s if the process has to be killed. The request to listen, which may wait for
-/// it, has 10 s.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// up to three of them, has 10 s.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes of a name that are kept.
 const LONGEST_NAME: usize = 64;
@@ -113,7 +113,7 @@ pub struct Question {
     /// Who has them is asked as well.
     pub who: bool,
     /// Processes to be ended, if they have one of the ports.
-    pub stale: Vec<ServerProcess>,
+    pub stale: BTreeSet<ServerProcess>,
 }
 
 /// What a server has answered.
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn the_script_stands_between_single_quotes_of_any_shell_and_only_numbers_are_added() {
         assert!(!SCRIPT.contains(['\'', '!', '\\', '\n']), "{SCRIPT}");
-        let question = Question { ports: [80, 9500].into(), who: true, stale: vec![process(7)] };
+        let question = Question { ports: [80, 9500].into(), who: true, stale: [process(7)].into() };
         let command = question.command();
         let rest = command.strip_prefix(&format!("exec sh -c '{SCRIPT}' ")).unwrap();
         assert_eq!(rest, format!("portward who '0050|251C' {BOOT} 7 11"));
