@@ -26,8 +26,8 @@ use crate::text;
 /// The longest answer that is read, in bytes. Each listener takes some 80.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
-/// How long an answer may take: 15 ms measured, and 1 s if the process has to be killed. The request to listen, which may wait for
-/// up to three of them, has 10 s.
+/// How long an answer may take: 0.1 s measured where a process was ended, and 1 s where it has to be killed. The request to listen,
+/// which may wait for up to three of them, has 10 s.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes of a name that are kept.
