@@ -48,8 +48,8 @@ mod strace;
 mod terminal;
 
 pub use api::{
-    API_PORT, API_TOKEN, Answer, get_of_other, request, request_over_tcp, request_over_tcp_with, request_with,
-    send_over_tcp,
+    API_PORT, API_TOKEN, Answer, get_of_other, request, request_over_tcp, request_over_tcp_with,
+    request_with, send_over_tcp,
 };
 pub use bystander::Bystander;
 pub use choices::{Choices, SEED};

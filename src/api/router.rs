@@ -9,7 +9,8 @@ use super::context::Context;
 use super::listen::Rules;
 use super::refusal::Refusal;
 use super::{
-    act, askpass, auth, body, configure, cors, doctor, events, guests, host, logs, metrics, ports, read, reload, token,
+    act, askpass, auth, body, configure, cors, doctor, events, guests, host, logs, metrics, ports, read,
+    reload, token,
 };
 
 /// The API for clients that may use it.
