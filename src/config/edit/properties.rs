@@ -77,8 +77,8 @@ fn written() -> impl Strategy<Value = Written> {
     let more = vec![
         "enabled: false",
         "stop_grace: 1s",
-        "fallback_hosts: [x, 'y']",
-        "fallback_hosts:\n- x # c\n- y",
+        "on_change: [x, 'y']",
+        "on_change:\n- x # c\n- y",
         "ssh:\n  options:\n    A: b\n\n    # in\n    C: \"d # e\"",
         "restart: {min_delay: 1s,\n  max_delay: 2s}",
         "env:\n  A: |\n    text\n     more\n  B: >-\n    folded\n    text",
@@ -301,7 +301,7 @@ proptest! {
                     key => panic!("{key}"),
                 };
                 prop_assert_eq!(&text, &value.text());
-                prop_assert_eq!((changed.enabled, &changed.fallback_hosts), (old.enabled, &old.fallback_hosts));
+                prop_assert_eq!((changed.enabled, &changed.on_change), (old.enabled, &old.on_change));
             }
         }
     }

@@ -153,10 +153,10 @@ fn layouts() -> Vec<(&'static str, String)> {
         (
             "lists and mappings at the end",
             format!(
-                "{plain}    ssh:\n      options:\n        A: b # c\n    fallback_hosts:\n    - x\n    - y\n"
+                "{plain}    ssh:\n      options:\n        A: b # c\n    on_change:\n    - x\n    - y\n"
             ),
         ),
-        ("flow collections at the end", format!("{plain}    fallback_hosts: [x,\n      y]\n")),
+        ("flow collections at the end", format!("{plain}    on_change: [x,\n      y]\n")),
         ("trailing spaces", plain.replace("1002\n", "1002  \n")),
     ]
 }
