@@ -139,10 +139,10 @@ impl World<'_> {
         differs!(!may_be_told && has_process != status.pid.is_some(), "pid of {status:?}");
         differs!(status.draining > 0, "{status:?}");
         // One that sleeps tells why its last connection ended, if nobody has ended it; and one that was to be replaced, why it was not,
-        // if the connection that was to take over was killed or stopped.
+        // if the connection that was to take over was killed, stopped or cut off.
         let is_told = has_process && status.last_error.is_some();
         let is_kept = status.last_error.as_ref().is_some_and(|failure| {
-            matches!(failure.kind, FailureKind::Killed | FailureKind::Timeout)
+            matches!(failure.kind, FailureKind::Killed | FailureKind::Timeout | FailureKind::Network)
                 && self.to_be_replaced.contains(&status.name)
         });
         differs!(is_told && !is_kept, "{status:?}");

@@ -152,9 +152,7 @@ fn layouts() -> Vec<(&'static str, String)> {
         ("space before the colon", plain.replace("local_port: 1001", "local_port :   1001   # c")),
         (
             "lists and mappings at the end",
-            format!(
-                "{plain}    ssh:\n      options:\n        A: b # c\n    on_change:\n    - x\n    - y\n"
-            ),
+            format!("{plain}    ssh:\n      options:\n        A: b # c\n    on_change:\n    - x\n    - y\n"),
         ),
         ("flow collections at the end", format!("{plain}    on_change: [x,\n      y]\n")),
         ("trailing spaces", plain.replace("1002\n", "1002  \n")),
