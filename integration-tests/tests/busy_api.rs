@@ -282,8 +282,8 @@ async fn a_new_token_counts_from_the_next_request_on_and_a_bad_one_lets_nobody_i
     let token = lab.path("token");
     let spoil: [(&str, &dyn Fn()); 5] = [
         ("mode 0644", &|| lab.write_token("third-token", 0o644)),
-        ("must hold one word", &|| lab.write_token("", 0o600)),
-        ("must hold one word", &|| lab.write_token(&"x".repeat(5000), 0o600)),
+        ("must hold a token", &|| lab.write_token("", 0o600)),
+        ("must hold a token", &|| lab.write_token(&"x".repeat(5000), 0o600)),
         ("cannot read the API's token file", &|| fs::remove_file(&token).unwrap()),
         ("cannot read the API's token file", &|| {
             fs::remove_file(&token).unwrap();
