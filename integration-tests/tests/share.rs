@@ -101,7 +101,10 @@ async fn what_is_held_or_refused_for_one_tunnel_concerns_no_other() {
     let _sshd = Sshd::start_with(&lab, "PermitListen none\n").await;
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     let squatter = Squatter::listen(&lab, "127.0.0.1", TWO).await;
-    let config = three().replace("name: three,", "name: three, direction: local_to_remote,");
+    // Nobody listens there.
+    let remote =
+        tunnel("three", THREE).replace("8000", "9999").replace("name", "direction: local_to_remote, name");
+    let config = tunnel("one", ONE) + &tunnel("two", TWO) + &remote;
     let daemon = Daemon::start(&lab, &config).await;
     let one = daemon.wait_state("one", StateName::Up).await;
     daemon.wait_state("two", StateName::AwaitingPort).await;
