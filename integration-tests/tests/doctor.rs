@@ -178,6 +178,23 @@ async fn an_unknown_host_key_is_found_and_accepted_by_the_fix() {
 }
 
 #[tokio::test]
+async fn one_line_accepts_the_host_keys_of_all_servers() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    let alias = |name: &str| format!("ssh: {{options: {{HostKeyAlias: {name}}}}}, name: {name}");
+    let tunnels = [("one", 9001), ("two", 9002), ("three", 9003)].map(|(name, port)| {
+        let tunnel = WEB.replace("name: web", &alias(name));
+        tunnel.replace("9443", &port.to_string())
+    });
+    lab.write_config(&tunnels.concat());
+    let mut error = only(&findings(&mut doctor(&lab, &[]), 1).await, "host_keys");
+    assert_eq!(error.tunnels, ["one", "three", "two"], "{error:?}");
+    error.fix = error.fix.map(|line| line.replace("Checking=ask", "Checking=accept-new"));
+    fix(&lab, &error).await;
+    assert_eq!(only(&findings(&mut doctor(&lab, &[]), 0).await, "host_keys").level, Level::Ok);
+}
+
+#[tokio::test]
 async fn a_program_that_is_not_openssh_is_an_error() {
     let lab = Lab::new();
     let with = |program: &str| WEB.replace("name: web", &format!("name: web, ssh: {{program: {program}}}"));

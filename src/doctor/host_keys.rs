@@ -23,8 +23,9 @@ struct Wanted {
     files: Vec<PathBuf>,
 }
 
-/// The servers whose host key is not known.
-pub(super) fn findings(tunnels: &[Tunnel], process: &Process, asker: Asker, fix: Fix) -> Vec<Finding> {
+/// The servers whose host key is not known, in one finding: whoever comes from a program that does not check them has many, and one line
+/// asks about all of them.
+pub(super) fn finding(tunnels: &[Tunnel], process: &Process, asker: Asker, fix: Fix) -> Option<Finding> {
     let home = process.home();
     let mut servers: BTreeMap<Wanted, Vec<&Tunnel>> = BTreeMap::new();
     for tunnel in tunnels {
@@ -34,7 +35,7 @@ pub(super) fn findings(tunnels: &[Tunnel], process: &Process, asker: Asker, fix:
         }
     }
     servers.retain(|wanted, _| is_known(wanted, asker) == Some(false));
-    servers.iter().filter_map(|(wanted, tunnels)| unknown(wanted, tunnels, process, fix)).collect()
+    unknown(&servers, process, fix)
 }
 
 /// Where the key must be; `None` if ssh accepts a new key, or looks in a place that is not known here.
@@ -72,17 +73,32 @@ fn is_known(wanted: &Wanted, asker: Asker) -> Option<bool> {
     Some(false)
 }
 
-fn unknown(wanted: &Wanted, tunnels: &[&Tunnel], process: &Process, fix: Fix) -> Option<Finding> {
-    let (first, name, user) = (tunnels.first()?, wanted.names.first()?, process.user());
-    let names: Vec<String> = tunnels.iter().map(|tunnel| tunnel.name.clone()).collect();
-    let line = fix.as_user(process.uid, &user, &accepting_line(&first.ssh));
+fn unknown(servers: &BTreeMap<Wanted, Vec<&Tunnel>>, process: &Process, fix: Fix) -> Option<Finding> {
+    let user = process.user();
+    let lines = servers
+        .values()
+        .filter_map(|tunnels| Some(fix.as_user(process.uid, &user, &accepting_line(&tunnels.first()?.ssh))));
+    let lines: Vec<String> = lines.collect();
+    let name_of = |wanted: &Wanted| wanted.names.first().cloned();
+    let named = servers.keys().filter_map(name_of).collect::<Vec<_>>().join(", ");
+    let names: Vec<String> = servers.values().flatten().map(|tunnel| tunnel.name.clone()).collect();
+    let (keys, server, tunnel, compare) = match lines.len() {
+        0 => return None,
+        1 => (
+            "host key",
+            "the server",
+            if names.len() == 1 { "tunnel" } else { "tunnels" },
+            "the fingerprint, then answer yes",
+        ),
+        _ => ("host keys", "the servers", "tunnels", "each fingerprint, then answer yes"),
+    };
     let finding = Finding::error(
         format!(
-            "user {user} does not know the host key of {name}, the server of tunnel `{}`",
+            "user {user} does not know the {keys} of {named}, {server} of {tunnel} `{}`",
             names.join("`, `")
         ),
         "ssh refuses a server whose key it does not know, and a daemon's ssh can ask nobody",
-        format!("{line}  # compare the fingerprint, then answer yes"),
+        format!("{}  # compare {compare}", lines.join("; ")),
     );
     Some(finding.of(names))
 }

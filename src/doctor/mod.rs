@@ -96,7 +96,7 @@ pub const CHECKS: &[Check] = &[
         Some(keys::findings(&x.ssh()?.tunnels, &x.process, x.asker, x.fix))
     }),
     check("host_keys", "the host keys of the servers are known", |x| {
-        Some(host_keys::findings(&x.ssh()?.tunnels, &x.process, x.asker, x.fix))
+        Some(Vec::from_iter(host_keys::finding(&x.ssh()?.tunnels, &x.process, x.asker, x.fix)))
     }),
     check("directories", "nobody else can change what the daemon reads", |x| {
         let token = x.desired().and_then(|desired| Some(desired.api.tcp.as_ref()?.token_file.as_path()));
