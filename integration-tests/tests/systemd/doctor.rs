@@ -127,7 +127,8 @@ fn a_key_in_the_private_tmp_of_the_unit_is_shown_by_the_fix() {
         let error = of(&findings, "unit")[0].clone();
         assert_eq!(
             (code, error.level, &error.tunnels[..]),
-            (Some(1), Level::Error, &["database".to_owned()][..])
+            (Some(1), Level::Error, &["database".to_owned()][..]),
+            "{findings:#?}"
         );
         assert!(error.what.contains("has PrivateTmp=yes, and hides /tmp/key"), "{error:?}");
         fix(&error);
