@@ -80,7 +80,7 @@ fn unknown(servers: &BTreeMap<Wanted, Vec<&Tunnel>>, process: &Process, fix: Fix
         .filter_map(|tunnels| Some(fix.as_user(process.uid, &user, &accepting_line(&tunnels.first()?.ssh))));
     let lines: Vec<String> = lines.collect();
     let name_of = |wanted: &Wanted| wanted.names.first().cloned();
-    let named = servers.keys().filter_map(name_of).collect::<Vec<_>>().join(", ");
+    let hosts = servers.keys().filter_map(name_of).collect::<Vec<_>>().join(", ");
     let names: Vec<String> = servers.values().flatten().map(|tunnel| tunnel.name.clone()).collect();
     let (keys, server, tunnel, compare) = match lines.len() {
         0 => return None,
@@ -94,7 +94,7 @@ fn unknown(servers: &BTreeMap<Wanted, Vec<&Tunnel>>, process: &Process, fix: Fix
     };
     let finding = Finding::error(
         format!(
-            "user {user} does not know the {keys} of {named}, {server} of {tunnel} `{}`",
+            "user {user} does not know the {keys} of {hosts}, {server} of {tunnel} `{}`",
             names.join("`, `")
         ),
         "ssh refuses a server whose key it does not know, and a daemon's ssh can ask nobody",

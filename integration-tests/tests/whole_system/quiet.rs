@@ -157,7 +157,8 @@ impl World<'_> {
     fn processes(&self, present: &[&Tunnel], statuses: &[TunnelStatus]) -> Result<(), Difference> {
         let (children, zombies) = sight::children(self.daemon().pid());
         differs!(!zombies.is_empty(), "zombies: {zombies:?}");
-        let all: BTreeSet<u32> = self.lab.daemon_processes().iter().map(|process| process.pid).collect();
+        let found = self.lab.daemon_processes();
+        let all: BTreeSet<u32> = found.iter().map(|process| process.pid).collect();
         let others: BTreeSet<u32> = all.into_iter().filter(|pid| *pid != self.daemon().pid()).collect();
         // What was taken over is nobody's child.
         differs!(!children.is_subset(&others), "processes {others:?}, children {children:?}");
@@ -167,7 +168,8 @@ impl World<'_> {
         let spares = present.iter().filter(|tunnel| tunnel.kind == Kind::Standby && tunnel.is_wanted).count();
         differs!(
             others.len() != carrying.len() + spares,
-            "{carrying:?} and {spares} that stand by are needed, processes {others:?}"
+            "{carrying:?} and {spares} that stand by are needed, processes {}",
+            found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         );
         Ok(())
     }
