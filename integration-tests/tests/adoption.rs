@@ -216,6 +216,28 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     assert!(bystander.try_wait().unwrap().is_none(), "it has nothing to do with all that");
 }
 
+/// It knows of the process by the mark of its run alone: the record is gone.
+#[tokio::test]
+async fn what_a_daemon_was_ending_when_it_was_killed_the_next_one_ends() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(
+        &lab,
+        "  - {name: stubborn, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 1000; done'], local_port: 9001}\n",
+    )
+    .await;
+    let pid = daemon.wait_status(0, "stubborn", "started", |status| status.pid.is_some()).await.pid.unwrap();
+    daemon.crash().await;
+    lab.write_config("");
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert!(lab.daemon_processes().iter().any(|process| process.pid == pid), "it takes 5 s to end");
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    process_end(pid).await;
+    daemon.wait_log(0, "the end", |line| line.raw.contains("no tunnel needs")).await;
+    daemon.stop().await;
+    assert!(lab.daemon_processes().is_empty());
+}
+
 /// An ssh that is killed leaves its socket, and nobody is there to remove it.
 #[tokio::test]
 async fn a_socket_that_nobody_listens_on_any_more_is_removed() {

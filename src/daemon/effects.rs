@@ -208,15 +208,27 @@ impl Effects {
         self.control.directory()
     }
 
-    /// The directory is that of this run of portward from now on, which has taken over processes of `others`: files other than
-    /// `kept` are removed.
-    pub(super) fn begin_run(&mut self, kept: &HashSet<OsString>, others: BTreeSet<String>) {
-        let is_left = |file: &Path| file.file_name().is_none_or(|name| !kept.contains(name));
+    /// The directory is that of this run of portward from now on, which has taken over processes of `others` and ends what else there
+    /// is of `ending`: files other than `kept` are removed.
+    pub(super) fn begin_run(
+        &mut self,
+        kept: &HashSet<OsString>,
+        others: BTreeSet<String>,
+        ending: BTreeSet<String>,
+    ) {
+        // Known before the records of those that are being ended are gone.
+        self.runs.take_over(others, ending);
+        self.runs.note(self.control.directory());
+        let is_left =
+            |file: &Path| file.file_name().is_none_or(|name| name != runs::FILE && !kept.contains(name));
         if let Err(error) = self.control.clear(is_left) {
             tracing::warn!("{error}");
         }
-        self.runs.take_over(others);
-        self.runs.note(self.control.directory());
+    }
+
+    /// What earlier runs had left and nobody needs has ended.
+    pub(super) fn unwanted_ended(&mut self) {
+        self.runs.ended(self.control.directory());
     }
 
     /// Nothing is left that a later run could find.

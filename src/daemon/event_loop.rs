@@ -176,6 +176,7 @@ impl EventLoop {
                 }
                 self.take_of_link(id, report);
             }
+            Report::UnwantedEnded => self.effects.unwanted_ended(),
         }
     }
 

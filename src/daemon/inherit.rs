@@ -20,6 +20,7 @@ use super::predecessor::{Left, Predecessor};
 use super::probe::Probes;
 use super::record::{self, Record, SshRecord};
 use super::record_file::RecordFile;
+use super::reporter::Report;
 use super::unix_listener;
 use crate::config::desired::{CommandTunnel, SshTunnel, Work};
 use crate::core::{self, ConnectionId, LinkId, Role, Slot};
@@ -64,11 +65,15 @@ impl EventLoop {
         }
         kept.extend(self.remember(ended, &fitting_settings));
         let unwanted: Vec<_> = useless.iter().map(Left::origin).collect();
+        self.effects.begin_run(&kept, others, runs.clone());
+        // With their records.
         drop(useless);
-        self.effects.begin_run(&kept, others);
         if !runs.is_empty() {
+            let report = self.report.clone();
             tokio::spawn(async move {
                 narrate::ended_unwanted(&process::end_unwanted(unwanted, runs).await);
+                // Without an event loop there is nobody to tell.
+                let _ = report.send(Report::UnwantedEnded);
                 // An ssh that was killed has left its socket, and its tunnel may be gone.
                 for path in sockets {
                     unix_listener::remove_stale(path).await;

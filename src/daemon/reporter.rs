@@ -93,6 +93,8 @@ pub(super) enum Report {
     Tunnel(Slot, TunnelReport),
     /// About the connections of a link.
     Link(LinkId, LinkReport),
+    /// What earlier runs had left and nobody needs has ended.
+    UnwantedEnded,
 }
 
 /// A report about a tunnel.

@@ -13,12 +13,15 @@ use crate::claim;
 use crate::process;
 
 /// The file in the runtime directory.
-const FILE: &str = "runs.json";
+pub(super) const FILE: &str = "runs.json";
 
-/// The earlier runs whose processes this one has taken over.
+/// The earlier runs whose processes there may be.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
+    /// Those of which this one has taken over processes.
     others: BTreeSet<String>,
+    /// Those whose other processes are being ended. If this run is killed meanwhile, the next one has to go on with that.
+    ending: BTreeSet<String>,
     /// Show other daemons that these are looked after.
     shown: Vec<Socket>,
 }
@@ -40,15 +43,21 @@ pub(super) fn known(directory: &Path) -> BTreeSet<String> {
 }
 
 impl Runs {
-    /// This run has taken over processes of `others`.
-    pub(super) fn take_over(&mut self, others: BTreeSet<String>) {
+    /// This run has taken over processes of `others`, and ends what else there is of `ending`.
+    pub(super) fn take_over(&mut self, others: BTreeSet<String>, ending: BTreeSet<String>) {
         for run in &others {
             match claim::show_run(run) {
                 Ok(shown) => self.shown.push(shown),
                 Err(error) => tracing::warn!("cannot show other daemons what is taken over: {error}"),
             }
         }
-        self.others = others;
+        (self.others, self.ending) = (others, ending);
+    }
+
+    /// What was to be ended has ended.
+    pub(super) fn ended(&mut self, directory: &Path) {
+        self.ending.clear();
+        self.note(directory);
     }
 
     /// Whoever finds the directory is to know whose processes may be left.
@@ -59,7 +68,7 @@ impl Runs {
     }
 
     fn try_note(&self, directory: &Path) -> io::Result<()> {
-        let mut runs = self.others.clone();
+        let mut runs = &self.others | &self.ending;
         runs.insert(process::run().to_owned());
         if known(directory) == runs {
             return Ok(());
