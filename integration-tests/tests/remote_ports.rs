@@ -112,6 +112,12 @@ async fn refused(daemon: &Daemon<'_>, mark: usize) -> String {
     daemon.wait_failure(mark, "back", FailureKind::RemotePortHeld).await.last_error.unwrap().message
 }
 
+/// How many there were by the time that at least one is in the log.
+async fn recoveries_by_now(daemon: &Daemon<'_>) -> usize {
+    daemon.wait_log(0, "the recovery", |line| line.has("event", "remote_port_recovered")).await;
+    recoveries(daemon)
+}
+
 fn recoveries(daemon: &Daemon<'_>) -> usize {
     daemon.log().all().iter().filter(|line| line.has("event", "remote_port_recovered")).count()
 }
@@ -136,7 +142,7 @@ async fn a_port_that_a_lost_connection_has_left_held_is_taken_again_and_nobody_e
     println!("up again {:?} after the start of the new ssh", started.elapsed());
     assert!(recovered.raw.contains(&format!("pid {old} ")), "{}", recovered.raw);
     process_end(old).await;
-    assert_eq!(recoveries(&daemon), 1);
+    assert_eq!(recoveries_by_now(&daemon).await, 1);
     let failures = |status: &TunnelStatus| status.last_error.as_ref().map(|failure| failure.kind);
     let seen: BTreeSet<_> =
         daemon.statuses(mark, "back").iter().filter_map(failures).map(FailureKind::as_str).collect();
@@ -161,7 +167,7 @@ async fn a_process_of_the_server_that_does_not_end_on_sigterm_is_killed() {
     cut();
     daemon.wait_up_anew(mark, "back", up.pid).await;
     process_end(old).await;
-    assert_eq!(recoveries(&daemon), 1);
+    assert_eq!(recoveries_by_now(&daemon).await, 1);
 }
 
 #[tokio::test]
@@ -188,7 +194,7 @@ async fn tunnels_that_share_a_connection_take_their_ports_again_together() {
         daemon.wait_up_anew(mark, name, up.pid).await;
     }
     process_end(old).await;
-    assert_eq!((recoveries(&daemon), lab.ssh_starts().len()), (1, 2), "{}", daemon.report());
+    assert_eq!((recoveries_by_now(&daemon).await, lab.ssh_starts().len()), (1, 2), "{}", daemon.report());
 }
 
 #[tokio::test]
