@@ -240,17 +240,19 @@ async fn an_edit_restarts_its_own_tunnel_alone_and_is_read_once() {
     // What inotify reports of a write is no further reload. The next one that is somebody else's comes after all of that.
     fs::write(lab.config_path(), text(&lab) + "# by hand\n").unwrap();
     let is_reload = |line: &integration_tests::LogLine| line.has("event", "reload");
-    let mut seen = 0;
-    daemon
-        .wait_log(mark, "about the third reload", |line| {
+    let reloads = async |count: usize| {
+        let mut seen = 0;
+        let is_that = |line: &integration_tests::LogLine| {
             seen += usize::from(is_reload(line));
-            seen == 3
-        })
-        .await;
+            seen == count
+        };
+        daemon.wait_log(mark, &format!("about reload {count}"), is_that).await;
+    };
+    reloads(3).await;
     let deleted = request(daemon.socket(), "DELETE", "/config/edited", "").await;
     assert_eq!(deleted.status, 200, "{deleted:?}");
-    let reloads = daemon.log().since(mark).iter().filter(|line| is_reload(line)).count();
-    assert_eq!(reloads, 4);
+    reloads(4).await;
+    assert_eq!(daemon.log().since(mark).iter().filter(|line| is_reload(line)).count(), 4);
     assert!(stream.finish().await > 0);
 }
 
