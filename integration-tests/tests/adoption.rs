@@ -355,6 +355,36 @@ async fn a_connection_that_stands_by_for_a_port_that_is_held_stands_by_still() {
     daemon.stop().await;
 }
 
+#[tokio::test]
+async fn a_login_that_was_under_way_for_a_port_that_is_held_goes_on_and_stands_by() {
+    let lab = Lab::new();
+    let sshd = Sshd::start(&lab).await;
+    let squatter = Squatter::listen(&lab, "127.0.0.1", 9001).await;
+    kill(sshd.pid().unwrap(), Signal::SIGSTOP);
+    let tunnel = "
+  - {name: own, remote_host: server, remote_port: '127.0.0.1:7000', local_port: '127.0.0.1:9001', standby: true}
+";
+    let stands_by = |standby: Standby| {
+        move |status: &TunnelStatus| {
+            (status.state, status.standby) == (StateName::AwaitingPort, Some(standby)) && status.holder.is_some()
+        }
+    };
+    let daemon = Daemon::start(&lab, tunnel).await;
+    daemon.wait_status(0, "own", "logging in", stands_by(Standby::Connecting)).await;
+    let under_way = lab.sshs();
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let held = daemon.wait_status(0, "own", "logging in still", stands_by(Standby::Connecting)).await;
+    assert_eq!((held.pid, lab.sshs()), (None, under_way.clone()));
+    kill(sshd.pid().unwrap(), Signal::SIGCONT);
+    let held = daemon.wait_status(0, "own", "ready for its port", stands_by(Standby::Ready)).await;
+    assert_eq!((held.pid, lab.sshs()), (None, under_way.clone()), "one login is enough");
+    squatter.leave().await;
+    let up = daemon.wait_state("own", StateName::Up).await;
+    assert_eq!(up.pid.map(|pid| under_way.contains(&pid)), Some(true), "it is the one that was logging in");
+    daemon.stop().await;
+}
+
 fn is_record(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "json") && path.file_stem().unwrap() != "runs"
 }

@@ -25,7 +25,7 @@ use crate::config::edit::{Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError, Written};
 use crate::protocol::autossh_tunnel::{Configured, Saved};
 use crate::protocol::{
-    BodyError, Conclusion, Confirmed, Identified as _, LookupError, ReplaceQuery, find, posted, posted_list,
+    BodyError, Conclusion, Confirmed, LookupError, ReplaceQuery, position, posted, posted_list,
 };
 
 /// A write takes milliseconds. After this, somebody else has had the lock all the time, or the disk hangs.
@@ -76,7 +76,7 @@ async fn change(
     let fields = posted(&body)?;
     let (told, index) = oneshot::channel();
     let change = move |document: &Document<'_>| {
-        let index = position(document, &id)?;
+        let index = position(document.tunnels(), &id)?;
         let edited = document.change(index, &fields)?;
         // Nobody who waits for it is no failure.
         let _ = told.send(index);
@@ -95,7 +95,7 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let remove = move |document: &Document<'_>| {
-        let index = position(document, &id)?;
+        let index = position(document.tunnels(), &id)?;
         Ok(document.apply(&[Edit::Remove(index)])?)
     };
     let written = write(&context, &headers, remove).await?;
@@ -104,13 +104,6 @@ pub(super) async fn remove(
 
 fn saved(version: String, message: &str) -> Response {
     Tagged(version, Saved { status: Conclusion::Success, message: message.to_owned() }).into_response()
-}
-
-/// Which tunnel of the file `id` names.
-fn position(document: &Document<'_>, id: &str) -> Result<usize, Unwritten> {
-    let hash = find(document.tunnels(), id)?.hash();
-    let position = document.tunnels().iter().position(|tunnel| tunnel.hash == hash);
-    position.ok_or_else(|| LookupError::Unknown { id: id.to_owned() }.into())
 }
 
 /// Why nothing was written.
@@ -165,15 +158,15 @@ async fn write(
         }
         Err(_) => return Err(busy()),
     };
-    match answer(Duration::ZERO, context.handle.reload(false)).await? {
-        Ok(_) => Ok(written),
-        Err(errors) => {
-            let error = format!(
-                "the change was written, but the configuration has been changed again since, and is not in force: {errors}"
-            );
-            Err(Refusal::new(StatusCode::CONFLICT, error))
-        }
-    }
+    let errors = match answer(Duration::ZERO, context.handle.reload(false)).await? {
+        Ok(report) => report.error,
+        Err(errors) => Some(errors),
+    };
+    let Some(errors) = errors else { return Ok(written) };
+    let error = format!(
+        "the change was written, but the configuration has been changed again since, and not all of it is in force: {errors}"
+    );
+    Err(Refusal::new(StatusCode::CONFLICT, error))
 }
 
 /// The versions of `If-Match`; `None`: any will do.

@@ -12,7 +12,7 @@ use crate::config::edit::{Change, Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError};
 use crate::config::{self, ConfigError};
 use crate::protocol::autossh_tunnel::{Configuration, Configured};
-use crate::protocol::{LookupError, find};
+use crate::protocol::{LookupError, find, position};
 use crate::{paths, shell, text};
 
 /// Shows the configuration, or changes it.
@@ -24,7 +24,7 @@ pub(super) fn config(arguments: ConfigArguments) -> Result<(), Failed> {
         ConfigAction::Set { tunnel, values } => {
             let changes = changes(&values)?;
             edit(path, |document| {
-                let index = position(document, &tunnel)?;
+                let index = position(document.tunnels(), &tunnel)?;
                 let edited = document.apply(&[Edit::Set(index, changes)])?;
                 let name = edited.desired.tunnels[index].name.clone();
                 Ok((edited, format!("{name} is changed")))
@@ -40,7 +40,7 @@ pub(super) fn config(arguments: ConfigArguments) -> Result<(), Failed> {
             })?
         }
         ConfigAction::Remove { tunnel } => edit(path, |document| {
-            let index = position(document, &tunnel)?;
+            let index = position(document.tunnels(), &tunnel)?;
             let name = document.tunnels()[index].name.clone();
             Ok((document.apply(&[Edit::Remove(index)])?, format!("{name} is removed")))
         })?,
@@ -113,12 +113,6 @@ fn assignments(tunnel: &Tunnel) -> String {
 fn changes(values: &[Assignment]) -> Result<Vec<Change>, Failed> {
     let change = |value: &Assignment| Change::new(&value.key, &value.value);
     values.iter().map(change).collect::<Result<_, _>>().map_err(|error| Failed::NotDone(error.to_string()))
-}
-
-fn position(document: &Document<'_>, id: &str) -> Result<usize, Unchanged> {
-    let hash = &find(document.tunnels(), id)?.hash;
-    let position = document.tunnels().iter().position(|tunnel| tunnel.hash == *hash);
-    position.ok_or_else(|| LookupError::Unknown { id: id.to_owned() }.into())
 }
 
 fn edit(

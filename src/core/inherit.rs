@@ -1,7 +1,5 @@
 //! What a link takes over from an earlier run of portward: connections whose processes have gone on, and what they listen on.
 
-use std::cmp::Ordering;
-
 use super::connection::{self, Connection};
 use super::demand::Demand;
 use super::forward;
@@ -21,7 +19,10 @@ pub enum Role {
     /// It was replaced for some tunnels, and still listens for others.
     Former,
     /// It stands by.
-    Spare,
+    Spare {
+        /// Whether it is logged in. Otherwise it is on its way.
+        is_ready: bool,
+    },
     /// It was replaced, and carries on what its clients have begun.
     Draining,
 }
@@ -41,32 +42,23 @@ impl Link {
     /// What each of these is to the link, the oldest first; `None`: nothing, and it is to be ended.
     pub fn roles(&self, all: &[Left]) -> Vec<Option<Role>> {
         let newest = |wanted: fn(&Left) -> bool| all.iter().rposition(wanted);
+        // What is still logging in has lost the person who did.
+        let latest = if self.is_by_hand() { None } else { all.len().checked_sub(1) };
         let active = newest(|left| left.is_ready && (left.serves || left.was_asked)).or_else(|| {
-            let ready = newest(|left| left.is_ready);
+            let any = newest(|left| left.is_ready).or(latest);
             // What serves nobody stands by, as it does while the port is held.
-            let stands_by = ready.is_some() && self.policy.standby;
-            // What is still logging in has lost the person who did.
-            let latest = if self.is_by_hand() { None } else { all.len().checked_sub(1) };
-            ready.or(latest).filter(|_| !stands_by)
+            any.filter(|_| !self.may_stand_by())
         });
+        let behind = active.map_or(0, |active| active + 1);
+        let spare = all.iter().skip(behind).position(|left| left.is_ready).map(|index| behind + index);
+        let spare = spare.or(latest.filter(|latest| *latest >= behind)).filter(|_| self.may_stand_by());
         let drains = (!self.policy.drain.is_zero()).then_some(Role::Draining);
-        let mut has_spare = false;
-        let role = |(index, left): (usize, &Left)| match (self.policy.kind, Some(index).cmp(&active)) {
-            (_, Ordering::Equal) => Some(Role::Active { is_ready: left.is_ready }),
-            (Kind::Command, _) => None,
-            (Kind::Ssh, _) if !left.is_ready => None,
-            (Kind::Ssh, Ordering::Less) => {
-                if left.serves {
-                    Some(Role::Former)
-                } else {
-                    drains
-                }
-            }
-            (Kind::Ssh, Ordering::Greater) if self.policy.standby && !has_spare => {
-                has_spare = true;
-                Some(Role::Spare)
-            }
-            (Kind::Ssh, Ordering::Greater) => drains,
+        let role = |(index, left): (usize, &Left)| match self.policy.kind {
+            _ if Some(index) == active => Some(Role::Active { is_ready: left.is_ready }),
+            _ if Some(index) == spare => Some(Role::Spare { is_ready: left.is_ready }),
+            Kind::Ssh if left.is_ready && left.serves && Some(index) < active => Some(Role::Former),
+            Kind::Ssh if left.is_ready => drains,
+            Kind::Ssh | Kind::Command => None,
         };
         all.iter().enumerate().map(role).collect()
     }
@@ -75,10 +67,10 @@ impl Link {
     pub fn inherit(&mut self, role: Role, destination: usize, now: Moment) -> ConnectionId {
         self.latest = self.latest.next();
         let state = match role {
-            Role::Active { is_ready: true } | Role::Former | Role::Spare => {
+            Role::Active { is_ready: true } | Role::Former | Role::Spare { is_ready: true } => {
                 connection::State::Ready { since: now }
             }
-            Role::Active { is_ready: false } => {
+            Role::Active { is_ready: false } | Role::Spare { is_ready: false } => {
                 connection::State::Starting { deadline: now.after(self.policy.ready_timeout) }
             }
             Role::Draining => connection::State::Draining { deadline: now.after(self.policy.drain) },
@@ -90,7 +82,7 @@ impl Link {
                 self.active = Some(connection);
             }
             Role::Former => self.former.push(connection),
-            Role::Spare => self.spare = Spare::Alive(connection),
+            Role::Spare { .. } => self.spare = Spare::Alive(connection),
             Role::Draining => self.ending.push(connection),
         }
         self.latest
@@ -116,6 +108,10 @@ impl Link {
             None => Demand::Permanent,
         };
         if !listens {
+            if self.policy.kind == Kind::Command {
+                // It was started on a port that was confirmed for it, and may listen at any time.
+                tunnel.forward.state = forward::State::Confirmed;
+            }
             return None;
         }
         let request = self.requests.take_next();

@@ -427,8 +427,13 @@ impl Link {
         self.wants_spare() && self.login == Login::Open && self.spare == Spare::Absent && is_due
     }
 
+    /// Whether a connection may stand by at all.
+    pub(super) fn may_stand_by(&self) -> bool {
+        self.policy.standby && self.policy.kind == Kind::Ssh && !self.is_by_hand()
+    }
+
     pub(super) fn wants_spare(&self) -> bool {
-        self.policy.standby && self.policy.kind == Kind::Ssh && !self.is_by_hand() && self.needs_connection()
+        self.may_stand_by() && self.needs_connection()
     }
 
     /// Whether everything that is to has moved to the next connection, as far as it can.

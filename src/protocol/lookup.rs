@@ -69,18 +69,23 @@ impl Identified for Tunnel {
 ///
 /// A name goes first, because it is what a person has chosen.
 pub fn find<'a, T: Identified>(tunnels: &'a [T], id: &str) -> Result<&'a T, LookupError> {
-    if let Some(named) = tunnels.iter().find(|tunnel| tunnel.name() == id) {
+    position(tunnels, id).map(|index| &tunnels[index])
+}
+
+/// Where that tunnel is among `tunnels`.
+pub fn position<T: Identified>(tunnels: &[T], id: &str) -> Result<usize, LookupError> {
+    if let Some(named) = tunnels.iter().position(|tunnel| tunnel.name() == id) {
         return Ok(named);
     }
     let is_prefix = is_hash_prefix(id);
-    let fits = |tunnel: &&T| tunnel.log_id() == id || (is_prefix && tunnel.hash().starts_with(id));
-    let fitting: Vec<&T> = tunnels.iter().filter(fits).collect();
-    match fitting.as_slice() {
+    let fits = |tunnel: &T| tunnel.log_id() == id || (is_prefix && tunnel.hash().starts_with(id));
+    let fitting: Vec<usize> = (0..tunnels.len()).filter(|index| fits(&tunnels[*index])).collect();
+    match fitting[..] {
         [] => Err(LookupError::Unknown { id: shown(id) }),
-        [tunnel] => Ok(tunnel),
-        several => Err(LookupError::Ambiguous {
+        [index] => Ok(index),
+        _ => Err(LookupError::Ambiguous {
             id: shown(id),
-            names: several.iter().map(|tunnel| tunnel.name().to_owned()).collect(),
+            names: fitting.iter().map(|index| tunnels[*index].name().to_owned()).collect(),
         }),
     }
 }

@@ -38,7 +38,7 @@ pub use configure::{BodyError, Confirmed, ReplaceQuery, posted, posted_list};
 pub use events::Change;
 pub use login::{AskpassAnswer, AskpassQuery, LoginCode, LoginEnd, QuestionKind, Secret};
 pub use logs::{LogQuery, RecentLog};
-pub use lookup::{Identified, LookupError, find};
+pub use lookup::{Identified, LookupError, find, position};
 pub use ports::PortQuery;
 pub use refused::Refused;
 pub use reload::{ReloadQuery, ReloadReport, Reloaded};

@@ -133,10 +133,8 @@ impl World<'_> {
         }
         let is_asleep = tunnel.kind == Kind::OnDemand && wanted == StateName::Up;
         differs!(status.is_asleep() != is_asleep, "a client is gone: {status:?}");
-        // A connection that others use as well is told also while the port is waited for; so is one that was logging in when a daemon was
-        // killed, and is ready now.
-        let may_be_told =
-            matches!(tunnel.kind, Kind::Shared | Kind::Standby) && wanted == StateName::AwaitingPort;
+        // A connection that others use as well is told also while the port is waited for.
+        let may_be_told = tunnel.kind == Kind::Shared && wanted == StateName::AwaitingPort;
         let has_process = wanted == StateName::Up && !is_asleep;
         differs!(!may_be_told && has_process != status.pid.is_some(), "pid of {status:?}");
         differs!(status.draining > 0, "{status:?}");

@@ -7,16 +7,18 @@ use super::world::{Process, World, happenings};
 use super::{all_links, counts, ssh};
 use crate::core::*;
 
-/// The successor of a world whose link is gone: it takes over the processes that answer, and the others end.
+/// The successor of a world whose link is gone: it takes over the processes that answer or are logging in, and the others end.
 fn successor(world: &World) -> World {
     let mut next = World::new(world.policy, u64::try_from(world.slots.len()).unwrap());
     (next.now, next.starts) = (world.now, world.starts);
     next.squatted.clone_from(&world.squatted);
-    let answering = |process: &&Process| process.is_ready && !process.is_hung && !process.is_headless;
-    let left: Vec<_> = world.processes.values().filter(answering).cloned().collect();
+    let goes_on = |process: &&Process| {
+        !process.is_hung && !process.is_headless && (process.is_ready || process.is_starting())
+    };
+    let left: Vec<_> = world.processes.values().filter(goes_on).cloned().collect();
     let listens = |process: &Process| !process.listening.is_empty();
     let seen = |process: &Process| Left {
-        is_ready: next.kind == Kind::Ssh || listens(process),
+        is_ready: process.is_ready && (next.kind == Kind::Ssh || listens(process)),
         serves: listens(process),
         was_asked: listens(process),
     };
@@ -30,10 +32,7 @@ fn successor(world: &World) -> World {
                 assert_eq!(next.link.take_up(slot, id, is_served, next.now).is_some(), is_served);
             }
         }
-        let is_ready = role != Role::Active { is_ready: false };
-        let mut inherited = Process::default();
-        (inherited.listening, inherited.is_ready) = (process.listening, is_ready);
-        next.processes.insert(id, inherited);
+        next.processes.insert(id, process.inherited());
     }
     next
 }

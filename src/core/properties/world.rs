@@ -65,6 +65,19 @@ pub(super) struct Process {
     orders: VecDeque<Action>,
 }
 
+impl Process {
+    /// Whether it is on its way.
+    pub(super) fn is_starting(&self) -> bool {
+        self.orders.iter().any(|order| matches!(order, Action::StartConnection(..)))
+    }
+
+    /// As the next link finds it: what it was asked for is forgotten, and it goes on with its start.
+    pub(super) fn inherited(mut self) -> Self {
+        self.orders.retain(|order| matches!(order, Action::StartConnection(..)));
+        self
+    }
+}
+
 /// What the link's actions act on.
 #[derive(Debug)]
 pub(super) struct World {
