@@ -366,7 +366,8 @@ async fn a_login_that_was_under_way_for_a_port_that_is_held_goes_on_and_stands_b
 ";
     let stands_by = |standby: Standby| {
         move |status: &TunnelStatus| {
-            (status.state, status.standby) == (StateName::AwaitingPort, Some(standby)) && status.holder.is_some()
+            (status.state, status.standby) == (StateName::AwaitingPort, Some(standby))
+                && status.holder.is_some()
         }
     };
     let daemon = Daemon::start(&lab, tunnel).await;

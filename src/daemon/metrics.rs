@@ -45,7 +45,11 @@ impl EventLoop {
         registry.register("reloads", "Times that the configuration was read after the start", reloads);
         let dropped = Counter::<u64>::default();
         dropped.inc_by(log::dropped());
-        registry.register("log_lines_dropped", "Log lines that were dropped, because nobody had read the earlier ones", dropped);
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that were dropped, because nobody had read the earlier ones",
+            dropped,
+        );
         let logins = self.metrics.logins.clone();
         let about = "From the start of ssh until it is logged in";
         registry.register_with_unit("login", about, Unit::Seconds, logins);

@@ -28,14 +28,21 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// The unit `name`; `None` if it does not exist, or systemd does not answer.
-    pub(super) fn find(manager: Manager, name: &str, asker: Asker) -> Option<Self> {
+    /// The unit `name`; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// The manager does not tell, for this reason.
+    pub(super) fn find(manager: Manager, name: &str, asker: Asker) -> Result<Option<Self>, String> {
         let mut command = Command::new("systemctl");
         if manager == Manager::User {
             command.arg("--user");
         }
         command.args(["show", &format!("--property={PROPERTIES}"), "--", name]);
-        Self::from_lines(name, manager, &asker.ask(command).ok()?.output)
+        let answer = asker.ask(command).map_err(|error| error.to_string())?;
+        if !answer.status.success() {
+            return Err(format!("systemctl: {}: {}", answer.status, answer.complaints.join("; ")));
+        }
+        Ok(Self::from_lines(name, manager, &answer.output))
     }
 
     fn from_lines(name: &str, manager: Manager, lines: &[String]) -> Option<Self> {

@@ -24,6 +24,8 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 #[derive(Debug)]
 pub(super) struct Units {
     is_booted: bool,
+    /// Why the system's manager does not tell of its units.
+    silence: Option<String>,
     /// The system's own unit.
     system: Option<Unit>,
     /// The unit of the system's manager that runs as this user.
@@ -41,16 +43,23 @@ impl Units {
         let is_booted = systemd::is_booted(machine);
         let uid = nix::unistd::geteuid();
         let user = (!uid.is_root()).then(|| user(uid.as_raw()));
-        let mut units = Self { is_booted, system: None, of_user: None, own: None, lingers: false, user };
-        if is_booted {
-            units.system = Unit::find(Manager::System, UNIT, asker);
-            if let Some(user) = &units.user {
-                units.of_user = Unit::find(Manager::System, &format!("portward@{user}.service"), asker);
-                units.own = Unit::find(Manager::User, UNIT, asker);
-                units.lingers = machine.path(format!("/var/lib/systemd/linger/{user}")).exists();
+        let mut units =
+            Self { is_booted, silence: None, system: None, of_user: None, own: None, lingers: false, user };
+        units.silence = units.ask(machine, asker).err();
+        units
+    }
+
+    fn ask(&mut self, machine: &Machine, asker: Asker) -> Result<(), String> {
+        if self.is_booted {
+            self.system = Unit::find(Manager::System, UNIT, asker)?;
+            if let Some(user) = &self.user {
+                self.of_user = Unit::find(Manager::System, &format!("portward@{user}.service"), asker)?;
+                // A user who is not logged in may have no manager.
+                self.own = Unit::find(Manager::User, UNIT, asker).ok().flatten();
+                self.lingers = machine.path(format!("/var/lib/systemd/linger/{user}")).exists();
             }
         }
-        units
+        Ok(())
     }
 
     /// The units of the system's manager.
@@ -98,6 +107,10 @@ pub(super) fn findings(
 fn service(machine: &Machine, units: &Units, is_daemon_running: bool, fix: Fix) -> Vec<Finding> {
     if !units.is_booted {
         return Vec::new();
+    }
+    if let Some(silence) = &units.silence {
+        let what = "systemd does not tell whether one of its units starts portward";
+        return vec![Finding::warning(what, silence, "systemctl status portward && portward doctor")];
     }
     let Some(unit) = units.ours() else { return vec![missing(units, fix)] };
     let name = &unit.name;
@@ -224,7 +237,7 @@ mod tests {
     const PROGRAM: &str = "ExecStart={ path=/usr/local/bin/portward ; argv[]=/usr/local/bin/portward run }";
 
     fn units(system: Option<Unit>) -> Units {
-        Units { is_booted: true, system, of_user: None, own: None, lingers: false, user: None }
+        Units { is_booted: true, silence: None, system, of_user: None, own: None, lingers: false, user: None }
     }
 
     fn found(files: &[(&str, &str)], units: &Units) -> Vec<Finding> {
@@ -252,6 +265,13 @@ mod tests {
         let findings = found(&[], &units(None));
         assert_eq!(findings[0].level, Level::Warning);
         assert!(findings[0].fix.as_ref().unwrap().ends_with("\nsudo systemctl enable --now portward"));
+        let silence = Some("no answer".to_owned());
+        let unknown = found(&[], &Units { silence, ..units(None) }).swap_remove(0);
+        assert!(
+            unknown.what.contains("does not tell"),
+            "nothing is claimed that was not looked at: {unknown:?}"
+        );
+        assert_eq!(unknown.why.as_deref(), Some("no answer"));
     }
 
     #[test]
