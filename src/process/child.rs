@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
@@ -18,11 +17,10 @@ use super::exec::{self, Image};
 use super::limits;
 use super::lines::Pipe;
 use super::pipes::{Says, lasting_pipe};
-use super::reaper::reap_orphans_soon;
 use super::registry::{self, MARK};
 use super::spawn_error::SpawnError;
 use super::tree::{Tree, watch_pidfd};
-use super::vfork::{self, Start};
+use super::vfork::Start;
 use crate::config::environment::SERVICE_MANAGER_VARIABLES;
 use crate::paths;
 
@@ -83,8 +81,7 @@ fn start(command: &mut Command, path: &Path, says: Says) -> io::Result<(Child, P
         Err(error) => {
             // Without a pidfd its end would go unnoticed.
             tree.signal_group(Signal::SIGKILL);
-            tree.leader_reaped();
-            let reaped = vfork::wait(pid);
+            let reaped = tree.reap_leader();
             tree.forget();
             reaped.and(Err(error))
         }
@@ -125,18 +122,16 @@ impl Child {
         }
         if self.tree.is_inherited() {
             self.status = how_it_ended(self.pid, self.tree.start(), self.pidfd.get_ref());
-            self.tree.leader_reaped();
+            self.tree.leader_lost();
             return self.status.ok_or_else(|| {
                 io::Error::other(
                     "it was not portward that collected it, and this kernel tells its parent alone",
                 )
             });
         }
-        self.tree.leader_reaped();
-        let status = vfork::wait(self.pid).map(ExitStatus::from_raw);
-        reap_orphans_soon();
-        self.status = status.as_ref().ok().copied();
-        status
+        let status = self.tree.reap_leader()?;
+        self.status = Some(status);
+        Ok(status)
     }
 }
 
@@ -145,9 +140,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.tree.is_leader_reaped() && !self.tree.is_inherited() {
             self.tree.signal_group(Signal::SIGKILL);
-            self.tree.leader_reaped();
-            let _ = vfork::wait(self.pid);
-            reap_orphans_soon();
+            let _ = self.tree.reap_leader();
         }
         self.tree.forget();
     }
@@ -155,7 +148,11 @@ impl Drop for Child {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::process::reaper::reap_orphans;
     use crate::process::{Pace, become_subreaper, read_lines};
 
     fn shell(script: &str) -> Command {
@@ -205,6 +202,27 @@ mod tests {
         assert_eq!(lines_of(stdout).await, [child.pid().to_string(), "1000".to_owned()]);
         assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
         child.ended().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_leader_is_reaped_as_an_orphan() {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = is_over.clone();
+        let reaper = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                reap_orphans();
+            }
+        });
+        let mut ends = Vec::new();
+        for code in 0..200 {
+            let (mut child, _stdout, _stderr) = spawn(shell(&format!("exit {code}"))).unwrap();
+            ends.push((code, child.ended().await));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        reaper.join().unwrap();
+        for (code, end) in ends {
+            assert_eq!(end.unwrap().code(), Some(code));
+        }
     }
 
     #[tokio::test]

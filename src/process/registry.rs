@@ -159,7 +159,7 @@ impl Trees {
         self.all.len() == 1
     }
 
-    /// The leader is being reaped: its pid may be given to another process from here on.
+    /// The leader was reaped: its pid may be another process's by now, which may lead a tree as well.
     pub(super) fn leader_reaped(&mut self, inner: &Inner) {
         if self.leaders.get(&inner.leader) == Some(&inner.number) {
             self.leaders.remove(&inner.leader);

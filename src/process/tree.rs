@@ -19,11 +19,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::orphans::{list as list_orphans, orphans};
-use super::reaper::reap_orphans;
+use super::reaper::{reap_orphans, reap_orphans_soon};
 use super::registry::{
     Inner, Main, Trees, adoptable, known, knows_all_children, lock, own_session, root_of, unknown,
 };
 use super::stat::{self, Identity, Stat};
+use super::vfork;
 use crate::port::holder;
 
 /// How often a tree is looked at again for processes that were started while the others got their signal.
@@ -335,10 +336,19 @@ impl Tree {
         unknown.into_iter().find(|orphan| orphan.start() >= self.inner.start)
     }
 
-    /// The leader is being reaped: its pid means nothing from here on.
-    pub(super) fn leader_reaped(&self) {
-        self.inner.state().is_leader_reaped = true;
+    /// Reaps the leader, which has ended or was killed.
+    pub(super) fn reap_leader(&self) -> io::Result<ExitStatus> {
+        self.leader_lost();
+        // It is a leader until then: an orphan would be reaped by the reaper, and its status lost.
+        let status = vfork::wait(self.inner.leader);
         lock().leader_reaped(&self.inner);
+        reap_orphans_soon();
+        status
+    }
+
+    /// The leader's pid means nothing from here on: it is about to be reaped, or was by somebody else.
+    pub(super) fn leader_lost(&self) {
+        self.inner.state().is_leader_reaped = true;
         self.inner.main.send_modify(|main| main.pid = None);
     }
 

@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -115,8 +117,8 @@ impl Start<'_> {
     }
 }
 
-/// Waits for the end of a child and reaps it; returns the status as wait(2) has it.
-pub(super) fn wait(pid: u32) -> io::Result<i32> {
+/// Waits for the end of a child and reaps it.
+pub(super) fn wait(pid: u32) -> io::Result<ExitStatus> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     let mut status = 0;
     // SAFETY: `status` is valid for writes.
@@ -126,7 +128,7 @@ pub(super) fn wait(pid: u32) -> io::Result<i32> {
             return Err(error);
         }
     }
-    Ok(status)
+    Ok(ExitStatus::from_raw(status))
 }
 
 extern "C" fn child(shared: *mut c_void) -> libc::c_int {
