@@ -190,10 +190,12 @@ impl Lab {
         self.processes().into_iter().filter(|process| !process.is_marked && !is_sshd(process)).collect()
     }
 
-    /// The pids of the ssh that the daemon runs.
+    /// The pids of the ssh that the daemon runs, but for those that are only asked what they would do (-G).
     pub fn sshs(&self) -> BTreeSet<u32> {
-        let processes = self.daemon_processes().into_iter();
-        processes.filter(|process| process.executable.ends_with("ssh")).map(|process| process.pid).collect()
+        let is_one = |process: &ProcessInfo| {
+            process.executable.ends_with("ssh") && process.command.split(' ').all(|word| word != "-G")
+        };
+        self.daemon_processes().into_iter().filter(is_one).map(|process| process.pid).collect()
     }
 
     /// The sshd processes: one that listens for each server, and up to two for each session.

@@ -344,14 +344,16 @@ async fn a_connection_that_stands_by_for_a_port_that_is_held_stands_by_still() {
     };
     let daemon = Daemon::start(&lab, tunnel).await;
     daemon.wait_status(0, "own", "ready for its port", is_ready).await;
-    let ready = lab.sshs();
+    let starts = lab.ssh_starts();
+    assert_eq!(starts.len(), 1);
     daemon.crash().await;
     let daemon = Daemon::start_as_configured(&lab).await;
     let held = daemon.wait_status(0, "own", "ready for its port", is_ready).await;
-    assert_eq!((held.pid, lab.sshs()), (None, ready.clone()));
+    assert_eq!(held.pid, None);
     squatter.leave().await;
-    let up = daemon.wait_state("own", StateName::Up).await;
-    assert_eq!(up.pid.map(|pid| ready.contains(&pid)), Some(true), "it is the one that was ready");
+    let pid = daemon.wait_state("own", StateName::Up).await.pid.expect("ssh carries it");
+    assert!(starts[0].starts_with(&format!("{pid} ")), "it is the one that was ready: {starts:?}");
+    assert_eq!(lab.ssh_starts(), starts);
     daemon.stop().await;
 }
 
@@ -362,7 +364,7 @@ async fn a_login_that_was_under_way_for_a_port_that_is_held_goes_on_and_stands_b
     let squatter = Squatter::listen(&lab, "127.0.0.1", 9001).await;
     kill(sshd.pid().unwrap(), Signal::SIGSTOP);
     let tunnel = "
-  - {name: own, remote_host: server, remote_port: '127.0.0.1:7000', local_port: '127.0.0.1:9001', standby: true}
+  - {name: own, remote_host: server, remote_port: '127.0.0.1:7000', local_port: '127.0.0.1:9001', standby: true, ssh: {options: {LogLevel: DEBUG1}}}
 ";
     let stands_by = |standby: Standby| {
         move |status: &TunnelStatus| {
@@ -372,17 +374,20 @@ async fn a_login_that_was_under_way_for_a_port_that_is_held_goes_on_and_stands_b
     };
     let daemon = Daemon::start(&lab, tunnel).await;
     daemon.wait_status(0, "own", "logging in", stands_by(Standby::Connecting)).await;
-    let under_way = lab.sshs();
+    daemon.wait_log(0, "of a connection", |line| line.raw.contains("Connection established")).await;
+    let starts = lab.ssh_starts();
+    assert_eq!(starts.len(), 1);
     daemon.crash().await;
     let daemon = Daemon::start_as_configured(&lab).await;
     let held = daemon.wait_status(0, "own", "logging in still", stands_by(Standby::Connecting)).await;
-    assert_eq!((held.pid, lab.sshs()), (None, under_way.clone()));
+    assert_eq!(held.pid, None);
     kill(sshd.pid().unwrap(), Signal::SIGCONT);
     let held = daemon.wait_status(0, "own", "ready for its port", stands_by(Standby::Ready)).await;
-    assert_eq!((held.pid, lab.sshs()), (None, under_way.clone()), "one login is enough");
+    assert_eq!(held.pid, None);
     squatter.leave().await;
-    let up = daemon.wait_state("own", StateName::Up).await;
-    assert_eq!(up.pid.map(|pid| under_way.contains(&pid)), Some(true), "it is the one that was logging in");
+    let pid = daemon.wait_state("own", StateName::Up).await.pid.expect("ssh carries it");
+    assert!(starts[0].starts_with(&format!("{pid} ")), "it is the one that was logging in: {starts:?}");
+    assert_eq!(lab.ssh_starts(), starts, "one login is enough");
     daemon.stop().await;
 }
 
