@@ -319,10 +319,11 @@ impl<'lab> World<'lab> {
         squatter.leave().await;
     }
 
-    /// Changes up to three tunnels in the file.
+    /// Changes up to three tunnels in the file, each of them once: what is changed and changed back is not changed.
     async fn edit(&mut self, choices: &mut Choices) {
-        for _ in 0..=choices.below(3) {
-            let index = choices.below(self.tunnels.len());
+        let edited: BTreeSet<usize> =
+            (0..=choices.below(3)).map(|_| choices.below(self.tunnels.len())).collect();
+        for index in edited {
             let tunnel = &mut self.tunnels[index];
             let logins = tunnel.kind.logins();
             let change = match choices.below(4) {
