@@ -1,12 +1,16 @@
 //! `POST /start`, `/stop`, `/restart`, for one tunnel or for all that are not interactive.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{self, Router};
 use jiff::Timestamp;
+use utoipa::IntoResponses;
+use utoipa::openapi::{self, RefOr};
 
-use super::context::{Context, Parameters, Tunnel, answer};
+use super::context::{Context, Parameters, Tunnel, TunnelId, answer};
+use super::description;
 use super::json::Json;
 use super::refusal::Refusal;
 use crate::daemon::handle::Outcome;
@@ -14,6 +18,25 @@ use crate::protocol::wording::explain;
 use crate::protocol::{
     ActQuery, Acted, AllActed, Conclusion, LookupError, StateName, Timeout, Took, TunnelStatus, Verb,
 };
+use crate::shell;
+
+/// The answers when something is in the way, for the description.
+struct NotDone;
+
+impl IntoResponses for NotDone {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let all = [
+            (StatusCode::CONFLICT, "The port is held, or a person must log in."),
+            (StatusCode::BAD_GATEWAY, "It failed, and only an edit helps."),
+            (StatusCode::SERVICE_UNAVAILABLE, "It failed, and is tried again later."),
+        ];
+        let answer = |(status, meaning): (StatusCode, &str)| {
+            let description = format!("{meaning} The fields of 200 say more.");
+            (status.as_str().to_owned(), description::refused(description).into())
+        };
+        all.into_iter().map(answer).collect()
+    }
+}
 
 /// The status of an answer about these tunnels.
 fn code(conclusion: Conclusion, tunnels: &[Acted]) -> StatusCode {
@@ -40,15 +63,43 @@ const fn refused(state: StateName) -> StatusCode {
     }
 }
 
-/// The six routes.
-pub(super) fn routes() -> Router<Context> {
-    Verb::ALL.into_iter().fold(Router::new(), |router, verb| {
-        let one = move |context, tunnel, parameters| act_on_one(verb, context, tunnel, parameters);
-        let all = move |context, parameters| act_on_all(verb, context, parameters);
-        router
-            .route(&format!("/{verb}/{{id}}"), routing::post(one))
-            .route(&format!("/{verb}"), routing::post(all))
-    })
+/// The answer to one of these requests.
+type Answer = Result<Response, Refusal>;
+
+/// Brings a tunnel up.
+#[utoipa::path(post, path = "/start/{id}", params(TunnelId, ActQuery), responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone))]
+pub(super) async fn start(context: State<Context>, tunnel: Tunnel, query: Parameters<ActQuery>) -> Answer {
+    act_on_one(Verb::Start, context, tunnel, query).await
+}
+
+/// Brings up all tunnels that are not interactive.
+#[utoipa::path(post, path = "/start", params(ActQuery), responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone))]
+pub(super) async fn start_all(context: State<Context>, query: Parameters<ActQuery>) -> Answer {
+    act_on_all(Verb::Start, context, query).await
+}
+
+/// Brings a tunnel down, and leaves nothing of it behind.
+#[utoipa::path(post, path = "/stop/{id}", params(TunnelId, ActQuery), responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone))]
+pub(super) async fn stop(context: State<Context>, tunnel: Tunnel, query: Parameters<ActQuery>) -> Answer {
+    act_on_one(Verb::Stop, context, tunnel, query).await
+}
+
+/// Brings down all tunnels that are not interactive.
+#[utoipa::path(post, path = "/stop", params(ActQuery), responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone))]
+pub(super) async fn stop_all(context: State<Context>, query: Parameters<ActQuery>) -> Answer {
+    act_on_all(Verb::Stop, context, query).await
+}
+
+/// Replaces the connection of a tunnel: the new one is made before the old one is given up. A tunnel that is not up is started.
+#[utoipa::path(post, path = "/restart/{id}", params(TunnelId, ActQuery), responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone))]
+pub(super) async fn restart(context: State<Context>, tunnel: Tunnel, query: Parameters<ActQuery>) -> Answer {
+    act_on_one(Verb::Restart, context, tunnel, query).await
+}
+
+/// Replaces the connections of all tunnels that are not interactive.
+#[utoipa::path(post, path = "/restart", params(ActQuery), responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone))]
+pub(super) async fn restart_all(context: State<Context>, query: Parameters<ActQuery>) -> Answer {
+    act_on_all(Verb::Restart, context, query).await
 }
 
 async fn act_on_one(
@@ -56,7 +107,7 @@ async fn act_on_one(
     State(context): State<Context>,
     Tunnel(tunnel): Tunnel,
     Parameters(ActQuery { timeout }): Parameters<ActQuery>,
-) -> Result<Response, Refusal> {
+) -> Answer {
     let _place = context.begin_wait()?;
     let acted = act(&context, verb, tunnel, timeout).await?;
     Ok((code(acted.status, std::slice::from_ref(&acted)), Json(acted)).into_response())
@@ -66,7 +117,7 @@ async fn act_on_all(
     verb: Verb,
     State(context): State<Context>,
     Parameters(ActQuery { timeout }): Parameters<ActQuery>,
-) -> Result<Response, Refusal> {
+) -> Answer {
     let _place = context.begin_wait()?;
     let snapshot = context.snapshot().await?;
     let tunnels = snapshot.tunnels.iter().filter(|tunnel| !tunnel.interactive).cloned();
@@ -126,12 +177,12 @@ fn describe(verb: Verb, outcome: Outcome, waits: bool) -> Acted {
         Outcome::Unfinished { status } => (status, Conclusion::Pending, None, None),
         Outcome::NotDone { status, failure } => (status, Conclusion::Error, None, Some(failure)),
     };
-    let name = &status.name;
+    let (name, quoted) = (&status.name, shell::word(&status.name));
     let message = match (took, &failure) {
         (Some(took), _) => done(verb, &status, took),
         (None, Some(failure)) => format!("{name} was not {}: {failure}", past(verb)),
         (None, None) => format!(
-            "{name} is not {} yet, but {}{} `portward status {name}` shows the progress.",
+            "{name} is not {} yet, but {}{} `portward status {quoted}` shows the progress.",
             wanted(verb),
             status.state,
             explain(&status, Timestamp::now()).map_or_else(|| ".".to_owned(), |text| format!(": it {text}"))

@@ -10,7 +10,6 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::routing::{Router, get};
 use percent_encoding::percent_decode_str;
 
 use super::context::{Context, Ending, answer};
@@ -23,11 +22,6 @@ const PATH: &str = "/ws/auth/";
 
 /// Longest message of a client, in bytes: nobody types more at once.
 const LONGEST_MESSAGE: usize = 4096;
-
-/// The route.
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/ws/auth/{hash}", get(log_in))
-}
 
 /// Middleware, before the token is looked for: a browser can send none but in the query, `?token=`. That counts for this path only.
 pub(super) async fn take_token_of_query(mut request: Request, next: Next) -> Response {
@@ -46,7 +40,17 @@ fn token_of(query: &str) -> Option<Vec<u8>> {
     Some(percent_decode_str(token).collect())
 }
 
-async fn log_in(
+/// A WebSocket through which a person logs in for a tunnel: it carries a terminal, and ends with a message in JSON.
+#[utoipa::path(
+    get,
+    path = "/ws/auth/{hash}",
+    params(
+        ("hash" = String, Path, description = "The hash of the tunnel", pattern = "^[0-9a-f]{32}$"),
+        ("token" = Option<String>, Query, description = "The token, for browsers, which can send no header with this request")
+    ),
+    responses((status = SWITCHING_PROTOCOLS, description = "The terminal begins"))
+)]
+pub(super) async fn log_in(
     State(context): State<Context>,
     Path(hash): Path<String>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,

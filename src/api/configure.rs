@@ -11,13 +11,12 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use utoipa::IntoParams;
 
-use super::context::{Context, Parameters, answer};
-use super::read;
+use super::context::{Context, Parameters, TunnelId, answer};
 use super::refusal::Refusal;
 use super::version::Tagged;
 use crate::config::desired::Desired;
@@ -25,23 +24,32 @@ use crate::config::edit::{Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError, Written};
 use crate::protocol::autossh_tunnel::{Configured, Saved};
 use crate::protocol::{
-    BodyError, Conclusion, Confirmed, LookupError, ReplaceQuery, position, posted, posted_list,
+    BodyError, Conclusion, Confirmed, LookupError, PostedChange, PostedList, PostedTunnel, ReplaceQuery,
+    position, posted, posted_list,
 };
 
 /// A write takes milliseconds. After this, somebody else has had the lock all the time, or the disk hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `/config`.
-pub(super) fn all() -> MethodRouter<Context> {
-    get(read::configuration).post(replace_all).put(replace_all)
+/// The version that a change is based on.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `wanted_versions` reads")]
+struct BasedOn {
+    /// `ETag` of an earlier answer, or several. Answered with 409 when the file is another one by now.
+    #[param(rename = "If-Match", required = false)]
+    if_match: String,
 }
 
-/// `/config/{id}`.
-pub(super) fn one() -> MethodRouter<Context> {
-    get(read::configured).post(change).put(change).delete(remove)
-}
-
-async fn replace_all(
+/// Replaces all tunnels. What the list does not mention of a tunnel is kept, and so are SOCKS proxies and commands.
+#[utoipa::path(
+    method(post, put),
+    path = "/config",
+    params(ReplaceQuery, BasedOn),
+    request_body = PostedList,
+    responses((status = OK, body = Saved, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+)]
+pub(super) async fn replace_all(
     State(context): State<Context>,
     Parameters(ReplaceQuery { confirm }): Parameters<ReplaceQuery>,
     headers: HeaderMap,
@@ -54,7 +62,14 @@ async fn replace_all(
     Ok(saved(written.version, "Configuration saved"))
 }
 
-/// `POST /config/new`.
+/// Adds a tunnel at the end of the file.
+#[utoipa::path(
+    post,
+    path = "/config/new",
+    params(BasedOn),
+    request_body = PostedTunnel,
+    responses((status = CREATED, body = Configured, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+)]
 pub(super) async fn add(
     State(context): State<Context>,
     headers: HeaderMap,
@@ -67,9 +82,17 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Tagged(version, added)).into_response())
 }
 
-async fn change(
+/// Changes a tunnel. What is left out stays as it is.
+#[utoipa::path(
+    method(post, put),
+    path = "/config/{id}",
+    params(TunnelId, BasedOn),
+    request_body = PostedChange,
+    responses((status = OK, body = Configured, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+)]
+pub(super) async fn change(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    Path(TunnelId { id }): Path<TunnelId>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
@@ -88,10 +111,16 @@ async fn change(
     Ok(Tagged(version, changed).into_response())
 }
 
-/// `DELETE /config/{id}`, and for clients that send no `DELETE`, `POST /config/{id}/delete`.
+/// Removes a tunnel.
+#[utoipa::path(
+    delete,
+    path = "/config/{id}",
+    params(TunnelId, BasedOn),
+    responses((status = OK, body = Saved, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+)]
 pub(super) async fn remove(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    Path(TunnelId { id }): Path<TunnelId>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let remove = move |document: &Document<'_>| {
@@ -100,6 +129,21 @@ pub(super) async fn remove(
     };
     let written = write(&context, &headers, remove).await?;
     Ok(saved(written.version, "Tunnel deleted"))
+}
+
+/// Removes a tunnel, for clients that send no DELETE.
+#[utoipa::path(
+    post,
+    path = "/config/{id}/delete",
+    params(TunnelId, BasedOn),
+    responses((status = OK, body = Saved, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+)]
+pub(super) async fn remove_by_post(
+    context: State<Context>,
+    id: Path<TunnelId>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    remove(context, id, headers).await
 }
 
 fn saved(version: String, message: &str) -> Response {

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time;
+use utoipa::IntoParams;
 
 use super::examine::Examine;
 use super::refusal::Refusal;
@@ -111,6 +113,14 @@ pub(super) async fn answer<T>(
     }
 }
 
+/// Which tunnel a request is about.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct TunnelId {
+    /// The name of a tunnel, its `log_id`, or the first eight digits or more of its hash.
+    pub(super) id: String,
+}
+
 /// The tunnel that `{id}` of the path names.
 #[derive(Debug)]
 pub(super) struct Tunnel(pub(super) TunnelStatus);
@@ -119,7 +129,7 @@ impl FromRequestParts<Context> for Tunnel {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
-        let Path(id) = Path::<String>::from_request_parts(parts, context)
+        let Path(TunnelId { id }) = Path::from_request_parts(parts, context)
             .await
             .map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
         let snapshot = context.snapshot().await?;

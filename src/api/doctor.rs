@@ -9,7 +9,8 @@ use super::json::Json;
 use super::refusal::Refusal;
 use crate::protocol::doctor::{DoctorQuery, Report, TIME_LIMIT};
 
-/// `GET /doctor?uid=1000`. One examination runs at a time; others wait.
+/// What would make a tunnel fail, and the fix. One examination runs at a time; others wait.
+#[utoipa::path(get, path = "/doctor", params(DoctorQuery), responses((status = OK, body = Report)))]
 pub(super) async fn doctor(
     State(context): State<Context>,
     Parameters(query): Parameters<DoctorQuery>,

@@ -9,7 +9,11 @@ use super::stream::{Outlet, Over, stream};
 use crate::daemon::handle::Handle;
 use crate::protocol::Change;
 
-/// `GET /events`.
+/// The state of all tunnels, and each change of it, as server-sent events.
+///
+/// First comes `snapshot`; its data is an object with the tunnels as in `/status`. Then come `tunnel` with the new status of one
+/// tunnel, `removed`, `config` and `warnings`. A client that cannot keep up gets a new `snapshot`.
+#[utoipa::path(get, path = "/events", responses((status = OK, content_type = "text/event-stream")))]
 pub(super) async fn events(State(context): State<Context>) -> impl IntoResponse {
     stream(&context, |outlet| feed(context.handle.clone(), outlet))
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::tz::TimeZone;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::context::{Context, Parameters, Tunnel};
+use super::context::{Context, Parameters, Tunnel, TunnelId};
 use super::json::Json;
 use super::refusal::Refusal;
 use super::stream::{Outlet, Over, stream};
@@ -13,7 +13,8 @@ use crate::daemon::handle::Handle;
 use crate::protocol::autossh_tunnel::LogSummary;
 use crate::protocol::{Change, Conclusion, LogQuery, RecentLog};
 
-/// `GET /logs`: the tunnels that have said anything yet.
+/// The tunnels that have said anything yet, with the size of their logs.
+#[utoipa::path(get, path = "/logs", responses((status = OK, body = Vec<LogSummary>)))]
 pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec<LogSummary>>, Refusal> {
     let snapshot = context.snapshot().await?;
     let zone = TimeZone::system();
@@ -29,13 +30,22 @@ pub(super) async fn summaries(State(context): State<Context>) -> Result<Json<Vec
     Ok(Json(snapshot.tunnels.iter().filter_map(|tunnel| summary(&tunnel.hash)).collect()))
 }
 
-/// `GET /logs/{id}?lines=100`, as JSON; an unknown id is 400, as autossh-tunnel's clients expect. With `follow=true` as server-sent events, one for each line.
+/// The last lines of a tunnel's log. An unknown id is 400, as autossh-tunnel's clients expect.
+///
+/// With `follow=true` the answer is a stream of server-sent events, one for each line, and goes on with the lines to come.
+#[utoipa::path(
+    get,
+    path = "/logs/{id}",
+    params(TunnelId, LogQuery),
+    responses((status = OK, content((RecentLog = "application/json"), ("text/event-stream"))))
+)]
 pub(super) async fn log(
     State(context): State<Context>,
     tunnel: Result<Tunnel, Refusal>,
     Parameters(LogQuery { lines, follow }): Parameters<LogQuery>,
 ) -> Result<Response, Refusal> {
     let Tunnel(tunnel) = tunnel.map_err(Refusal::or_bad_request)?;
+    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
     if follow {
         let handle = context.handle.clone();
         return Ok(stream(&context, |outlet| feed(handle, tunnel.hash, lines, outlet))?.into_response());

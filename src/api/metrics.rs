@@ -14,7 +14,12 @@ use super::refusal::Refusal;
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `GET /metrics`.
+/// Metrics as OpenMetrics text, or in Prometheus' older text format if only `text/plain` is accepted.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = OK, content((String = "application/openmetrics-text"), (String = "text/plain"))))
+)]
 pub(super) async fn metrics(
     State(context): State<Context>,
     headers: HeaderMap,

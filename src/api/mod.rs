@@ -17,6 +17,7 @@ mod configure;
 mod context;
 mod cors;
 mod deadline;
+mod description;
 mod doctor;
 mod events;
 mod examine;

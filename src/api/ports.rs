@@ -10,7 +10,13 @@ use super::refusal::Refusal;
 use crate::port::{Kinship, Occupant, Ports, Question};
 use crate::protocol::{PortQuery, Snapshot};
 
-/// `GET /ports/{port}?protocol=udp&clients=true`. An empty array says that nobody holds it.
+/// Who holds a port of this machine. An empty array says that nobody does.
+#[utoipa::path(
+    get,
+    path = "/ports/{port}",
+    params(("port" = u16, Path, minimum = 1, maximum = 65535), PortQuery),
+    responses((status = OK, body = Vec<Occupant>))
+)]
 pub(super) async fn who(
     State(context): State<Context>,
     Path(port): Path<String>,

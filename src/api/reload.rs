@@ -9,9 +9,22 @@ use axum::response::{IntoResponse, Response};
 use super::context::{Context, Parameters, answer};
 use super::json::Json;
 use super::refusal::Refusal;
-use crate::protocol::{Conclusion, ReloadQuery, Reloaded};
+use crate::protocol::{Conclusion, Refused, ReloadQuery, Reloaded};
 
-/// `POST /reload?dry_run=true`. A file with errors answers 422, and what is valid in it is put in force all the same, unless nothing is.
+/// Reads the configuration now. What is valid in a file with errors is put in force all the same, unless nothing is.
+#[utoipa::path(
+    post,
+    path = "/reload",
+    params(ReloadQuery),
+    responses(
+        (status = OK, body = Reloaded),
+        (
+            status = UNPROCESSABLE_ENTITY,
+            description = "The file has errors. If a part of it is in force, the fields of 200 say which.",
+            body = Refused
+        )
+    )
+)]
 pub(super) async fn reload(
     State(context): State<Context>,
     Parameters(ReloadQuery { dry_run }): Parameters<ReloadQuery>,

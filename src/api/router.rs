@@ -1,39 +1,54 @@
 //! Paths to handlers.
 
-use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware;
-use axum::routing::{get, post};
+use axum::{Extension, Router, middleware};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::context::Context;
+use super::description::Description;
 use super::listen::Rules;
 use super::refusal::Refusal;
 use super::{
-    act, askpass, auth, body, configure, cors, doctor, events, guests, host, logs, metrics, ports, read,
-    reload, token,
+    act, askpass, auth, body, configure, cors, description, doctor, events, guests, host, logs, metrics,
+    ports, read, reload, token,
 };
+
+/// All routes that clients may use, with their description.
+fn described() -> OpenApiRouter<Context> {
+    OpenApiRouter::with_openapi(description::base())
+        .routes(routes!(read::list))
+        .routes(routes!(read::status))
+        .routes(routes!(read::health))
+        .routes(routes!(act::start))
+        .routes(routes!(act::start_all))
+        .routes(routes!(act::stop))
+        .routes(routes!(act::stop_all))
+        .routes(routes!(act::restart))
+        .routes(routes!(act::restart_all))
+        .routes(routes!(read::configuration, configure::replace_all))
+        .routes(routes!(configure::add))
+        .routes(routes!(read::configured, configure::change, configure::remove))
+        .routes(routes!(configure::remove_by_post))
+        .routes(routes!(reload::reload))
+        .routes(routes!(logs::summaries))
+        .routes(routes!(logs::log))
+        .routes(routes!(ports::who))
+        .routes(routes!(events::events))
+        .routes(routes!(doctor::doctor))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(auth::log_in))
+        .routes(routes!(description::openapi))
+}
 
 /// The API for clients that may use it.
 pub(super) fn router(context: Context) -> Router {
-    Router::new()
-        .route("/list", get(read::list))
-        .route("/status", get(read::status))
-        .route("/health", get(read::health))
-        .route("/config", configure::all())
-        .route("/config/new", post(configure::add))
-        .route("/config/{id}", configure::one())
-        .route("/config/{id}/delete", post(configure::remove))
-        .route("/logs", get(logs::summaries))
-        .route("/logs/{id}", get(logs::log))
-        .route("/ports/{port}", get(ports::who))
-        .route("/doctor", get(doctor::doctor))
-        .route("/metrics", get(metrics::metrics))
-        .route("/events", get(events::events))
-        .route("/reload", post(reload::reload))
-        .merge(act::routes())
-        .merge(auth::routes())
+    let (router, api) = described().split_for_parts();
+    let description = Description::of(api);
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(Extension(description))
         .layer(middleware::from_fn(guests::answer))
         .layer(middleware::from_fn(body::read))
         .with_state(context)
@@ -64,13 +79,8 @@ pub(super) fn closed_router() -> Router {
     })
 }
 
-async fn unknown_path(uri: Uri) -> Refusal {
-    let error = format!(
-        "there is no {}: GET has /list, /status, /health, /logs, /logs/{{id}}, /events, /metrics, /doctor, /ports/{{port}}, /config, /config/{{id}} and the WebSocket /ws/auth/{{hash}}; POST \
-         has /start, /stop and /restart, each also with /{{id}}, /reload, /config, /config/new, /config/{{id}} and \
-         /config/{{id}}/delete",
-        uri.path()
-    );
+async fn unknown_path(Extension(description): Extension<Description>, uri: Uri) -> Refusal {
+    let error = format!("there is no {}: {}; /openapi.json describes them", uri.path(), description.paths());
     Refusal::new(StatusCode::NOT_FOUND, error)
 }
 

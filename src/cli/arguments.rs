@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::help;
@@ -28,6 +28,13 @@ pub(super) struct Arguments {
     pub(super) socket: Option<PathBuf>,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// The definition of the command line, whole: for its man pages and its reference.
+pub fn definition() -> clap::Command {
+    let mut portward = Arguments::command().disable_help_subcommand(true);
+    portward.build();
+    portward
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,7 +252,7 @@ pub(super) struct LogsArguments {
     pub(super) tunnel: String,
     /// How many of the last lines
     #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
-    pub(super) lines: usize,
+    pub(super) lines: u32,
     /// Follow the log
     #[arg(short, long)]
     pub(super) follow: bool,
@@ -319,8 +326,6 @@ pub(super) struct ManPagesArguments {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {

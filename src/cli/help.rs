@@ -33,7 +33,7 @@ FILES
   /etc/portward/config.yaml                 configuration, for root; backups/ beside it has copies of it as it was
   $XDG_CONFIG_HOME/portward/config.yaml     configuration, for others (~/.config if unset)
   /run/portward/portward.sock               the daemon's socket, for root
-  $XDG_RUNTIME_DIR/portward/portward.sock   the daemon's socket, for others
+  $XDG_RUNTIME_DIR/portward/portward.sock   the daemon's socket, for others (/tmp/portward-UID/portward.sock if unset)
 
 EXAMPLES
   portward check                          is the configuration valid?

@@ -5,11 +5,10 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::arguments::{Arguments, ManPagesArguments};
+use super::arguments::{ManPagesArguments, definition};
 use super::failure::Failed;
 
 /// Writes all pages into a directory.
@@ -30,10 +29,8 @@ fn write(path: &Path, page: &[u8]) -> Result<(), Failed> {
 
 /// The file name and the text of each page.
 fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut portward = Arguments::command().disable_help_subcommand(true);
-    portward.build();
     let mut found = Vec::new();
-    let mut left = vec![portward];
+    let mut left = vec![definition()];
     while let Some(command) = left.pop() {
         left.extend(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
         found.push(page(command)?);
@@ -105,7 +102,7 @@ mod tests {
 
     #[test]
     fn there_is_a_page_for_portward_and_for_each_command_that_help_shows() {
-        let mut expected: Vec<_> = Arguments::command()
+        let mut expected: Vec<_> = definition()
             .get_subcommands()
             .filter(|command| !command.is_hide_set())
             .map(|command| format!("portward-{}.1", command.get_name()))

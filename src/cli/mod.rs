@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+pub use self::arguments::definition;
 use self::arguments::{Arguments, Command};
 use self::client::Client;
 use self::failure::Failed;

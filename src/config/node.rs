@@ -275,7 +275,7 @@ impl Builder<'_> {
 
 fn refuse_tag(tagged: bool, place: Place) -> Result<(), Stopped> {
     if tagged {
-        let refusal = Refusal::new("YAML tags mean nothing here");
+        let refusal = Refusal::new("YAML tags are not supported");
         return Err((place, refusal.hint("remove the word that begins with `!`")));
     }
     Ok(())

@@ -183,7 +183,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 || format!("write one of {}", list(known)),
                 |meant| format!("did you mean `{meant}`?"),
             );
-            return Err(Refusal::new(format!("{} means nothing here", quote(word))).hint(hint));
+            return Err(Refusal::new(format!("invalid value {}", quote(word))).hint(hint));
         }
         visitor.visit_enum(StrDeserializer::new(word))
     }

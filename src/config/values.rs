@@ -28,7 +28,7 @@ impl JsonSchema for Port {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [
+        json_schema!({ "title": "port, range of ports or path of a unix socket", "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65535 },
             { "type": "string", "pattern": "^((.+:)?[0-9]{1,5}(-[0-9]{1,5})?|~?/.+)$" },
         ] })
@@ -96,6 +96,7 @@ impl JsonSchema for Period {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
+            "title": "duration",
             "type": "string",
             "pattern": "[0-9] *[a-zµ]",
             "examples": ["250ms", "10s", "5m", "1h"],

@@ -200,7 +200,7 @@ impl Context<'_> {
                 });
                 let hint = "remove it: the clients of a SOCKS proxy choose where it connects to";
                 let no_target =
-                    self.forbid(&raw.remote_port, "remote_port", "means nothing for `dynamic`", hint);
+                    self.forbid(&raw.remote_port, "remote_port", "does not apply to `dynamic`", hint);
                 let listen = listen?;
                 no_target?;
                 no_mode?;

@@ -1,6 +1,7 @@
 //! Why a health check of a tunnel failed.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::text;
 
@@ -8,7 +9,7 @@ use crate::text;
 const LONGEST_MESSAGE: usize = 1024;
 
 /// A failed check: the class (`health.last_error.kind`, `ERROR_KIND`) and a sentence for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckError {
     /// The class.
     pub kind: CheckErrorKind,
@@ -23,8 +24,8 @@ impl CheckError {
     }
 }
 
-/// The class of a [`CheckError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The class of a failed check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckErrorKind {
     /// The tunnel's listener could not be connected to.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::text;
 
@@ -10,7 +11,7 @@ use crate::text;
 const LONGEST_MESSAGE: usize = 2048;
 
 /// Why a tunnel is not up: the class (`last_error.kind`, `ERROR_KIND`) and a sentence for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// The class.
     pub kind: FailureKind,
@@ -54,8 +55,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The class of a [`Failure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The class of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The server refused every way of authentication.

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{CheckError, ConnectionId, Policy, Retry, StateName, backoff};
 use crate::clock::Moment;
@@ -38,7 +39,7 @@ pub enum Remedy {
 pub struct CheckNumber(u64);
 
 /// The word for what the checks have shown (`health.state`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
     /// The connection that serves the tunnel has not been checked often enough to tell, or the tunnel is not up.

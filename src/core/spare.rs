@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::connection::Connection;
 use super::{Failure, FailureKind, Policy, backoff};
@@ -22,7 +23,7 @@ pub(super) enum Spare {
 }
 
 /// What is known of the standby connection of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standby {
     /// Logged in, and takes over as soon as the active connection is lost.

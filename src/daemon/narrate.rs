@@ -302,7 +302,13 @@ pub(super) fn transition(tunnel: View<'_>, before: &Told, now: Moment) {
         waiting(entry, holders);
     }
     if old == new && new == StateName::Up && before.last_failure.is_some() && failure.is_none() {
-        log!(info, entry.identity(), state = new.as_str(), event = "continued", "the process continues");
+        log!(
+            info,
+            entry.identity(),
+            state = new.as_str(),
+            event = "continued",
+            "it continues without a restart"
+        );
     }
     match (before.is_asleep, tunnel.is_asleep()) {
         (false, true) => asleep(entry),
@@ -324,7 +330,7 @@ fn failure(entry: &Entry, failure: &Failure, state: StateName) {
             event = "failure",
             error_kind,
             "{message}; retrying would not help: fix it, then `portward start {}`",
-            identity.name
+            shell::word(&identity.name)
         );
     } else {
         log!(warn, identity, state = state.as_str(), event = "failure", error_kind, "{message}");

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::endpoint::Protocol;
 
 /// A socket on a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Occupant {
     /// The port; 0 for a unix socket.
     pub port: u16,
@@ -18,6 +19,7 @@ pub struct Occupant {
     /// What the socket does with the port.
     pub kind: OccupantKind,
     /// Its own address and port; `0.0.0.0:0` for a unix socket.
+    #[schema(value_type = String, example = "127.0.0.1:3306")]
     pub address: SocketAddr,
     /// The path of a unix socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,6 +27,7 @@ pub struct Occupant {
     /// Whether a socket of `[::]` has the port for IPv4 as well.
     pub dual_stack: bool,
     /// The other side of a connection.
+    #[schema(value_type = Option<String>)]
     pub peer: Option<SocketAddr>,
     /// What the kernel says is left of TIME_WAIT, in milliseconds. Not set if the port is waited for; see `until`.
     pub time_wait_ms: Option<u64>,
@@ -36,7 +39,7 @@ pub struct Occupant {
 }
 
 /// What a socket does with its port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OccupantKind {
     /// It listens.
@@ -80,7 +83,7 @@ impl Occupant {
 }
 
 /// The process behind a socket, as far as this user may see it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Holder {
     /// Process id; `None` when the kernel hides it from this user. Of several processes that have the socket open, the one
     /// with the lowest.
@@ -127,11 +130,11 @@ pub struct Holder {
 }
 
 /// A daemon of portward other than the reporting one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Supervisor {
     /// Its process id.
     pub pid: u32,
-    /// Its command line, as that of [`Holder`].
+    /// Its command line, arguments joined by spaces, at most 256 characters; `None` when hidden.
     pub command: Option<String>,
     /// The path of its API's socket.
     pub socket: Option<String>,
@@ -145,7 +148,7 @@ impl fmt::Display for Supervisor {
 }
 
 /// How a process is related to this one. Of several processes that have a socket open, the closest counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kinship {
     /// Not at all.

@@ -49,7 +49,7 @@ pub fn explain(error: &io::Error) -> Option<String> {
             shown(getrlimit(Resource::Nofile).current)
         ),
         libc::ENFILE => format!(
-            "as many files are open on this machine as it allows, {}: raise it with `sysctl fs.file-max`; it is tried again",
+            "as many files are open on this machine as it allows, {}: raise it with `sysctl -w fs.file-max=NUMBER`; it is tried again",
             setting("/proc/sys/fs/file-max")
         ),
         libc::EAGAIN => {

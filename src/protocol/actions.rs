@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::timeout::Timeout;
 use crate::core::{Failure, StateName};
@@ -36,11 +37,13 @@ impl fmt::Display for Verb {
 }
 
 /// The query of these requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct ActQuery {
     /// How long to wait before the answer is 202. Without it the answer comes after 5 s at the latest, and is 202 only if nothing is
     /// known to be in the way: clients of autossh-tunnel take every 2xx for done.
+    #[param(value_type = Option<String>, pattern = "^([0-9]{1,5}ms|[0-9]{1,2}s|[1-5]m)$", example = "5s")]
     pub timeout: Option<Timeout>,
 }
 
@@ -55,7 +58,7 @@ impl fmt::Display for ActQuery {
 }
 
 /// The result of a request; of several, the greatest counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Conclusion {
     /// 200: done.
@@ -68,7 +71,7 @@ pub enum Conclusion {
 
 /// The result for one tunnel. autossh-tunnel's `/start` answers with `status` and `output`, other clients expect `success` and
 /// `message`: every answer has both.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Acted {
     /// The result.
     pub status: Conclusion,
@@ -98,7 +101,7 @@ pub struct Acted {
 }
 
 /// The result for all tunnels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AllActed {
     /// The greatest of all results.
     pub status: Conclusion,
@@ -116,7 +119,7 @@ pub struct AllActed {
 }
 
 /// How long each phase of a start or restart took, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Took {
     /// From the start of the process until it was ready.
     pub connect_ms: f64,

@@ -1,12 +1,13 @@
 //! What exists only so that the clients of autossh-tunnel-dockerized work unchanged: their words and shapes.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::actions::Conclusion;
 use crate::core::StateName;
 
 /// The words of `status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
     /// The port listens.
@@ -33,7 +34,7 @@ impl Status {
 }
 
 /// An element of `GET /list`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listed {
     /// Name of the tunnel.
     pub name: String,
@@ -50,7 +51,7 @@ pub struct Listed {
 }
 
 /// The two words of `status` in `GET /list`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ListedStatus {
     /// portward starts it.
@@ -60,7 +61,7 @@ pub enum ListedStatus {
 }
 
 /// A tunnel as the configuration has it: the answer of `GET /config/{id}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Configured {
     /// Name of the tunnel.
     pub name: String,
@@ -79,14 +80,14 @@ pub struct Configured {
 }
 
 /// The answer of `GET /config`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Configuration {
     /// In the order of the file.
     pub tunnels: Vec<Configured>,
 }
 
 /// The answer to a change of the configuration that has no tunnel to show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Saved {
     /// Always `success`.
     pub status: Conclusion,
@@ -95,7 +96,7 @@ pub struct Saved {
 }
 
 /// An element of `GET /logs`. There is no such file: the clients show its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogSummary {
     /// The tunnel's hash.
     pub hash: String,

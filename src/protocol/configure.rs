@@ -5,11 +5,13 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::config::edit::Fields;
 
 /// The query of `POST /config`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplaceQuery {
     /// What the client has made sure of.
@@ -17,11 +19,75 @@ pub struct ReplaceQuery {
 }
 
 /// What a client has made sure of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Confirmed {
     /// That an empty list is meant.
     Empty,
+}
+
+// The types of bodies are only for the description of the API: `posted` reads them, and says what is wrong better than serde.
+
+/// What is to be changed of a tunnel. What is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only described")]
+pub struct PostedChange {
+    /// A new name.
+    name: Option<String>,
+    /// The destination, as `user@host`.
+    remote_host: Option<String>,
+    /// As in the configuration.
+    remote_port: Option<PostedPort>,
+    /// As in the configuration.
+    local_port: Option<PostedPort>,
+    /// `remote_to_local` (ssh -L) or `local_to_remote` (ssh -R).
+    direction: Option<String>,
+    /// Whether a person must log in.
+    interactive: Option<bool>,
+    /// The hash that the client was told.
+    hash: Option<String>,
+}
+
+/// A whole tunnel.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only described")]
+pub struct PostedTunnel {
+    /// Its name.
+    name: String,
+    /// The destination, as `user@host`.
+    remote_host: String,
+    /// As in the configuration.
+    remote_port: PostedPort,
+    /// As in the configuration.
+    local_port: PostedPort,
+    /// `remote_to_local` (ssh -L), which is the default, or `local_to_remote` (ssh -R).
+    direction: Option<String>,
+    /// Whether a person must log in.
+    interactive: Option<bool>,
+    /// In a list: which tunnel is meant, if its name is another one by now.
+    hash: Option<String>,
+}
+
+/// A port as it is posted.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described")]
+enum PostedPort {
+    /// The number alone.
+    Number(u16),
+    /// The same as in the configuration, such as `127.0.0.1:3306`.
+    Text(String),
+}
+
+/// The body of a request that replaces all tunnels.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only described")]
+pub struct PostedList {
+    /// Those that there are to be.
+    tunnels: Vec<PostedTunnel>,
 }
 
 /// Why a body is not understood.
@@ -153,6 +219,10 @@ fn wrong(place: &str, expected: &'static str, found: &Value) -> BodyError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::PartialSchema as _;
+
     use super::*;
 
     #[test]
@@ -196,5 +266,15 @@ mod tests {
             "tunnel 2 of the list: expected an object, found another number"
         );
         assert!(list("{").starts_with("the body is not JSON"));
+    }
+
+    #[test]
+    fn the_description_has_the_keys_that_are_read() {
+        for schema in [PostedChange::schema(), PostedTunnel::schema()] {
+            let described = serde_json::to_value(schema).unwrap();
+            let described: BTreeSet<&str> =
+                described["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(described, BTreeSet::from(KEYS));
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::text;
 
@@ -14,15 +15,17 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 const LONGEST_TEXT: usize = 16 * 1024;
 
 /// The query of the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct DoctorQuery {
     /// The user who will run the fixes, who needs `sudo` or not; the daemon's user if not given.
+    #[param(maximum = 4_294_967_295_u32)]
     pub uid: Option<u32>,
 }
 
 /// The result of an examination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// The process that was examined.
     pub subject: Subject,
@@ -31,7 +34,7 @@ pub struct Report {
 }
 
 /// The process that was examined.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Subject {
     /// The daemon, by itself.
@@ -60,7 +63,7 @@ impl fmt::Display for Subject {
 }
 
 /// The result of a check, from good to bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// No problem was found.
@@ -72,7 +75,7 @@ pub enum Level {
 }
 
 /// One result of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// The name of the check.
     pub check: String,

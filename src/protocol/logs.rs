@@ -3,15 +3,18 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::actions::Conclusion;
 
 /// The query of the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogQuery {
     /// How many of the last lines.
-    pub lines: usize,
+    #[param(maximum = 4_294_967_295_u32)]
+    pub lines: u32,
     /// Whether to answer with server-sent events, one for each line, and to go on with the lines to come.
     pub follow: bool,
 }
@@ -30,7 +33,7 @@ impl fmt::Display for LogQuery {
 }
 
 /// The answer: autossh-tunnel's clients read `log`, others read `lines`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecentLog {
     /// Always `success`.
     pub status: Conclusion,

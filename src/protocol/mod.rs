@@ -34,7 +34,9 @@ mod timeout;
 pub mod wording;
 
 pub use actions::{ActQuery, Acted, AllActed, Conclusion, Took, Verb};
-pub use configure::{BodyError, Confirmed, ReplaceQuery, posted, posted_list};
+pub use configure::{
+    BodyError, Confirmed, PostedChange, PostedList, PostedTunnel, ReplaceQuery, posted, posted_list,
+};
 pub use events::Change;
 pub use login::{AskpassAnswer, AskpassQuery, LoginCode, LoginEnd, QuestionKind, Secret};
 pub use logs::{LogQuery, RecentLog};

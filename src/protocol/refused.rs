@@ -1,9 +1,10 @@
 //! The body of an answer that refuses.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Why a request is refused, and the next step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refused {
     /// For a person; `Unauthorized` where the token is missing or wrong, as autossh-tunnel says it.
     pub error: String,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::autossh_tunnel::{self, Configured, Listed, ListedStatus};
 use crate::config::desired::{Tunnel, Written};
@@ -29,7 +30,7 @@ pub struct Snapshot {
 }
 
 /// One element of `GET /status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TunnelStatus {
     /// Name, as written or derived.
     pub name: String,
@@ -71,6 +72,7 @@ pub struct TunnelStatus {
     #[serde(default)]
     pub held_by: Vec<Occupant>,
     /// What the tunnel's process listens on, as the kernel shows it.
+    #[schema(value_type = Vec<String>, example = json!(["127.0.0.1:13306"]))]
     pub listeners: Vec<SocketAddr>,
     /// Of a tunnel that is up: that its server listens on other addresses than was asked for, or that portward cannot see that, and how
     /// to look. Where a server listens is the server's to decide.
@@ -131,7 +133,7 @@ impl TunnelStatus {
 }
 
 /// The word for the connection of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionWord {
     /// There is none until a client comes.
@@ -139,7 +141,7 @@ pub enum ConnectionWord {
 }
 
 /// What the health checks of a tunnel have shown. A check that changes nothing else is no event of `/events`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TunnelHealth {
     /// The word for it.
     pub state: HealthState,
@@ -152,7 +154,7 @@ pub struct TunnelHealth {
 }
 
 /// The clients of a tunnel with `listener: portward`, since portward began to listen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Clients {
     /// Connected to the server's side now.
     pub now: u64,
@@ -171,7 +173,7 @@ pub struct Clients {
 
 /// Failed connections of a tunnel's clients. A client that tries all the time is reported in steps: the numbers are at most a
 /// minute old.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionErrors {
     /// How many.
     pub count: u64,
@@ -180,7 +182,7 @@ pub struct ConnectionErrors {
 }
 
 /// One failed connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FailedConnection {
     /// When ssh said so.
     pub at: Timestamp,
@@ -191,7 +193,7 @@ pub struct FailedConnection {
 }
 
 /// The answer of `GET /health`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// Always `ok`: a daemon that is not answers 503 or nothing.
     pub status: HealthWord,
@@ -215,8 +217,8 @@ pub struct Health {
     pub warnings: Vec<String>,
 }
 
-/// The one word of [`Health::status`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// That the daemon is well; one that is not answers 503, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthWord {
     /// The event loop answers.

@@ -10,7 +10,7 @@ use crate::shell;
 
 /// Why the tunnel is not as it should be, and the next step; `None` when there is nothing to say.
 pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
-    let name = &tunnel.name;
+    let name = shell::word(&tunnel.name);
     match (tunnel.state, tunnel.held_by.first(), &tunnel.last_error) {
         (StateName::AwaitingPort, Some(_), Some(failure)) if failure.kind == FailureKind::LocalPortHeld => {
             Some(format!(
@@ -32,14 +32,13 @@ pub fn explain(tunnel: &TunnelStatus, now: Timestamp) -> Option<String> {
             Some(format!("waits until the kernel confirms that {} is unbound.", awaited(tunnel)))
         }
         (StateName::NeedsAuth, _, None) => {
-            Some(format!("waits for a person to log in: `portward auth {}`.", shell::word(name)))
+            Some(format!("waits for a person to log in: `portward auth {name}`."))
         }
         (StateName::NeedsAuth, _, Some(failure)) => Some(format!(
-            "waits for a person to log in: `portward auth {}`. The last connection failed ({failure}).",
-            shell::word(name)
+            "waits for a person to log in: `portward auth {name}`. The last connection failed ({failure})."
         )),
         (StateName::Failed, _, Some(failure)) if tunnel.config_error.is_some() => {
-            Some(format!("does not run ({failure}). It starts once its entry in the file is mended."))
+            Some(format!("does not run ({failure}). It starts once its entry in the file is fixed."))
         }
         (StateName::Failed, _, Some(failure)) => {
             Some(format!("failed ({failure}). A retry would not help: fix it, then `portward start {name}`."))

@@ -1,6 +1,7 @@
 //! What ssh says when a single connection through a forward fails, while the tunnel itself is up. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::config::desired::{Forward, Target};
 use crate::text;
@@ -17,8 +18,8 @@ pub struct ConnectionError {
     reason: String,
 }
 
-/// The class of a [`ConnectionError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The class of a connection that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionErrorKind {
     /// The server's configuration forbids it.

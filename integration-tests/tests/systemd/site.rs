@@ -1,4 +1,4 @@
-//! What is on the machine: portward as the README installs it, an ssh server, and tunnels to it.
+//! What is on the machine: portward as the quick start installs it, an ssh server, and tunnels to it.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -215,7 +215,7 @@ async fn wrong_requests_are_refused_with_json() {
     let very_long = "1".repeat(500 * 1024);
     let ambiguous = format!("/restart/{}", &HASH[..8]);
     let requests = [
-        ("GET", "/nothing", "", 404, "there is no /nothing: GET has /list"),
+        ("GET", "/nothing", "", 404, "there is no /nothing: DELETE has /config/{id}; GET has /config"),
         ("POST", "/start/nothing", "", 404, "no tunnel is called `nothing`"),
         ("GET", "/logs/0123456", "", 400, "needs 8 digits or more"),
         ("POST", ambiguous.as_str(), "", 409, "may be any of database, web"),

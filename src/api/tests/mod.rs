@@ -1,6 +1,7 @@
 //! The API over a real unix socket, with a scripted event loop at the other end of its [`Handle`].
 
 mod answers;
+mod description;
 mod streams;
 
 use std::path::PathBuf;
