@@ -85,6 +85,7 @@ fn lintian_finds_nothing_wrong_with_the_package_and_it_holds_what_belongs_to_por
         "/usr/share/man/man1/portward-who.1.gz",
         "/usr/share/doc/portward/CHANGELOG.md.gz",
         "/usr/share/doc/portward/copyright",
+        "/usr/share/doc/portward/docs/guide/systemd.md",
         "/usr/share/doc/portward/examples/database.yaml",
         "/usr/share/portward/portward.schema.json",
     ] {
