@@ -12,7 +12,7 @@
 //! - [`Squatter`], [`python`]: foreign processes that hold a port.
 //! - [`held_tunnel`], [`fetch_patiently`]: tunnels with `listener: portward`, and clients that may have to wait.
 //! - [`Gate`]: where a command waits until the test lets it go on.
-//! - [`run`], [`said_by`]: what a program prints, and how it ends.
+//! - [`run`], [`said_by`]: what a program prints, and how it ends. [`tool`]: one that Debian has no package of.
 //! - [`Squat`]: a socket of any kind that can hold a port, made here or by the program `squatting-process`.
 //! - [`isolated`]: a network namespace alone, for what needs no daemon.
 //! - [`Bystander`]: a process under the pid that another one had.
@@ -46,6 +46,7 @@ mod squatter;
 mod sshd;
 mod strace;
 mod terminal;
+mod tools;
 
 pub use api::{
     API_PORT, API_TOKEN, Answer, get_of_other, request, request_over_tcp, request_over_tcp_with,
@@ -71,3 +72,4 @@ pub use squatter::{Squatter, listener_called, python};
 pub use sshd::Sshd;
 pub use strace::{Trace, Tripwire};
 pub use terminal::{Panel, Terminal};
+pub use tools::tool;

@@ -5,10 +5,9 @@
 
 mod reference;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use integration_tests::{API_PORT, API_TOKEN, Daemon, ECHO_PORT, Lab, Sshd, serve_echo};
+use integration_tests::{API_PORT, API_TOKEN, Daemon, ECHO_PORT, Lab, Sshd, serve_echo, tool};
 use portward::protocol::StateName;
 
 /// One tunnel of each kind that can be asked for, and one that waits for a person.
@@ -41,7 +40,7 @@ async fn schemathesis_finds_nothing() {
 async fn try_out(lab: &Lab, choice: [&str; 2]) {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api_description/schemathesis.toml");
     let output = lab
-        .command(schemathesis())
+        .command(tool("schemathesis"))
         .arg("--config-file")
         .arg(rules)
         .args(["run", &format!("http://127.0.0.1:{API_PORT}/openapi.json")])
@@ -52,17 +51,4 @@ async fn try_out(lab: &Lab, choice: [&str; 2]) {
         .expect("running schemathesis");
     let [said, complaints] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success(), "{said}\n{complaints}");
-}
-
-/// Where integration-tests/run installs it.
-fn schemathesis() -> PathBuf {
-    let target = std::env::current_exe().unwrap();
-    let folder = target.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    let program = folder.expect("cargo's target directory").join("schemathesis/bin/schemathesis");
-    assert!(
-        fs::exists(&program).unwrap(),
-        "{} is missing: integration-tests/run installs it",
-        program.display()
-    );
-    program
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use integration_tests::{
     Lab, ORIGIN_PORT, Record, SSHD_PORT, Sshd, fetch, kill, lines_of, process_end, run, said_by, serve_page,
-    within_deadline,
+    tool, within_deadline,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -99,6 +99,15 @@ fn the_configurations_of_the_examples_for_kubernetes_are_valid() {
             panic!("{}", mistakes.render(false));
         }
     }
+}
+
+#[tokio::test]
+async fn the_examples_for_kubernetes_are_as_its_published_schemas_want_them() {
+    let files =
+        ["sidecar", "daemonset"].map(|name| repository().join(format!("examples/kubernetes/{name}.yaml")));
+    let mut validate = Command::new(tool("kubernetes-validate"));
+    let said = run(validate.arg("--strict").args(files), 0).await;
+    assert_eq!(said.matches(" passed for resource ").count(), manifests().len(), "{said}");
 }
 
 /// The files that the build needs, and the image, built with the arguments of compose.yaml.
