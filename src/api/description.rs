@@ -1,7 +1,6 @@
 //! `GET /openapi.json`: the API described for programs. The handlers say what they take and answer, and the router collects it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -57,12 +56,8 @@ impl Description {
                 paths.entry(method).or_default().push(path.clone());
             }
         }
-        let mut listed = String::new();
-        for (method, paths) in paths {
-            let separator = if listed.is_empty() { "" } else { "; " };
-            // Writing to a String cannot fail.
-            let _ = write!(listed, "{separator}{method} has {}", paths.join(", "));
-        }
+        let listed = paths.iter().map(|(method, paths)| format!("{method} has {}", paths.join(", ")));
+        let listed = listed.collect::<Vec<_>>().join("; ");
         // Strings and numbers are always JSON.
         let json = api.to_json().unwrap_or_default().replace("`None`", "`null`");
         Self { json: json.into(), paths: listed.into() }

@@ -5,7 +5,8 @@
 //!
 //! On the unix socket for our own user and root (`peer`), on TCP for whoever has a bearer token (`token`)
 //! and asks for an address or a name of ours (`host`); pages of other origins need to be named (`cors`). Every answer but a
-//! stream is JSON (`json`); every refusal is `{"error": "..."}` and names the next step (`refusal`). Nothing in here waits for a
+//! stream is JSON (`json`); every refusal is `{"error": "..."}` and names the next step (`refusal`); each handler says what it takes and
+//! answers, from which `/openapi.json` is made (`description`). Nothing in here waits for a
 //! client without a deadline (`serve`, `body`, `deadline`), and whoever asks for little gets in, however many are there that ask
 //! for much or for nothing (`guests`).
 
