@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
-use integration_tests::{Daemon, Lab, Trace, within_deadline};
+use integration_tests::{Daemon, Lab, LogLine, Trace, within_deadline};
 
 /// One tunnel that is never started: a name to look for.
 fn tunnel(name: &str) -> String {
@@ -165,8 +165,10 @@ async fn reading_the_file_and_mounting_elsewhere_make_no_reload() {
     let mounted = shell.args(["-c", script]).env("W", lab.path("elsewhere")).status().await.unwrap();
     assert!(mounted.success());
     // What is written now is told after all that was told of before.
-    lab.write_config(&tunnel("second"));
+    lab.write_config(&tunnel("second").replace("9443", "9444"));
     daemon.wait_status(0, "second", "in the configuration", |_| true).await;
+    let is_last = |line: &LogLine| line.has("event", "reload") && line.raw.contains("1 added");
+    daemon.wait_log(mark, "of the change", is_last).await;
     let reloads = daemon.log().since(mark).into_iter().filter(|line| line.has("event", "reload")).count();
     assert_eq!(reloads, 1, "{}", daemon.report());
     daemon.stop().await;

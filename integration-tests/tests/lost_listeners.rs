@@ -99,6 +99,7 @@ async fn connections_outlive_the_loss_of_a_listener_and_their_ends_are_none() {
     assert_eq!(comes_back(&daemon, mark).await, up.pid);
     stream.next_bytes().await;
     stream.finish().await;
+    daemon.wait_log(0, "of the loss", |line| line.has("event", "failure")).await;
     let lost = daemon.statuses(mark, "web").iter().filter(|status| status.listeners.is_empty()).count();
     let told = daemon.log().since(0).iter().filter(|line| line.has("event", "failure")).count();
     assert_eq!(told, 1, "the ends of connections are no loss ({lost} statuses)");

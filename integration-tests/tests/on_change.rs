@@ -38,13 +38,18 @@ fn mkfifo(path: &Path) {
 
 /// A tunnel whose program tells what it is told, and then does what `rest` says.
 fn tunnel(lab: &Lab, rest: &str) -> String {
+    tunnel_with(lab, "web", 9442, rest)
+}
+
+fn tunnel_with(lab: &Lab, name: &str, port: u16, rest: &str) -> String {
     let told = lab.path("told");
     let facts = "$PORTWARD_TUNNEL $PORTWARD_PREVIOUS_STATE>$PORTWARD_STATE $PORTWARD_LISTEN $PORTWARD_ERROR_KIND \
                  $PORTWARD_HOLDER_PID";
-    lab.install_script("tell", &format!("printf '%s\\n' \"$1 {facts}\" > {}\n{rest}\n", told.display()));
+    let script = format!("printf '%s\\n' \"$1 {facts}\" > {}\n{rest}\n", told.display());
+    lab.install_script(&format!("tell-{name}"), &script);
     format!(
-        "  - {{name: web, remote_host: server, remote_port: 8000, local_port: '127.0.0.1:9442', on_change: [{}, 'a b; $x']}}\n",
-        lab.path("bin/tell").display()
+        "  - {{name: {name}, remote_host: server, remote_port: 8000, local_port: '127.0.0.1:{port}', on_change: [{}, 'a b; $x']}}\n",
+        lab.path(format!("bin/tell-{name}")).display()
     )
 }
 
@@ -70,7 +75,9 @@ async fn one_runs_at_a_time_and_what_changes_meanwhile_is_told_once() {
     let mut told = Told::of(&lab);
     let gate = lab.path("gate");
     mkfifo(&gate);
-    let daemon = Daemon::start(&lab, &tunnel(&lab, &format!("read line < {}", gate.display()))).await;
+    let rest = format!("read line < {}; echo over > {}", gate.display(), lab.path("told").display());
+    let clock = tunnel_with(&lab, "clock", 9443, "").replace("{name", "{enabled: false, name");
+    let daemon = Daemon::start(&lab, &(tunnel(&lab, &rest) + &clock)).await;
     assert_eq!(told.next().await, "a b; $x web >up 127.0.0.1:9442");
     let (pid, mark) = (daemon.tunnel_pid("web").await, daemon.mark());
     kill(pid, Signal::SIGKILL);
@@ -78,10 +85,16 @@ async fn one_runs_at_a_time_and_what_changes_meanwhile_is_told_once() {
     daemon.wait_status(mark, "web", "down", |status| status.state != StateName::Up).await;
     daemon.wait_state("web", StateName::Up).await;
     assert_eq!(daemon.post("/stop/web").await.status, 200, "it does not wait for the program");
+    // One a second at most: when the other tunnel has been told twice, the second program might run here if the first did not.
+    assert_eq!(daemon.post("/start/clock").await.status, 200);
+    assert_eq!(told.next().await, "a b; $x clock >up 127.0.0.1:9443");
+    assert_eq!(daemon.post("/stop/clock").await.status, 200);
+    assert_eq!(told.next().await, "a b; $x clock up>stopped");
     // Opened for writing, it lets the program that reads go on, and each one after it.
     let gate = OpenOptions::new().read_write(true).open_sender(gate).unwrap();
     gate.writable().await.unwrap();
     gate.try_write(b"on\non\n").unwrap();
+    assert_eq!(told.next().await, "over");
     assert_eq!(told.next().await, "a b; $x web up>stopped");
     daemon.stop().await;
 }
@@ -92,7 +105,8 @@ async fn a_program_that_fails_or_is_missing_is_logged_and_changes_nothing() {
     let _sshd = Sshd::start(&lab).await;
     let _told = Told::of(&lab);
     let failing = tunnel(&lab, "echo no mail >&2; exit 3");
-    let missing = failing.replace("web", "other").replace("9442", "9443").replace("bin/tell", "bin/missing");
+    let missing =
+        failing.replace("web", "other").replace("9442", "9443").replace("bin/tell-other", "bin/missing");
     let daemon = Daemon::start(&lab, &(failing + &missing)).await;
     for (name, why) in [("web", "ended with status 3, and said: no mail"), ("other", "missing")] {
         let wanted = |line: &LogLine| {

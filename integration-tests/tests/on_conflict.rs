@@ -5,7 +5,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 
 use integration_tests::{
-    Bystander, Daemon, Lab, Squatter, Sshd, Tripwire, process_end, python, within_deadline,
+    Bystander, Daemon, Lab, LogLine, Squatter, Sshd, Tripwire, process_end, python, within_deadline,
 };
 use portward::protocol::{FailureKind, StateName};
 use socket2::{Domain, Socket, Type};
@@ -101,17 +101,14 @@ async fn every_process_that_has_the_socket_is_ended_each_with_a_line_of_its_own(
     daemon.wait_state("web", StateName::Up).await;
     assert_eq!(parent.wait().await.unwrap().signal(), Some(15));
     process_end(child).await;
-    let told = |pid: u32, signal: &str| {
-        let lines = daemon.log().all();
-        let lines: Vec<_> = lines.iter().filter(|line| line.has("event", "evict")).collect();
-        lines.iter().any(|line| line.field("holder_pid").unwrap() == pid && line.raw.contains(signal))
+    let tells = |line: &LogLine, pid: u32, signal: &str| {
+        line.has("event", "evict") && line.field("holder_pid").unwrap() == pid && line.raw.contains(signal)
     };
-    assert!(
-        told(parent_pid, "SIGTERM") && told(child, "SIGTERM") && told(child, "SIGKILL"),
-        "{}",
-        daemon.report()
-    );
-    assert!(!told(parent_pid, "SIGKILL"), "{}", daemon.report());
+    for (pid, signal) in [(parent_pid, "SIGTERM"), (child, "SIGTERM"), (child, "SIGKILL")] {
+        daemon.wait_log(0, signal, |line| tells(line, pid, signal)).await;
+    }
+    let lines = daemon.log().all();
+    assert!(!lines.iter().any(|line| tells(line, parent_pid, "SIGKILL")), "{}", daemon.report());
     daemon.stop().await;
 }
 

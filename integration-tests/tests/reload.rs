@@ -256,6 +256,8 @@ async fn a_tunnel_with_an_error_does_not_keep_the_others_from_starting() {
     assert_eq!(daemon.post("/stop/clash").await.status, 200);
     let check = daemon.cli(&["check", lab.config_path().to_str().unwrap()]).await;
     assert_eq!(check.status.code(), Some(1));
+    assert_eq!(daemon.post("/reload").await.status, 422);
+    assert_eq!(daemon.status("clash").await.since, status.since, "the same error is no new one");
 
     reloaded(&daemon, || lab.write_config(&joined(&[KEPT, &clash.replace("9443", "9445"), OTHER]))).await;
     daemon.wait_state("clash", StateName::Up).await;
