@@ -17,6 +17,7 @@
 //! - [`isolated`]: a network namespace alone, for what needs no daemon.
 //! - [`Bystander`]: a process under the pid that another one had.
 //! - [`Terminal`], [`Panel`]: a person at a pseudo-terminal, and at the WebSocket that a browser opens.
+//! - [`repository`], [`read`], [`read_below`]: files of the repository, which some tests compare.
 //! - [`Trace`], [`Tripwire`]: strace, to see the system calls of a process, or to stop it at one.
 //! - [`Choices`]: choices at random that can be repeated.
 //! - [`Record`]: a list that only grows and that can be waited on; every wait in the harness is one on a record.
@@ -40,6 +41,7 @@ mod origin;
 mod others;
 mod output;
 mod record;
+mod repository;
 pub mod socks;
 mod squat;
 mod squatter;
@@ -67,6 +69,7 @@ pub use origin::{serve_echo, serve_page};
 pub use others::Others;
 pub use output::{run, said_by};
 pub use record::{DEADLINE, Record, within_deadline};
+pub use repository::{read, read_below, repository};
 pub use squat::{Held, Squat, Use, would_bind_and_listen};
 pub use squatter::{Squatter, listener_called, python};
 pub use sshd::Sshd;

@@ -27,11 +27,14 @@ impl IntoResponses for NotDone {
     fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
         let all = [
             (StatusCode::CONFLICT, "The port is held, or a person must log in."),
-            (StatusCode::BAD_GATEWAY, "It failed, and only an edit helps."),
-            (StatusCode::SERVICE_UNAVAILABLE, "It failed, and is tried again later."),
+            (StatusCode::BAD_GATEWAY, "It failed."),
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "It failed, and is tried again later; or there are too many requests.",
+            ),
         ];
         let answer = |(status, meaning): (StatusCode, &str)| {
-            let description = format!("{meaning} The fields of 200 say more.");
+            let description = format!("{meaning} If it was tried, the fields of 200 say more.");
             (status.as_str().to_owned(), description::refused(description).into())
         };
         all.into_iter().map(answer).collect()
@@ -67,37 +70,67 @@ const fn refused(state: StateName) -> StatusCode {
 type Answer = Result<Response, Refusal>;
 
 /// Brings a tunnel up.
-#[utoipa::path(post, path = "/start/{id}", params(TunnelId, ActQuery), responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone))]
+#[utoipa::path(
+    post,
+    path = "/start/{id}",
+    params(TunnelId, ActQuery),
+    responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone)
+)]
 pub(super) async fn start(context: State<Context>, tunnel: Tunnel, query: Parameters<ActQuery>) -> Answer {
     act_on_one(Verb::Start, context, tunnel, query).await
 }
 
 /// Brings up all tunnels that are not interactive.
-#[utoipa::path(post, path = "/start", params(ActQuery), responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone))]
+#[utoipa::path(
+    post,
+    path = "/start",
+    params(ActQuery),
+    responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone)
+)]
 pub(super) async fn start_all(context: State<Context>, query: Parameters<ActQuery>) -> Answer {
     act_on_all(Verb::Start, context, query).await
 }
 
 /// Brings a tunnel down, and leaves nothing of it behind.
-#[utoipa::path(post, path = "/stop/{id}", params(TunnelId, ActQuery), responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone))]
+#[utoipa::path(
+    post,
+    path = "/stop/{id}",
+    params(TunnelId, ActQuery),
+    responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone)
+)]
 pub(super) async fn stop(context: State<Context>, tunnel: Tunnel, query: Parameters<ActQuery>) -> Answer {
     act_on_one(Verb::Stop, context, tunnel, query).await
 }
 
 /// Brings down all tunnels that are not interactive.
-#[utoipa::path(post, path = "/stop", params(ActQuery), responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone))]
+#[utoipa::path(
+    post,
+    path = "/stop",
+    params(ActQuery),
+    responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone)
+)]
 pub(super) async fn stop_all(context: State<Context>, query: Parameters<ActQuery>) -> Answer {
     act_on_all(Verb::Stop, context, query).await
 }
 
 /// Replaces the connection of a tunnel: the new one is made before the old one is given up. A tunnel that is not up is started.
-#[utoipa::path(post, path = "/restart/{id}", params(TunnelId, ActQuery), responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone))]
+#[utoipa::path(
+    post,
+    path = "/restart/{id}",
+    params(TunnelId, ActQuery),
+    responses((status = OK, body = Acted), (status = ACCEPTED, body = Acted), NotDone)
+)]
 pub(super) async fn restart(context: State<Context>, tunnel: Tunnel, query: Parameters<ActQuery>) -> Answer {
     act_on_one(Verb::Restart, context, tunnel, query).await
 }
 
 /// Replaces the connections of all tunnels that are not interactive.
-#[utoipa::path(post, path = "/restart", params(ActQuery), responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone))]
+#[utoipa::path(
+    post,
+    path = "/restart",
+    params(ActQuery),
+    responses((status = OK, body = AllActed), (status = ACCEPTED, body = AllActed), NotDone)
+)]
 pub(super) async fn restart_all(context: State<Context>, query: Parameters<ActQuery>) -> Answer {
     act_on_all(Verb::Restart, context, query).await
 }

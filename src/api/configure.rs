@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 
 use super::context::{Context, Parameters, TunnelId, answer};
 use super::refusal::Refusal;
-use super::version::Tagged;
+use super::version::{ETag, Tagged};
 use crate::config::desired::Desired;
 use crate::config::edit::{Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError, Written};
@@ -47,7 +47,7 @@ struct BasedOn {
     path = "/config",
     params(ReplaceQuery, BasedOn),
     request_body = PostedList,
-    responses((status = OK, body = Saved, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+    responses((status = OK, body = Saved, headers(("ETag" = inline(ETag)))))
 )]
 pub(super) async fn replace_all(
     State(context): State<Context>,
@@ -68,7 +68,7 @@ pub(super) async fn replace_all(
     path = "/config/new",
     params(BasedOn),
     request_body = PostedTunnel,
-    responses((status = CREATED, body = Configured, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+    responses((status = CREATED, body = Configured, headers(("ETag" = inline(ETag)))))
 )]
 pub(super) async fn add(
     State(context): State<Context>,
@@ -88,7 +88,7 @@ pub(super) async fn add(
     path = "/config/{id}",
     params(TunnelId, BasedOn),
     request_body = PostedChange,
-    responses((status = OK, body = Configured, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+    responses((status = OK, body = Configured, headers(("ETag" = inline(ETag)))))
 )]
 pub(super) async fn change(
     State(context): State<Context>,
@@ -116,7 +116,7 @@ pub(super) async fn change(
     delete,
     path = "/config/{id}",
     params(TunnelId, BasedOn),
-    responses((status = OK, body = Saved, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+    responses((status = OK, body = Saved, headers(("ETag" = inline(ETag)))))
 )]
 pub(super) async fn remove(
     State(context): State<Context>,
@@ -136,7 +136,7 @@ pub(super) async fn remove(
     post,
     path = "/config/{id}/delete",
     params(TunnelId, BasedOn),
-    responses((status = OK, body = Saved, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`"))))
+    responses((status = OK, body = Saved, headers(("ETag" = inline(ETag)))))
 )]
 pub(super) async fn remove_by_post(
     context: State<Context>,

@@ -7,7 +7,7 @@ use axum::extract::State;
 use super::context::{Context, Tunnel, TunnelId, answer};
 use super::json::Json;
 use super::refusal::Refusal;
-use super::version::{Tagged, Version};
+use super::version::{ETag, Tagged, Version};
 use crate::protocol::autossh_tunnel::{Configuration, Configured, Listed};
 use crate::protocol::{Health, HealthWord, TunnelStatus};
 
@@ -44,7 +44,7 @@ pub(super) async fn health(State(context): State<Context>) -> Result<Json<Health
 }
 
 /// The tunnels of the configuration that is in force, as they are written.
-#[utoipa::path(get, path = "/config", responses((status = OK, body = Configuration, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`")))))]
+#[utoipa::path(get, path = "/config", responses((status = OK, body = Configuration, headers(("ETag" = inline(ETag))))))]
 pub(super) async fn configuration(State(context): State<Context>) -> Result<Tagged<Configuration>, Refusal> {
     let snapshot = context.snapshot().await?;
     let tunnels = snapshot.tunnels.iter().map(Configured::from).collect();
@@ -52,7 +52,7 @@ pub(super) async fn configuration(State(context): State<Context>) -> Result<Tagg
 }
 
 /// One tunnel of the configuration that is in force, as it is written.
-#[utoipa::path(get, path = "/config/{id}", params(TunnelId), responses((status = OK, body = Configured, headers(("ETag" = String, description = "The version of the configuration, for `If-Match`")))))]
+#[utoipa::path(get, path = "/config/{id}", params(TunnelId), responses((status = OK, body = Configured, headers(("ETag" = inline(ETag))))))]
 pub(super) async fn configured(Version(version): Version, Tunnel(tunnel): Tunnel) -> Tagged<Configured> {
     Tagged(version, Configured::from(&tunnel))
 }

@@ -5,10 +5,16 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::context::Context;
 use super::json::Json;
 use super::refusal::Refusal;
+
+/// The version of the configuration, for `If-Match`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what `Tagged` sends")]
+pub(super) struct ETag(String);
 
 /// An answer that shows this version.
 #[derive(Debug)]

@@ -20,11 +20,6 @@ pub enum Verb {
     Restart,
 }
 
-impl Verb {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Start, Self::Stop, Self::Restart];
-}
-
 /// The word in paths and on the command line.
 impl fmt::Display for Verb {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

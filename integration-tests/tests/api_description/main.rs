@@ -3,8 +3,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-mod reference;
-
 use std::path::Path;
 
 use integration_tests::{API_PORT, API_TOKEN, Daemon, ECHO_PORT, Lab, Sshd, serve_echo, tool};

@@ -7,13 +7,13 @@ mod containerfile;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use integration_tests::{
-    Lab, ORIGIN_PORT, Record, SSHD_PORT, Sshd, fetch, kill, lines_of, process_end, run, said_by, serve_page,
-    tool, within_deadline,
+    Lab, ORIGIN_PORT, Record, SSHD_PORT, Sshd, fetch, kill, lines_of, process_end, read, repository, run,
+    said_by, serve_page, tool, within_deadline,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
@@ -31,14 +31,6 @@ const ROOT: &str = "/run/image/root";
 
 /// The tunnel's port.
 const PORT: u16 = 9443;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// The service of compose.yaml, with the variables that it asks for.
 fn service() -> Value {

@@ -7,9 +7,8 @@
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
+use integration_tests::{read, read_below};
 use tokens::{Named, named, split_tests, tokens};
 
 /// A module's path from the root of the crate: `["port", "verdict"]`.
@@ -41,10 +40,8 @@ struct File {
 
 #[test]
 fn imports_run_downwards_and_in_no_circle() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let order = order(&fs::read_to_string(repository.join("ARCHITECTURE.md")).unwrap());
-    let mut files = Vec::new();
-    read_below(&repository.join("src"), "", &mut files);
+    let order = order(&read("ARCHITECTURE.md"));
+    let files = read_below("src", "rs");
     assert!(files.len() > 100, "{} files in src", files.len());
     let sources = Sources::new(files.iter().map(|(path, text)| (path.as_str(), text.as_str())));
     let violations = [sources.unordered(&order), sources.upwards(&order), sources.circles()].concat();
@@ -53,17 +50,6 @@ fn imports_run_downwards_and_in_no_circle() {
         "against \"Order of imports\" in ARCHITECTURE.md:\n{}",
         violations.join("\n")
     );
-}
-
-fn read_below(directory: &Path, prefix: &str, files: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            read_below(&entry.path(), &format!("{name}/"), files);
-        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
-            files.push((name, fs::read_to_string(entry.path()).unwrap()));
-        }
-    }
 }
 
 /// The layers in the section of ARCHITECTURE.md, from top to bottom.

@@ -15,11 +15,10 @@ mod source;
 mod text;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use exceptions::Exceptions;
+use integration_tests::read;
 use page::Page;
 use portward::doctor::CHECKS;
 use source::{Literal, Source};
@@ -28,14 +27,10 @@ use text::Match;
 const PAGE: &str = "docs/troubleshooting.md";
 
 /// Read once for all tests.
-static SOURCE: LazyLock<Source> = LazyLock::new(|| Source::read(&repository().join("src")));
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+static SOURCE: LazyLock<Source> = LazyLock::new(Source::read);
 
 fn read_page() -> Page {
-    Page::read(&fs::read_to_string(repository().join(PAGE)).unwrap())
+    Page::read(&read(PAGE))
 }
 
 /// The messages, each text once, and the exceptions that excused a text.
@@ -121,7 +116,7 @@ fn each_class_of_failure_and_each_check_of_doctor_has_a_section() {
 #[test]
 fn each_class_of_a_health_check_and_of_a_failed_connection_is_named() {
     let source = &*SOURCE;
-    let page = fs::read_to_string(repository().join(PAGE)).unwrap();
+    let page = read(PAGE);
     let classes = source.variants("core/check_error.rs", "CheckErrorKind");
     assert!(classes.len() > 5, "{classes:?}");
     let missing: Vec<_> = classes.into_iter().filter(|word| !page.contains(&format!("`{word}`"))).collect();

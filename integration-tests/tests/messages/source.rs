@@ -1,9 +1,8 @@
 //! The texts of `src`, and what makes up an entry of the page.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
+use integration_tests::read_below;
 use syn::visit::Visit;
 
 use crate::known::Known;
@@ -54,10 +53,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn read(root: &Path) -> Self {
-        let mut files = Vec::new();
-        read_below(root, "", &mut files);
-        Self::of(&files)
+    /// Of the product.
+    pub(crate) fn read() -> Self {
+        Self::of(&read_below("src", "rs"))
     }
 
     /// Of these files, by their names below `src`.
@@ -107,18 +105,6 @@ impl Source {
     fn is_single(&self, word: &str) -> bool {
         self.literals.iter().any(|literal| literal.text.pieces() == [word])
     }
-}
-
-fn read_below(directory: &Path, prefix: &str, files: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            read_below(&entry.path(), &format!("{name}/"), files);
-        } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
-            files.push((name, fs::read_to_string(entry.path()).unwrap()));
-        }
-    }
-    files.sort();
 }
 
 /// What is found to be a message in these files.

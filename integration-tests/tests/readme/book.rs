@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use integration_tests::repository;
 use mdbook_driver::MDBook;
 use tempfile::tempdir;
 
-use crate::pages::{self, Page, repository};
+use crate::pages::{self, Page};
 
 #[test]
 fn every_page_is_in_the_summary() {

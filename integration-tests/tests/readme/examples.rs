@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::error::ErrorKind;
+use integration_tests::read;
 use portward::config::desired::{Ssh, SshTunnel, Tunnel, Work};
 use tempfile::tempdir;
 
-use crate::pages::{self, Block, Page, read};
+use crate::pages::{self, Block, Page};
 
 #[test]
 fn every_config_in_the_documents_is_valid() {

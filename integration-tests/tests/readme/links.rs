@@ -1,6 +1,8 @@
 //! Links of the documents, and the files that they name.
 
-use crate::pages::{self, Page, repository};
+use integration_tests::repository;
+
+use crate::pages::{self, Page};
 
 /// Documents that are not of the book.
 const OTHERS: [&str; 5] =

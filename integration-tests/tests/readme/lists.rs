@@ -1,14 +1,13 @@
 //! Lists of the book are those of the code.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
+use integration_tests::{read, read_below};
 use portward::config::ssh_options::SSH_OPTIONS;
 use portward::doctor::{CHECKS, Check};
 use portward::protocol::StateName;
 
-use crate::pages::{Page, read, repository};
+use crate::pages::Page;
 
 #[test]
 fn the_table_of_doctor_has_every_check() {
@@ -151,20 +150,10 @@ fn first_cell(row: &str) -> Vec<String> {
 
 /// The sources of the product, without their tests.
 fn sources() -> Vec<String> {
-    let mut sources = Vec::new();
-    collect(&repository().join("src"), &mut sources);
+    let is_test = |name: &str| name.split('/').any(|part| ["tests", "fuzz", "tests.rs"].contains(&part));
+    let files = read_below("src", "rs").into_iter().filter(|(name, _)| !is_test(name));
+    let product = |text: String| text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+    let sources: Vec<_> = files.map(|(_, text)| product(text)).collect();
     assert!(sources.len() > 100, "{} sources", sources.len());
     sources
-}
-
-fn collect(directory: &Path, sources: &mut Vec<String>) {
-    for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() && !["tests", "fuzz"].contains(&name) {
-            collect(&path, sources);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests.rs" {
-            let text = fs::read_to_string(&path).unwrap();
-            sources.push(text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned());
-        }
-    }
 }

@@ -11,7 +11,8 @@ mod pages;
 use std::collections::BTreeSet;
 use std::fs;
 
-use pages::{Page, read, repository};
+use integration_tests::{read, repository};
+use pages::Page;
 
 #[test]
 fn the_readme_can_be_read_in_one_go() {

@@ -1,7 +1,6 @@
 //! The documents as text.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use integration_tests::{read, read_below};
 
 /// A document.
 pub(crate) struct Page {
@@ -122,30 +121,8 @@ pub(crate) fn all() -> Vec<Page> {
 
 /// The pages of the book, without its summary.
 pub(crate) fn of_the_book() -> Vec<Page> {
-    let mut files = Vec::new();
-    list("docs", &mut files);
-    files.sort();
-    assert!(files.len() >= 20, "only {} pages in docs", files.len());
-    files.iter().map(|path| Page::read(path)).collect()
-}
-
-fn list(directory: &str, files: &mut Vec<String>) {
-    for entry in fs::read_dir(repository().join(directory)).unwrap().map(Result::unwrap) {
-        let path = format!("{directory}/{}", entry.file_name().to_str().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            list(&path, files);
-        } else if Path::new(&path).extension().is_some_and(|extension| extension == "md")
-            && path != "docs/SUMMARY.md"
-        {
-            files.push(path);
-        }
-    }
-}
-
-pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
-
-pub(crate) fn read(path: &str) -> String {
-    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let files = read_below("docs", "md").into_iter().filter(|(name, _)| name != "SUMMARY.md");
+    let pages: Vec<_> = files.map(|(name, text)| Page { path: format!("docs/{name}"), text }).collect();
+    assert!(pages.len() >= 20, "only {} pages in docs", pages.len());
+    pages
 }

@@ -1,8 +1,7 @@
 //! docs/recording.svg: GitHub shows it as an image, which runs no script and loads nothing.
 
+use integration_tests::read;
 use roxmltree::Document;
-
-use crate::read;
 
 /// A page that shows it is to be there at once.
 const LARGEST: usize = 200 * 1024;

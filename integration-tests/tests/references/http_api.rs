@@ -1,10 +1,10 @@
-//! The list of requests and objects in docs/reference/http-api.md is what docs/reference/openapi.json says.
+//! The second half of docs/reference/http-api.md: every request and object, from docs/reference/openapi.json.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+
+use crate::markdown;
 
 /// What is behind this line of the page is made from the description.
 const MARK: &str = "<!-- From here on made from openapi.json. -->\n";
@@ -12,21 +12,10 @@ const MARK: &str = "<!-- From here on made from openapi.json. -->\n";
 /// The order in which the methods of a path are listed.
 const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
 
-/// `UPDATE_EXPECTED=1 cargo test -p integration-tests --test api_description reference` updates the page.
-#[test]
-fn the_requests_and_objects_of_the_page_are_those_of_the_description() {
-    let api: Value = serde_json::from_str(&read("docs/reference/openapi.json")).unwrap();
-    let page = read("docs/reference/http-api.md");
-    let (written, made) = page.split_once(MARK).expect("the line before what is made");
-    let current = requests(&api) + &objects(&api);
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        return fs::write(
-            repository().join("docs/reference/http-api.md"),
-            format!("{written}{MARK}{current}"),
-        )
-        .unwrap();
-    }
-    assert!(made == current, "run this test with UPDATE_EXPECTED=1 and commit docs/reference/http-api.md");
+/// The page as it is to be; what is written by hand is that of `page`.
+pub(crate) fn page(api: &Value, page: &str) -> String {
+    let (written, _) = page.split_once(MARK).expect("the line before what is made");
+    [written, MARK, &requests(api), &objects(api)].concat()
 }
 
 fn requests(api: &Value) -> String {
@@ -124,7 +113,7 @@ fn kind(schema: &Value) -> String {
         return format!("[{name}](#{})", name.to_lowercase());
     }
     if let Some(choices) = schema["enum"].as_array() {
-        return choices.iter().map(|choice| format!("`{}`", text(choice))).collect::<Vec<_>>().join(" or ");
+        return alternatives(choices.iter().map(|choice| format!("`{}`", text(choice))));
     }
     if let Some(choices) = schema["oneOf"].as_array() {
         return alternatives(choices.iter().map(kind));
@@ -152,7 +141,7 @@ fn kind(schema: &Value) -> String {
 fn alternatives(kinds: impl Iterator<Item = String>) -> String {
     let (null, mut others): (Vec<_>, Vec<_>) = kinds.partition(|kind| kind == "null");
     others.extend(null);
-    others.join(" or ")
+    markdown::alternatives(&others)
 }
 
 /// A text as a cell of a table.
@@ -166,12 +155,4 @@ fn text(value: &Value) -> &str {
 
 fn map(value: &Value) -> &Map<String, Value> {
     value.as_object().unwrap_or_else(|| panic!("no object: {value}"))
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
