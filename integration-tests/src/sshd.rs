@@ -135,6 +135,21 @@ impl<'lab> Sshd<'lab> {
     pub fn log(&self) -> &Record<String> {
         &self.log
     }
+
+    /// How often it was asked for a sign of life since `mark`, if it logs at DEBUG1.
+    pub fn probes(&self, mark: usize) -> usize {
+        self.log.since(mark).iter().filter(|line| is_probe(line)).count()
+    }
+
+    /// Waits until it is asked for a sign of life, at or after `mark`, if it logs at DEBUG1.
+    pub async fn wait_probe(&self, mark: usize) {
+        let probe = self.log.find(mark, |line| is_probe(line)).await;
+        assert!(probe.is_some(), "{:#?}", self.log.since(mark));
+    }
+}
+
+fn is_probe(line: &str) -> bool {
+    line.contains("tcpip-forward listen localhost port 0")
 }
 
 fn knows_penalties() -> bool {

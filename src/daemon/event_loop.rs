@@ -400,6 +400,10 @@ impl EventLoop {
 
     fn pass_deadlines(&mut self) {
         let now = self.clock.now();
+        if let Some(late) = self.state.timers.postpone_overslept(now) {
+            tracing::debug!("a deadline was noticed {late:?} late: what was said meanwhile is heard first");
+            return;
+        }
         while let Some(timer) = self.state.timers.take_passed(now) {
             match timer {
                 Timer::Link(id) => self.hear_of_link(id, Event::DeadlinePassed),

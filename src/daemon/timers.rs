@@ -1,9 +1,18 @@
 //! The deadlines that are armed: the next one, and those that have passed, without looking at the others.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::core::{LinkId, Slot};
+
+/// A deadline that is noticed so late passed while portward did not run: it was stopped by a signal, or the machine had no time
+/// for it.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// How long those deadlines are postponed, so that what was said meanwhile is heard first: as long as a server may take to answer
+/// a probe.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,12 +30,22 @@ pub(super) enum Timer {
 pub(super) struct Timers {
     due: HashMap<Timer, Moment>,
     queue: BTreeSet<(Moment, Timer)>,
+    postponed: Option<Postponed>,
+}
+
+/// All deadlines that had passed at one moment are due at a later one.
+#[derive(Debug, Clone, Copy)]
+struct Postponed {
+    passed: Moment,
+    until: Moment,
 }
 
 impl Timers {
     /// Arms `timer`; a later call replaces the deadline.
     pub(super) fn arm(&mut self, timer: Timer, due: Moment) {
         self.disarm(timer);
+        let postponed = self.postponed.filter(|postponed| due <= postponed.passed);
+        let due = postponed.map_or(due, |postponed| postponed.until);
         self.due.insert(timer, due);
         self.queue.insert((due, timer));
     }
@@ -43,6 +62,21 @@ impl Timers {
         self.queue.first().map(|(due, _)| *due)
     }
 
+    /// Postpones the deadlines that passed while portward did not run, as the first one of them shows, and tells how late that is.
+    /// Each is postponed once: a machine that never has time does not keep them from passing.
+    pub(super) fn postpone_overslept(&mut self, now: Moment) -> Option<Duration> {
+        let due = self.next()?;
+        let late = now.since(due);
+        if late < OVERSLEPT || self.postponed.is_some_and(|postponed| postponed.until == due) {
+            return None;
+        }
+        self.postponed = Some(Postponed { passed: now, until: now.after(GRACE) });
+        while let Some(timer) = self.take_passed(now) {
+            self.arm(timer, now);
+        }
+        Some(late)
+    }
+
     /// Takes the timer whose deadline passed first, if one has passed by `now`.
     pub(super) fn take_passed(&mut self, now: Moment) -> Option<Timer> {
         let (due, timer) = self.queue.first().copied()?;
@@ -56,8 +90,6 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn moment(seconds: u64) -> Moment {
@@ -88,5 +120,26 @@ mod tests {
         assert_eq!((timers.take_passed(moment(2)), timers.next()), (None, Some(moment(3))));
         timers.disarm(timer);
         assert_eq!(timers.next(), None);
+    }
+    #[test]
+    fn what_passed_while_portward_did_not_run_is_postponed_once_and_nothing_else_is() {
+        let [late, next, new] = [1, 2, 3].map(|request| Timer::Request(Slot(1), request));
+        let mut timers = Timers::default();
+        timers.arm(late, moment(10));
+        timers.arm(next, moment(71));
+        assert_eq!(timers.postpone_overslept(moment(10)), None);
+        assert_eq!(timers.postpone_overslept(moment(70)), Some(Duration::from_secs(60)));
+        // A link that hears of something tells its deadline again.
+        timers.arm(late, moment(10));
+        timers.arm(new, moment(72));
+        for (timer, due) in [(next, 71), (new, 72), (late, 73)] {
+            assert_eq!((timers.next(), timers.postpone_overslept(moment(due))), (Some(moment(due)), None));
+            assert_eq!(timers.take_passed(moment(due)), Some(timer));
+        }
+        timers.arm(late, moment(10));
+        assert_eq!(
+            (timers.postpone_overslept(moment(80)), timers.take_passed(moment(80))),
+            (None, Some(late))
+        );
     }
 }

@@ -8,6 +8,7 @@ use integration_tests::{serve_echo, serve_page};
 use nix::sys::signal::Signal;
 use portward::protocol::{FailureKind, StateName, TunnelStatus};
 
+use super::pauses::PAUSE;
 use super::site::{Fault, PORT, is_well};
 
 /// Where the others go.
@@ -40,7 +41,7 @@ async fn start<'lab>(lab: &'lab Lab, far: &'lab FarSide<'lab>, keys: &str) -> Tw
     });
     // That of the command.
     serve_echo(("127.0.0.1", ECHO_PORT)).await;
-    let sshd = Sshd::start_far(far, "").await;
+    let sshd = Sshd::start_far(far, "LogLevel DEBUG1").await;
     let web = format!(
         "  - {{name: web, remote_host: far, remote_port: 127.0.0.1:{ORIGIN_PORT}, local_port: '127.0.0.1:{PORT}'{keys}}}\n"
     );
@@ -108,5 +109,33 @@ async fn a_change_that_is_lost_in_an_overrun_of_rtnetlink_is_found_nevertheless(
     assert!(shown.last_error.unwrap().message.contains("10.1.0.2"));
     fault.is_over(&daemon, mark, &web).await;
     fetch(PORT).await.expect("the tunnel carries");
+    is_well(&lab, daemon, others).await;
+}
+
+/// While portward stands still, the server answers, and the time passes that it has for that.
+#[tokio::test]
+async fn a_server_that_answered_while_portward_stood_still_is_not_taken_for_silent() {
+    let lab = Lab::new();
+    let far = far_side(&lab).await;
+    let TwoCables { sshd, daemon, web, others, .. } = start(&lab, &far, "").await;
+    let (starts, log) = (lab.ssh_starts().len(), sshd.log().mark());
+    far.ip("route add blackhole 10.1.0.2/32");
+    ip("address add 10.9.0.2/32 dev lo");
+    sshd.wait_probe(log).await;
+    stop_signal(daemon.pid());
+    far.ip("route delete blackhole 10.1.0.2/32");
+    // On one connection, so that the sign of life came before this.
+    fetch(PORT).await.expect("ssh carries without portward");
+    // The pause is the fault itself, not a wait for something.
+    tokio::time::sleep(PAUSE).await;
+    let log = sshd.log().mark();
+    kill(daemon.pid(), Signal::SIGCONT);
+    ip("address delete 10.9.0.2/32 dev lo");
+    sshd.wait_probe(log).await;
+    let status = daemon.status("web").await;
+    let expected = (StateName::Up, web.pid, 0, None);
+    let observed = (status.state, status.pid, status.restarts, status.last_error);
+    assert_eq!(observed, expected, "{}", daemon.report());
+    assert_eq!(lab.ssh_starts().len(), starts, "{:#?}", lab.ssh_starts());
     is_well(&lab, daemon, others).await;
 }

@@ -11,9 +11,9 @@ use super::site::{Fault, PORT, is_well, start};
 /// In the environment: for how many seconds everything stands still, if not for [`PAUSE`].
 const SECONDS: &str = "PORTWARD_PAUSE";
 
-/// Longer than all deadlines of these tests: `stop_grace`, time-outs and waits of the health check, `ServerAliveInterval` times
-/// `ServerAliveCountMax`.
-const PAUSE: Duration = Duration::from_secs(4);
+/// Longer than all deadlines of these tests: that of a probe, `stop_grace`, time-outs and waits of the health check,
+/// `ServerAliveInterval` times `ServerAliveCountMax`.
+pub(crate) const PAUSE: Duration = Duration::from_secs(4);
 
 const KEYS: &str = ", health: {connect: true, every: 1s, timeout: 1s}, ssh: {connect_timeout: 1s, options: \
                     {ServerAliveInterval: 1, ServerAliveCountMax: 2}}";
