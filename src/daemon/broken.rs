@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::event_loop::EventLoop;
 use super::handle::Outcome;
-use crate::clock::Clock;
 use crate::config::desired::Broken;
 use crate::core::{Failure, FailureKind, StateName};
 use crate::protocol::autossh_tunnel::Status;
@@ -28,11 +29,13 @@ impl EventLoop {
             self.state.published.count(Some(status), None);
         }
         let others = broken.into_iter().filter(|broken| errors.contains_key(&broken.name));
+        let now = self.clock.now();
+        let since = self.clock.timestamp(now);
         let others = others.map(|broken| {
             let known = before.iter().find(|known| {
                 known.hash == broken.hash && known.config_error.as_ref() == Some(&broken.error)
             });
-            known.cloned().unwrap_or_else(|| Arc::new(status(broken, &self.clock)))
+            known.cloned().unwrap_or_else(|| Arc::new(status(broken, since)))
         });
         self.state.broken = others.collect();
         for status in &self.state.broken {
@@ -64,7 +67,7 @@ impl EventLoop {
     }
 }
 
-fn status(broken: Broken, clock: &Clock) -> TunnelStatus {
+fn status(broken: Broken, since: Timestamp) -> TunnelStatus {
     let Broken { name, hash, log_id, written, interactive, error } = broken;
     TunnelStatus {
         name,
@@ -79,7 +82,7 @@ fn status(broken: Broken, clock: &Clock) -> TunnelStatus {
         interactive,
         pid: None,
         shared_by: None,
-        since: clock.timestamp(clock.now()),
+        since,
         restarts: 0,
         last_error: Some(Failure::new(FailureKind::Config, error.clone())),
         config_error: Some(error),

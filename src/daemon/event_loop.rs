@@ -105,7 +105,7 @@ impl EventLoop {
         systemd::ready();
         while !(self.state.stopping && self.state.entries.is_empty()) {
             let wake = self.state.timers.next().into_iter().chain(next_ping).min();
-            let clock = self.clock;
+            let wake_at = self.clock.instant(wake.unwrap_or_default());
             tokio::select! {
                 Some(report) = self.events.recv() => self.take(report),
                 Some(command) = self.commands.recv() => self.obey(command),
@@ -116,7 +116,7 @@ impl EventLoop {
                 }
                 changes = self.network.changed(), if !self.state.stopping => self.hear_of_network(&changes),
                 () = self.runtime.disturbed(), if !self.state.stopping => self.restore_runtime(),
-                () = sleep_until(clock.instant(wake.unwrap_or_default())), if wake.is_some() => self.pass_deadlines(),
+                () = sleep_until(wake_at), if wake.is_some() => self.pass_deadlines(),
                 _ = terminate.recv(), if !self.state.stopping => match leave::is_restart() {
                     Some(asking) if is_restart.is_none() => is_restart = Some(Box::pin(asking)),
                     Some(_) | None => self.stop_all(),

@@ -20,10 +20,11 @@ type Labels = Vec<(&'static str, String)>;
 
 impl EventLoop {
     /// All figures.
-    pub(super) fn metrics(&self) -> String {
+    pub(super) fn metrics(&mut self) -> String {
+        let now = self.clock.now();
         let mut registry = Registry::with_prefix("portward");
         self.register_own(&mut registry);
-        self.register_tunnels(&mut registry);
+        self.register_tunnels(&mut registry, now);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode_registry(&mut text, &registry).and_then(|()| encode_eof(&mut text));
@@ -58,7 +59,7 @@ impl EventLoop {
         registry.register_with_unit("verdict", about, Unit::Seconds, verdicts);
     }
 
-    fn register_tunnels(&self, registry: &mut Registry) {
+    fn register_tunnels(&self, registry: &mut Registry, now: Moment) {
         let state = Family::<Labels, Gauge>::default();
         let up = Family::<Labels, Gauge>::default();
         let restarts = Family::<Labels, Counter>::default();
@@ -67,7 +68,6 @@ impl EventLoop {
         let failed = Family::<Labels, Counter>::default();
         let clients = Family::<Labels, Gauge>::default();
         let bytes = Family::<Labels, Counter>::default();
-        let now = self.clock.now();
         for status in self.snapshot().tunnels {
             let labels = vec![("tunnel", status.name.clone())];
             let with =
