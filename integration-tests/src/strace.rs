@@ -59,7 +59,8 @@ impl<'lab> Trace<'lab> {
     }
 }
 
-/// strace, attached to a process so as to stop it in the middle of what it does, as if the scheduler had forgotten it there.
+/// strace, attached to a process so as to stop it in the middle of what it does, as if the scheduler had forgotten it there, or to
+/// slow it down.
 #[derive(Debug)]
 pub struct Tripwire {
     pid: u32,
@@ -70,9 +71,18 @@ pub struct Tripwire {
 impl Tripwire {
     /// The process stops (SIGSTOP) when a thread of it makes this system call for the first time; with `path`, on that file.
     pub async fn attach(lab: &Lab, pid: u32, call: &str, path: Option<&str>) -> Self {
+        Self::inject(lab, pid, call, "signal=SIGSTOP:when=1", path).await
+    }
+
+    /// As if its disk were slow, the process is kept waiting for this long whenever it makes this system call.
+    pub async fn slow(lab: &Lab, pid: u32, call: &str, wait: Duration) -> Self {
+        Self::inject(lab, pid, call, &format!("delay_enter={}", wait.as_micros()), None).await
+    }
+
+    async fn inject(lab: &Lab, pid: u32, call: &str, what: &str, path: Option<&str>) -> Self {
         let mut command = lab.command("strace");
         command.args(["-f", "-p", &pid.to_string(), "-e", &format!("trace={call}")]);
-        command.args(["-e", &format!("inject={call}:signal=SIGSTOP:when=1")]);
+        command.args(["-e", &format!("inject={call}:{what}")]);
         command.args(path.into_iter().flat_map(|path| ["-P", path]));
         let mut strace = command.stderr(Stdio::piped()).spawn().expect("starting strace (package strace)");
         let said = lines_of(strace.stderr.take().unwrap());

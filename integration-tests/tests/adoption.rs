@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::time::Duration;
 
 use integration_tests::{
-    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Squatter, Sshd, fetch, kill, process_end,
+    Daemon, ECHO_PORT, Lab, NumberedStream, ORIGIN_PORT, Squatter, Sshd, Tripwire, fetch, kill, process_end,
     serve_echo, serve_page, starts, stop_signal,
 };
 use nix::sys::signal::Signal;
@@ -236,6 +237,38 @@ async fn what_a_daemon_was_ending_when_it_was_killed_the_next_one_ends() {
     daemon.wait_log(0, "the end", |line| line.raw.contains("no tunnel needs")).await;
     daemon.stop().await;
     assert!(lab.daemon_processes().is_empty());
+}
+
+#[tokio::test]
+async fn what_has_just_come_up_is_taken_over_however_slowly_its_record_is_written() {
+    let lab = Lab::new();
+    let sshd = Sshd::start_with(&lab, "LogLevel DEBUG1").await;
+    let path = lab.path("own.sock");
+    let kinds = [
+        "command: [socat, 'TCP-LISTEN:9001,bind=127.0.0.1,fork', 'TCP:127.0.0.1:7000'], local_port: 127.0.0.1:9001",
+        "remote_host: server, remote_port: '127.0.0.1:7000', local_port: 127.0.0.1:9001",
+        "remote_host: server, direction: local_to_remote, remote_port: 9001, local_port: '127.0.0.1:7000'",
+        &format!("remote_host: server, remote_port: '127.0.0.1:7000', local_port: {}", path.display()),
+    ];
+    for kind in kinds {
+        let daemon = Daemon::start(&lab, &format!("  - {{name: own, enabled: false, {kind}}}\n")).await;
+        let _slow = Tripwire::slow(&lab, daemon.pid(), "/^rename", Duration::from_millis(300)).await;
+        let mark = daemon.mark();
+        let starting = daemon.post("/start/own?timeout=0s").await;
+        assert_eq!(starting.status, 202, "{starting:?}");
+        let up = daemon.wait_status(mark, "own", "up", |status| status.state == StateName::Up).await;
+        daemon.crash().await;
+        let (starts, log) = (lab.ssh_starts().len(), sshd.log().mark());
+        let inode = || fs::metadata(&path).ok().map(|file| file.ino());
+        let socket = inode();
+        lab.write_config(&format!("  - {{name: own, {kind}}}\n"));
+        let daemon = Daemon::start_as_configured(&lab).await;
+        assert_eq!(daemon.wait_state("own", StateName::Up).await.pid, up.pid, "{kind}");
+        assert_eq!((lab.ssh_starts().len(), inode()), (starts, socket), "{kind}");
+        let asked = sshd.log().since(log);
+        assert!(!asked.iter().any(|line| line.contains("tcpip-forward")), "{kind}: {asked:#?}");
+        daemon.stop().await;
+    }
 }
 
 /// An ssh that is killed leaves its socket, and nobody is there to remove it.

@@ -87,6 +87,8 @@ impl Attempt {
         spoke: &Notify,
         (record, is_ready): (Option<Record>, bool),
     ) -> Infallible {
+        // What is told as up, a later run of portward takes over. Boxed, so that no process that runs reserves memory for it.
+        Box::pin(self.keep(record.as_ref())).await;
         tokio::select! {
             never = self.watch_listener(listening, tree, spoke, is_ready) => never,
             never = self.follow_main(tree) => never,
@@ -94,22 +96,17 @@ impl Attempt {
         }
     }
 
-    /// Keeps the record of the process that stands for the tree.
+    /// Keeps the record of the process that stands for the tree, when that is another one.
     async fn keep_record_of(&self, tree: &Tree, record: Option<Record>) -> Infallible {
         let Some(mut record) = record else { return std::future::pending().await };
         let mut main = tree.main();
         main.mark_changed();
-        let mut written = None;
         while main.changed().await.is_ok() {
             let pid = main.borrow_and_update().pid;
-            if pid.is_some() && pid != written {
-                if pid != Some(record.origin.pid) {
-                    let Some(origin) = Origin::of(tree, [None, None]) else { continue };
-                    record.origin = Origin { pipes: record.origin.pipes, ..origin };
-                }
-                // Boxed, so that no process that runs reserves memory for it.
+            if pid.is_some_and(|pid| pid != record.origin.pid) {
+                let Some(origin) = Origin::of(tree, [None, None]) else { continue };
+                record.origin = Origin { pipes: record.origin.pipes, ..origin };
                 Box::pin(self.keep(Some(&record))).await;
-                written = pid;
             }
         }
         std::future::pending().await

@@ -33,6 +33,8 @@ pub(super) struct Forwards<'a> {
     pid: u32,
     master: Master,
     open: BTreeMap<Slot, Opened>,
+    /// Those among them of which nobody has been told yet.
+    untold: Vec<Slot>,
     carried: Carried,
     server: ServerSide,
 }
@@ -72,7 +74,8 @@ impl<'a> Forwards<'a> {
         heard: Arc<Heard>,
     ) -> Self {
         let server = ServerSide::new(ssh.control.path(), pid, server, heard);
-        Self { attempt, ssh, pid, master, open: BTreeMap::new(), carried: Carried::default(), server }
+        let (open, untold, carried) = Default::default();
+        Self { attempt, ssh, pid, master, open, untold, carried, server }
     }
 
     /// Takes over what an earlier run of portward has left: closes what is `unneeded`.
@@ -106,7 +109,7 @@ impl<'a> Forwards<'a> {
             Order::Open(request, asked) => {
                 let opened = self.open(request, &asked).await;
                 match (opened, asked.recovery) {
-                    (Ok(()), _) => self.opened(request, &asked),
+                    (Ok(()), _) => self.opened(&asked),
                     (Err(NotOpen::AtServer(port, said)), RemotePortRecovery::Auto)
                         if !self.server.is_mute() =>
                     {
@@ -126,7 +129,10 @@ impl<'a> Forwards<'a> {
             Order::Inherit(request, asked) => {
                 // ssh answers a request for a listener that it has with success, and does nothing.
                 match self.open(request, &asked).await {
-                    Ok(()) => self.ask_where(&asked),
+                    Ok(()) => {
+                        self.watch(asked.reporter.slot());
+                        self.ask_where(&asked);
+                    }
                     Err(not_open) => {
                         let failure = self.failure(not_open, |_| Who::Unasked);
                         asked.reporter.warn(&failure.to_string());
@@ -200,7 +206,7 @@ impl<'a> Forwards<'a> {
         let mut not_open = NotOpen::AtServer(port, said);
         if answer.is_some_and(is_free) {
             match self.open(request, &asked).await {
-                Ok(()) => return self.opened(request, &asked),
+                Ok(()) => return self.opened(&asked),
                 Err(again) => not_open = again,
             }
         }
@@ -233,9 +239,29 @@ impl<'a> Forwards<'a> {
         }
     }
 
-    fn opened(&mut self, request: Request, asked: &Asked) {
-        asked.reporter.answer(request, ForwardEvent::Opened);
+    fn opened(&mut self, asked: &Asked) {
+        self.untold.push(asked.reporter.slot());
         self.ask_where(asked);
+    }
+
+    /// Reports what has been opened, which is in the record by now: what is told as up, a later run of portward takes over.
+    pub(super) fn tell(&mut self) {
+        for slot in std::mem::take(&mut self.untold) {
+            if let Some(opened) = self.open.get(&slot) {
+                opened.listening.reporter().answer(opened.request, ForwardEvent::Opened);
+            }
+            self.watch(slot);
+        }
+    }
+
+    /// Has it reported when the listener is gone.
+    fn watch(&mut self, slot: Slot) {
+        let control = (self.ssh.control.path().to_owned(), self.pid);
+        let Some(opened) = self.open.get_mut(&slot) else { return };
+        if opened.unix.is_some() || !opened.listening.endpoints().is_empty() {
+            let watched = (opened.listening.clone(), opened.unix.clone());
+            opened.watch.spawn(watch(watched, control, opened.request));
+        }
     }
 
     /// Asks where the server listens, and which process that is. Nobody waits for it.
@@ -284,10 +310,6 @@ impl<'a> Forwards<'a> {
         }
         self.carried.addresses.extend(opened.listening.endpoints().iter().map(|endpoint| endpoint.address));
         self.carried.unseen |= opened.listening.endpoints().is_empty();
-        if opened.unix.is_some() || !opened.listening.endpoints().is_empty() {
-            let watched = (opened.listening.clone(), opened.unix.clone());
-            opened.watch.spawn(watch(watched, (self.ssh.control.path().to_owned(), self.pid), request));
-        }
         self.open.insert(slot, opened);
         Ok(())
     }

@@ -141,9 +141,10 @@ impl Attempt {
                 return std::future::pending().await;
             }
         };
-        // A banner, say, tells nothing about the end of a connection that stood.
-        self.tail.clear();
-        heard.was_ready.store(true, Ordering::Relaxed);
+        if !heard.was_ready.swap(true, Ordering::Relaxed) {
+            // A banner, say, tells nothing about the end of a connection that stood.
+            self.tail.clear();
+        }
         if let Some(sockets) = holder::sockets(pid) {
             let _ = of_ssh.at_login.set(sockets);
         }
@@ -159,6 +160,7 @@ impl Attempt {
                     forwards.note(ssh);
                 }
                 self.keep(record.as_ref()).await;
+                forwards.tell();
                 tokio::select! {
                     order = orders.recv() => match order {
                         Some(order) => order,
