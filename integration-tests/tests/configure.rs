@@ -127,6 +127,29 @@ async fn every_path_of_autossh_tunnel_changes_what_it_says_and_nothing_else() {
     assert_eq!(names, ["proxy", "program", "yes"]);
 }
 
+/// The daemon keeps its tunnels then, and what is put into the file would replace them.
+#[tokio::test]
+async fn a_file_that_was_emptied_is_not_changed_while_there_are_tunnels() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab, TUNNELS).await;
+    let before = tunnels(&daemon).await;
+    let new = json!({"name": "n", "remote_host": "h", "remote_port": "1", "local_port": "2"});
+    for emptied in ["", "# nothing\n"] {
+        fs::write(lab.config_path(), emptied).unwrap();
+        for (path, body) in [
+            ("/config/new", new.clone()),
+            ("/config", json!({"tunnels": []})),
+            ("/config?confirm=empty", json!({"tunnels": []})),
+            ("/config", json!({"tunnels": [new]})),
+        ] {
+            let refused = send(&daemon, "POST", path, &body).await;
+            assert_eq!(refused.status, 409, "{path}: {refused:?}");
+            assert!(refused.body.contains("is empty: write `tunnels: []`"), "{refused:?}");
+            assert_eq!((text(&lab).as_str(), tunnels(&daemon).await), (emptied, before.clone()));
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_refused_changes_nothing_and_says_why() {
     let lab = Lab::new();
@@ -437,6 +460,13 @@ mod command_line {
         )
         .await;
         daemon.wait_state("new", StateName::Stopped).await;
+        for tunnel in tunnels(&daemon).await {
+            let hash = tunnel["hash"].as_str().unwrap();
+            let shown = config(&lab, &["get", hash], 0).await;
+            let same: Vec<&str> = ["set", hash].into_iter().chain(shown.lines()).collect();
+            let unchanged = config(&lab, &same, 0).await;
+            assert!(unchanged.contains("nothing differs"), "{unchanged}");
+        }
         let unchanged = config(&lab, &["set", "new", "remote_port=1"], 0).await;
         assert!(unchanged.contains("nothing differs"), "{unchanged}");
         config(&lab, &["remove", "new"], 0).await;
@@ -465,6 +495,7 @@ mod command_line {
             (&["add", "name=x"], 1, "local_port"),
             (&["restore"], 1, "there is no copy"),
             (&["restore", "../config.yaml"], 1, "there is no copy"),
+            (&["set", "", "local_port=1"], 2, "TUNNEL"),
             (&["set", "database"], 2, "KEY=VALUE"),
             (&["set", "database", "local_port"], 2, "KEY=VALUE"),
             (&["put"], 2, "put"),
@@ -478,7 +509,7 @@ mod command_line {
         let copy = config(&lab, &["restore"], 0).await.trim().to_owned();
         fs::write(lab.path("etc/backups").join(&copy), "tunnels:\n  - remote_prot: 1\n").unwrap();
         let said = config(&lab, &["restore", &copy], 1).await;
-        assert!(said.contains("remote_prot") && said.contains(":2:5"), "{said}");
+        assert!(said.contains("remote_prot") && said.contains(&format!("{copy}:2:5")), "{said}");
         assert_eq!(text(&lab), before.replace("13306", "1"));
     }
 

@@ -124,7 +124,7 @@ pub(super) async fn restart(context: State<Context>, tunnel: Tunnel, query: Para
     act_on_one(Verb::Restart, context, tunnel, query).await
 }
 
-/// Replaces the connections of all tunnels that are not interactive.
+/// Replaces the connections of all tunnels that are neither interactive nor stopped.
 #[utoipa::path(
     post,
     path = "/restart",
@@ -153,7 +153,10 @@ async fn act_on_all(
 ) -> Answer {
     let _place = context.begin_wait()?;
     let snapshot = context.snapshot().await?;
-    let tunnels = snapshot.tunnels.iter().filter(|tunnel| !tunnel.interactive).cloned();
+    // What is stopped on purpose has no connection to be replaced.
+    let is_left_out = |tunnel: &TunnelStatus| verb == Verb::Restart && tunnel.state == StateName::Stopped;
+    let tunnels =
+        snapshot.tunnels.iter().filter(|tunnel| !tunnel.interactive && !is_left_out(tunnel)).cloned();
     // All are asked at once, and answered for in the order of the file.
     let asked: Vec<_> = tunnels
         .map(|tunnel| {
@@ -261,6 +264,7 @@ fn summarize(verb: Verb, tunnels: Vec<Acted>) -> AllActed {
     let status = tunnels.iter().map(|tunnel| tunnel.status).max().unwrap_or(Conclusion::Success);
     let done = tunnels.iter().filter(|tunnel| tunnel.success).count();
     let message = match tunnels.len() {
+        0 if verb == Verb::Restart => "there is no tunnel that is neither interactive nor stopped".to_owned(),
         0 => "there is no tunnel that is not interactive".to_owned(),
         total => format!("{done} of {total} tunnels {}", past(verb)),
     };

@@ -19,6 +19,7 @@ use utoipa::IntoParams;
 use super::context::{Context, Parameters, TunnelId, answer};
 use super::refusal::Refusal;
 use super::version::{ETag, Tagged};
+use crate::config::Emptied;
 use crate::config::desired::Desired;
 use crate::config::edit::{Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError, Written};
@@ -158,6 +159,8 @@ enum Unwritten {
     #[error(transparent)]
     Edit(#[from] EditError),
     #[error(transparent)]
+    Emptied(#[from] Emptied),
+    #[error(transparent)]
     Lookup(#[from] LookupError),
     /// The client is gone, or was told that it takes too long.
     #[error("given up")]
@@ -170,7 +173,8 @@ async fn write(
     headers: &HeaderMap,
     make: impl FnOnce(&Document<'_>) -> Result<Edited, Unwritten> + Send + 'static,
 ) -> Result<Written<Desired>, Refusal> {
-    let path = PathBuf::from(context.snapshot().await?.config_path);
+    let snapshot = context.snapshot().await?;
+    let (path, has_tunnels) = (PathBuf::from(snapshot.config_path), !snapshot.tunnels.is_empty());
     let wanted = wanted_versions(headers);
     let busy = || {
         Refusal::unavailable(
@@ -188,7 +192,11 @@ async fn write(
             if reply.is_closed() {
                 return Err(Unwritten::GivenUp);
             }
-            let Edited { text, desired } = make(&Document::open(text, &path)?)?;
+            let document = Document::open(text, &path)?;
+            if document.says_nothing() && has_tunnels {
+                return Err(Emptied(path.clone()).into());
+            }
+            let Edited { text, desired } = make(&document)?;
             Ok((text, desired))
         });
         // Who has asked may be gone.
@@ -239,7 +247,8 @@ impl From<Unwritten> for Refusal {
             Unwritten::Edit(EditError::Refused(_) | EditError::Missing(_)) => {
                 Self::bad_request(error.to_string())
             }
-            Unwritten::Edit(EditError::Broken(_) | EditError::Layout { .. } | EditError::Empty(_))
+            Unwritten::Emptied(_)
+            | Unwritten::Edit(EditError::Broken(_) | EditError::Layout { .. } | EditError::Empty(_))
             | Unwritten::Store(StoreError::Changed(_)) => Self::new(StatusCode::CONFLICT, error.to_string()),
             Unwritten::Store(StoreError::Read(_) | StoreError::Write { .. } | StoreError::NoCopy(_)) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())

@@ -147,7 +147,11 @@ impl<T: DeserializeOwned> FromRequestParts<Context> for Parameters<T> {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
         match Query::from_request_parts(parts, context).await {
             Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(Refusal::bad_request(rejection.body_text())),
+            Err(rejection) => {
+                let said = rejection.body_text();
+                let reason = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(&said);
+                Err(Refusal::bad_request(reason))
+            }
         }
     }
 }

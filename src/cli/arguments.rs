@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -145,7 +146,7 @@ pub(super) enum ConfigAction {
     /// Print tunnels, as `portward config set` takes them
     Get {
         /// Only this one: name, hash, or prefix of a hash of 8 digits or more
-        #[arg(value_name = "TUNNEL")]
+        #[arg(value_name = "TUNNEL", value_parser = NonEmptyStringValueParser::new())]
         tunnel: Option<String>,
         /// Print the JSON of the API's GET /config
         #[arg(long)]
@@ -156,7 +157,7 @@ pub(super) enum ConfigAction {
     /// KEY is any key of a tunnel with one value, such as local_port, enabled or stop_grace; config/config.yaml documents them.
     Set {
         /// Name, hash, or prefix of a hash of 8 digits or more
-        #[arg(value_name = "TUNNEL")]
+        #[arg(value_name = "TUNNEL", value_parser = NonEmptyStringValueParser::new())]
         tunnel: String,
         /// Keys and values
         #[arg(value_name = "KEY=VALUE", required = true)]
@@ -171,7 +172,7 @@ pub(super) enum ConfigAction {
     /// Remove a tunnel
     Remove {
         /// Name, hash, or prefix of a hash of 8 digits or more
-        #[arg(value_name = "TUNNEL")]
+        #[arg(value_name = "TUNNEL", value_parser = NonEmptyStringValueParser::new())]
         tunnel: String,
     },
     /// Put back a copy of the configuration, or list the copies, the newest one last
@@ -180,6 +181,16 @@ pub(super) enum ConfigAction {
         #[arg(value_name = "COPY")]
         copy: Option<String>,
     },
+}
+
+/// One port.
+fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().ok().filter(|port| *port > 0).ok_or("one port is waited for: a number from 1 to 65535")
+}
+
+/// How many lines.
+fn count(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "write a number, for example 100")
 }
 
 /// A key and its value.
@@ -205,7 +216,7 @@ impl FromStr for Assignment {
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
     /// Only these: names, hashes, or prefixes of hashes of 8 digits or more
-    #[arg(value_name = "TUNNEL")]
+    #[arg(value_name = "TUNNEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) tunnels: Vec<String>,
     /// Print the API's JSON
     #[arg(long)]
@@ -218,9 +229,14 @@ pub(super) struct StatusArguments {
 #[derive(Debug, Args)]
 pub(super) struct ActArguments {
     /// Names, hashes, or prefixes of hashes of 8 digits or more
-    #[arg(value_name = "TUNNEL", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "TUNNEL",
+        value_parser = NonEmptyStringValueParser::new(),
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     pub(super) tunnels: Vec<String>,
-    /// All tunnels that are not interactive
+    /// All tunnels that are not interactive; `restart` leaves out those that are stopped as well
     #[arg(long)]
     pub(super) all: bool,
     /// How long to wait until it is done, at most 5m; portward continues afterwards [default: 5s]
@@ -234,7 +250,7 @@ pub(super) struct ActArguments {
 #[derive(Debug, Args)]
 pub(super) struct AuthArguments {
     /// Name, hash, or prefix of a hash of 8 digits or more
-    #[arg(value_name = "TUNNEL")]
+    #[arg(value_name = "TUNNEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) tunnel: String,
 }
 
@@ -248,10 +264,10 @@ pub(super) struct ReloadArguments {
 #[derive(Debug, Args)]
 pub(super) struct LogsArguments {
     /// Name, hash, or prefix of a hash of 8 digits or more
-    #[arg(value_name = "TUNNEL")]
+    #[arg(value_name = "TUNNEL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) tunnel: String,
     /// How many of the last lines
-    #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "N", value_parser = count)]
     pub(super) lines: u32,
     /// Follow the log
     #[arg(short, long)]
@@ -284,7 +300,7 @@ pub(super) struct WhoArguments {
 #[derive(Debug, Args)]
 pub(super) struct WaitArguments {
     /// The port
-    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(value_name = "PORT", value_parser = port)]
     pub(super) port: u16,
     /// Until nothing keeps the port from being bound (the default)
     #[arg(long, conflicts_with = "bound")]

@@ -1,13 +1,12 @@
 //! `portward config`: the file is read and changed here, whether a daemon runs or not. One that runs notices.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use super::arguments::{Assignment, ConfigAction, ConfigArguments};
 use super::check;
 use super::failure::Failed;
 use super::output;
-use crate::config::desired::{Desired, Tunnel};
+use crate::config::desired::{Desired, Tunnel, Work};
 use crate::config::edit::{Change, Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError};
 use crate::config::{self, ConfigError};
@@ -21,17 +20,15 @@ pub(super) fn config(arguments: ConfigArguments) -> Result<(), Failed> {
     let path = path.as_path();
     let said = match arguments.action {
         ConfigAction::Get { tunnel, json } => get(path, tunnel.as_deref(), json)?,
-        ConfigAction::Set { tunnel, values } => {
-            let changes = changes(&values)?;
-            edit(path, |document| {
-                let index = position(document.tunnels(), &tunnel)?;
-                let edited = document.apply(&[Edit::Set(index, changes)])?;
-                let name = edited.desired.tunnels[index].name.clone();
-                Ok((edited, format!("{name} is changed")))
-            })?
-        }
+        ConfigAction::Set { tunnel, values } => edit(path, |document| {
+            let index = position(document.tunnels(), &tunnel)?;
+            let changes = changes(values.iter().filter(|value| !says(&document.tunnels()[index], value)))?;
+            let edited = document.apply(&[Edit::Set(index, changes)])?;
+            let name = edited.desired.tunnels[index].name.clone();
+            Ok((edited, format!("{name} is changed")))
+        })?,
         ConfigAction::Add { values } => {
-            let changes = changes(&values)?;
+            let changes = changes(&values).map_err(|error| Failed::NotDone(error.to_string()))?;
             edit(path, |document| {
                 let edited = document.apply(&[Edit::Add(changes)])?;
                 let name =
@@ -97,22 +94,38 @@ fn get(path: &Path, tunnel: Option<&str>, json: bool) -> Result<String, Failed> 
 
 /// As `portward config set` takes it.
 fn assignments(tunnel: &Tunnel) -> String {
-    let Configured { name, remote_host, remote_port, local_port, direction, interactive, hash: _ } =
-        tunnel.into();
-    let mut lines = format!("name={}", shell::word(&name));
-    let texts = [("remote_host", remote_host), ("remote_port", remote_port), ("local_port", local_port)];
-    for (key, value) in texts.into_iter().filter(|(_, value)| !value.is_empty()) {
-        // Writing to a string cannot fail.
-        let _ = write!(lines, "\n{key}={}", shell::word(&value));
-    }
-    let enabled = tunnel.enabled;
-    let _ = write!(lines, "\ndirection={direction}\ninteractive={interactive}\nenabled={enabled}");
-    lines
+    let lines = values(tunnel).into_iter().map(|(key, value)| format!("{key}={}", shell::word(&value)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-fn changes(values: &[Assignment]) -> Result<Vec<Change>, Failed> {
-    let change = |value: &Assignment| Change::new(&value.key, &value.value);
-    values.iter().map(change).collect::<Result<_, _>>().map_err(|error| Failed::NotDone(error.to_string()))
+/// Whether the tunnel is like that already: a default is not written down then.
+fn says(tunnel: &Tunnel, Assignment { key, value }: &Assignment) -> bool {
+    values(tunnel).iter().any(|(known, is)| known == key && is == value)
+}
+
+/// What a tunnel says, and what holds for it by default. A name that was derived is not among that: written down, it would make
+/// another tunnel of it.
+fn values(tunnel: &Tunnel) -> Vec<(&'static str, String)> {
+    let Configured { name, remote_host, remote_port, local_port, direction, interactive, hash: _ } =
+        tunnel.into();
+    let of_ssh = |value: String| matches!(tunnel.work, Work::Ssh(_)).then_some(value);
+    let values = [
+        ("name", tunnel.is_named().then_some(name)),
+        ("remote_host", of_ssh(remote_host)),
+        ("remote_port", of_ssh(remote_port)),
+        ("local_port", Some(local_port)),
+        ("direction", of_ssh(direction)),
+        ("interactive", of_ssh(interactive.to_string())),
+        ("enabled", Some(tunnel.enabled.to_string())),
+    ];
+    values
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.filter(|value| !value.is_empty())?)))
+        .collect()
+}
+
+fn changes<'v>(values: impl IntoIterator<Item = &'v Assignment>) -> Result<Vec<Change>, EditError> {
+    values.into_iter().map(|value| Change::new(&value.key, &value.value)).collect()
 }
 
 fn edit(
@@ -143,16 +156,16 @@ fn copies(path: &Path) -> Result<String, Failed> {
 }
 
 fn restore(path: &Path, copy: &str) -> Result<String, Failed> {
-    let text = store::read_copy(path, copy)?;
-    let written = store::update(
-        path,
-        |_| true,
-        |_| {
-            let Desired { tunnels, .. } = config::parse(&text, path)?;
-            Ok::<_, Unchanged>((text, tunnels.len()))
-        },
-    )?;
-    let count = match written.result {
+    // Its errors are at their places in the copy.
+    let of_copy = store::path_of_copy(path, copy)?;
+    let count = store::restore(path, copy, |text| match config::parse(text, path) {
+        Ok(Desired { tunnels, .. }) => Ok(tunnels.len()),
+        Err(mut problems) => {
+            problems.path = of_copy;
+            Err(Unchanged::Copy(problems))
+        }
+    })?;
+    let count = match count {
         1 => "1 tunnel".to_owned(),
         count => format!("{count} tunnels"),
     };

@@ -13,6 +13,8 @@ use crate::run::{self, Options, RunError};
 /// Runs the daemon until it is told to end.
 pub(super) async fn run(arguments: RunArguments, socket: Option<PathBuf>) -> Result<(), Failed> {
     let config = arguments.config.unwrap_or_else(paths::config);
+    // Whoever asks the daemon for its path is elsewhere.
+    let config = std::path::absolute(&config).unwrap_or(config);
     match run::run(Options { config, socket, log: arguments.log }).await {
         Ok(End::Stopped) => Ok(()),
         Ok(End::HandedOver) => std::process::exit(0),

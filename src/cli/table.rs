@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::{OwoColorize, Style};
 
@@ -97,6 +97,15 @@ pub(super) fn render(
     text
 }
 
+/// The column of the sign.
+const SIGN: usize = 0;
+
+/// The columns of which a part would read as something else: a state, a pid, a port.
+const WHOLE: [usize; 5] = [2, 3, 4, 5, 7];
+
+/// What the other columns take at least: the sign, and eight letters each of the names.
+const LEAST_OTHERS: usize = 2 + 2 * (8 + 2);
+
 fn table(tunnels: &[&TunnelStatus], now: Timestamp, width: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -111,8 +120,18 @@ fn table(tunnels: &[&TunnelStatus], now: Timestamp, width: Option<u16>) -> Strin
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    if let Some(sign) = table.column_mut(0) {
+    if let Some(sign) = table.column_mut(SIGN) {
         sign.set_padding((0, 1));
+    }
+    let contents = table.column_max_content_widths();
+    let needed: usize =
+        WHOLE.iter().map(|column| usize::from(contents[*column]) + 2).sum::<usize>() + LEAST_OTHERS;
+    if width.is_some_and(|width| usize::from(width) >= needed) {
+        for column in WHOLE {
+            if let Some(column) = table.column_mut(column) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")

@@ -1,6 +1,7 @@
 //! `portward who`.
 
 use std::fmt::Write;
+use std::io;
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -48,6 +49,10 @@ pub(super) fn who(arguments: &WhoArguments) -> Result<(), Failed> {
 /// Who has the unix socket `path`.
 fn socket(path: &Path) -> Result<Option<Occupant>, Failed> {
     let path = std::path::absolute(path).map_err(|error| Failed::Unclear(error.to_string()))?;
+    // That a directory is missing is a matter of who is to listen there.
+    if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
     match unix::judge(&path) {
         Judgement::Held(holder) => Ok(Some(unix::occupant(&path, &holder))),
         Judgement::Unbound | Judgement::Stale(_) => Ok(None),

@@ -42,6 +42,11 @@ pub enum ReadError {
 
 /// The text of `path`.
 pub(super) fn read(path: &Path) -> Result<String, ReadError> {
+    text(bytes(path)?, path)
+}
+
+/// The content of `path`, whatever it is.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let unreadable = |source| ReadError::Unreadable { path: path.to_owned(), source };
     // Opening a pipe blocks until another process opens it for writing.
     if !path.metadata().map_err(unreadable)?.is_file() {
@@ -50,7 +55,10 @@ pub(super) fn read(path: &Path) -> Result<String, ReadError> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    text(bytes, path)
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(ReadError::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
 }
 
 /// The text in `bytes`, the content of `path`.

@@ -40,7 +40,7 @@ mod watch;
 mod work;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use autossh_tunnel::unread_variables;
 use desired::Broken;
@@ -96,6 +96,12 @@ pub struct Accepted {
     /// Whether the file is empty, or holds comments only.
     pub says_nothing: bool,
 }
+
+/// Why a file that says nothing is not put in force, nor edited, where there are tunnels: an editor or a full disk may have left it
+/// like that.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is empty: write `tunnels: []` if there are to be no tunnels any more", .0.display())]
+pub struct Emptied(pub PathBuf);
 
 /// Reads the same for a daemon, which runs what is valid. Refused is a file that is wrong as a whole (its syntax, `defaults`, `api`),
 /// or in every entry.

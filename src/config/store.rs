@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use rustix::fs::{self as at, AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self as at, AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
 
 use super::file::{self, ReadError};
 use super::identity;
@@ -28,6 +29,12 @@ const DIRECTORY: &str = "backups";
 /// names are in the order of time.
 const WHEN: &str = "%Y%m%dT%H%M%S%.6fZ";
 
+/// The extended attribute that says who else may read a file.
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+/// Bytes of an extended attribute, and of all names of them (XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel).
+const LARGEST_ATTRIBUTE: usize = 64 * 1024;
+
 /// A writer with a clock that stands still gives up after so many names.
 const NAMES: usize = 1000;
 
@@ -35,7 +42,7 @@ const NAMES: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be read.
-    #[error(transparent)]
+    #[error("{error}{step}", error = .0, step = after_reading(.0))]
     Read(#[from] ReadError),
     /// It is another one than whoever asks has seen.
     #[error("the configuration {} has changed meanwhile: read it again, and repeat the change", .0.display())]
@@ -55,6 +62,11 @@ pub enum StoreError {
     NoCopy(String),
 }
 
+/// What to do about a configuration that cannot be read.
+fn after_reading(error: &ReadError) -> &'static str {
+    if is_missing(error) { ". If there was one, `portward config restore` lists its copies" } else { "" }
+}
+
 /// What to do about it.
 fn next_step(error: &io::Error, path: &Path) -> String {
     let directory = path.parent().unwrap_or(path).display();
@@ -68,6 +80,9 @@ fn next_step(error: &io::Error, path: &Path) -> String {
             ". For this process the directory is read-only: in a service, add `ReadWritePaths={directory}` with \
              `systemctl edit`; in a container, mount it without `:ro`"
         ),
+        Some(Errno::EPERM) if nix::unistd::geteuid().is_root() => {
+            format!(". It may be immutable: see `lsattr -d {directory} {}`", path.display())
+        }
         Some(Errno::EACCES | Errno::EPERM) => {
             format!(
                 ". This user may not: compare `id` with `ls -la {directory}`, or use `sudo portward config`"
@@ -102,7 +117,7 @@ pub fn update<T, E: From<StoreError>>(
     expected: impl FnOnce(&str) -> bool,
     change: impl FnOnce(&str) -> Result<(String, T), E>,
 ) -> Result<Written<T>, E> {
-    let place = Place::lock(path)?;
+    let place = Place::lock(resolve(path)?)?;
     let old = file::read(&place.file).map_err(StoreError::from)?;
     if !expected(&version(&old)) {
         return Err(StoreError::Changed(path.to_owned()).into());
@@ -110,9 +125,29 @@ pub fn update<T, E: From<StoreError>>(
     let (new, result) = change(&old)?;
     let version = version(&new);
     if new != old {
-        place.replace(&old, &new)?;
+        place.replace(Some(old.as_bytes()), &new)?;
     }
     Ok(Written { result, version })
+}
+
+/// Puts a copy of the configuration `path` in its place, if `check` has nothing against its text; what was there is kept as a copy as
+/// well, be it text or not. It may be gone.
+///
+/// # Errors
+/// Nothing was changed.
+pub fn restore<T, E: From<StoreError>>(
+    path: &Path,
+    name: &str,
+    check: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, E> {
+    let text = read_copy(path, name)?;
+    let place = Place::lock(resolve_missing(path)?)?;
+    let old = present(file::bytes(&place.file)).map_err(StoreError::from)?;
+    let result = check(&text)?;
+    if old.as_deref() != Some(text.as_bytes()) {
+        place.replace(old.as_deref(), &text)?;
+    }
+    Ok(result)
 }
 
 /// The names of the copies of the configuration `path`, the newest one last.
@@ -120,7 +155,7 @@ pub fn update<T, E: From<StoreError>>(
 /// # Errors
 /// The directory cannot be read. That there is none is no error.
 pub fn copies(path: &Path) -> Result<Vec<String>, StoreError> {
-    let real = resolve(path)?;
+    let real = resolve_missing(path)?;
     let directory = real.with_file_name(DIRECTORY);
     let listing = match fs::read_dir(&directory) {
         Ok(listing) => listing,
@@ -141,11 +176,41 @@ pub fn read_copy(path: &Path, name: &str) -> Result<String, StoreError> {
     if !copies(path)?.iter().any(|copy| copy == name) {
         return Err(StoreError::NoCopy(name.to_owned()));
     }
-    Ok(file::read(&resolve(path)?.with_file_name(DIRECTORY).join(name))?)
+    Ok(file::read(&path_of_copy(path, name)?)?)
+}
+
+/// Where a copy is.
+pub fn path_of_copy(path: &Path, name: &str) -> Result<PathBuf, StoreError> {
+    Ok(resolve_missing(path)?.with_file_name(DIRECTORY).join(name))
 }
 
 fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     fs::canonicalize(path).map_err(|source| ReadError::Unreadable { path: path.to_owned(), source }.into())
+}
+
+/// The same, of a file that may be gone.
+fn resolve_missing(path: &Path) -> Result<PathBuf, StoreError> {
+    match (resolve(path), path.parent(), path.file_name()) {
+        (Err(StoreError::Read(error)), Some(parent), Some(name))
+            if is_missing(&error) && !path.is_symlink() =>
+        {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(resolve(parent)?.join(name))
+        }
+        (resolved, ..) => resolved,
+    }
+}
+
+fn is_missing(error: &ReadError) -> bool {
+    matches!(error, ReadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// What is there; `None`: nothing is.
+fn present<T>(read: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
+    match read {
+        Err(error) if is_missing(&error) => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// The name of the configuration, in two parts that the time stands between.
@@ -188,14 +253,21 @@ struct Place {
 }
 
 impl Place {
-    fn lock(path: &Path) -> Result<Self, StoreError> {
-        let file = resolve(path)?;
+    /// A file that is gone is taken to have been as its newest copy is.
+    fn lock(file: PathBuf) -> Result<Self, StoreError> {
         let failed = |operation, path: &Path| {
             let path = path.to_owned();
             move |errno: rustix::io::Errno| StoreError::Write { operation, path, source: errno.into() }
         };
-        let metadata =
-            fs::metadata(&file).map_err(|source| ReadError::Unreadable { path: path.to_owned(), source })?;
+        let of = |path: &Path| {
+            let metadata = fs::metadata(path);
+            metadata.map_err(|source| ReadError::Unreadable { path: path.to_owned(), source })
+        };
+        let metadata = match (present(of(&file))?, copies(&file)?.last()) {
+            (None, Some(copy)) => of(&path_of_copy(&file, copy)?)?,
+            (Some(metadata), _) => metadata,
+            (None, None) => of(&file)?,
+        };
         let owner = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
         let parent = file.parent().unwrap_or(Path::new("/"));
         let open = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -230,14 +302,18 @@ impl Place {
         Ok(Self { file, directory, copies, mode, owner })
     }
 
-    fn replace(&self, old: &str, new: &str) -> Result<(), StoreError> {
+    fn replace(&self, old: Option<&[u8]>, new: &str) -> Result<(), StoreError> {
         let name = self.file.file_name().unwrap_or_default();
         // Two writers cannot meet here; what is there was left by one that was killed.
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
         temporary.push(".new");
         let _ = at::unlinkat(&self.directory, &temporary, AtFlags::empty());
-        let written = self.write(&self.directory, Path::new(&temporary), new, self.mode);
+        let written = self.write(&self.directory, Path::new(&temporary), new.as_bytes(), self.mode);
+        let written = written.and_then(|file| {
+            self.keep_attributes(&file)?;
+            file.sync_all()
+        });
         let path = self.file.with_file_name(&temporary);
         let forget = || {
             let _ = at::unlinkat(&self.directory, &temporary, AtFlags::empty());
@@ -246,60 +322,83 @@ impl Place {
             forget();
             return Err(StoreError::Write { operation: "write", path, source });
         }
-        let copy = match self.copy(old) {
+        let copy = match old.map(|old| self.copy(old)).transpose() {
             Ok(copy) => copy,
             Err(error) => {
                 forget();
                 return Err(error);
             }
         };
-        let replaced = match file::read(&self.file) {
-            Ok(now) if now == old => at::renameat(&self.directory, &temporary, &self.directory, name)
-                .and_then(|()| at::fsync(&self.directory))
-                .map_err(|errno| StoreError::Write {
-                    operation: "replace",
-                    path: self.file.clone(),
-                    source: errno.into(),
-                }),
+        let replaced = match present(file::bytes(&self.file)) {
+            Ok(now) if now.as_deref() == old => {
+                at::renameat(&self.directory, &temporary, &self.directory, name)
+                    .and_then(|()| at::fsync(&self.directory))
+                    .map_err(|errno| StoreError::Write {
+                        operation: "replace",
+                        path: self.file.clone(),
+                        source: errno.into(),
+                    })
+            }
             Ok(_) | Err(_) => Err(StoreError::Changed(self.file.clone())),
         };
         if replaced.is_err() {
             forget();
-            let _ = at::unlinkat(&*self.copies, &copy, AtFlags::empty());
-        } else {
+            let _ = copy.map(|copy| at::unlinkat(&*self.copies, &copy, AtFlags::empty()));
+        } else if let Some(copy) = copy {
             self.forget_old_copies(&copy);
         }
         replaced
     }
 
-    /// Writes a new file with this mode and the configuration's owner, and syncs it.
-    fn write(
-        &self,
-        directory: impl std::os::fd::AsFd,
-        name: &Path,
-        text: &str,
-        mode: Mode,
-    ) -> io::Result<()> {
+    /// Writes a new file with this mode and the configuration's owner.
+    fn write(&self, directory: impl AsFd, name: &Path, content: &[u8], mode: Mode) -> io::Result<File> {
         let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(at::openat(directory, name, create, Mode::RUSR | Mode::WUSR)?);
-        file.write_all(text.as_bytes())?;
+        file.write_all(content)?;
         let found = file.metadata()?;
         if (found.uid(), found.gid()) != (self.owner.0.as_raw(), self.owner.1.as_raw()) {
             at::fchown(&file, Some(self.owner.0), Some(self.owner.1))?;
         }
         // Behind the owner, which takes bits of it away.
         at::fchmod(&file, mode)?;
-        file.sync_all()
+        Ok(file)
+    }
+
+    /// Gives `file` the extended attributes of the configuration. Its access control list decides who may read it, so nothing is
+    /// written without; others the file system may refuse.
+    fn keep_attributes(&self, file: &File) -> io::Result<()> {
+        let mut names = vec![0; LARGEST_ATTRIBUTE];
+        // There are none where there is no such thing, and of a file that is gone.
+        let length = at::listxattr(&self.file, &mut names[..]).unwrap_or(0);
+        let mut value = vec![0; LARGEST_ATTRIBUTE];
+        let mut is_listed = false;
+        for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let length = at::getxattr(&self.file, name, &mut value[..])?;
+            let kept = at::fsetxattr(file, name, &value[..length], XattrFlags::empty());
+            if name == ACCESS_LIST.as_bytes() {
+                is_listed = true;
+                kept?;
+            }
+        }
+        // It may have one by default, of its directory.
+        if !is_listed {
+            match at::fremovexattr(file, ACCESS_LIST) {
+                Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a copy of what is there; returns its name.
-    fn copy(&self, old: &str) -> Result<String, StoreError> {
+    fn copy(&self, old: &[u8]) -> Result<String, StoreError> {
         let mode = self.mode & (Mode::RUSR | Mode::WUSR);
         let mut tries = 0;
         loop {
             let name = copy_name(&self.file, Timestamp::now());
             tries += 1;
-            match self.write(&*self.copies, Path::new(&name), old, mode) {
+            let written = self.write(&*self.copies, Path::new(&name), old, mode);
+            match written.and_then(|file| file.sync_all()) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < NAMES => {}
                 Ok(()) => return Ok(name),
                 Err(source) => {

@@ -226,6 +226,11 @@ impl Effects {
         }
     }
 
+    /// Whether something that earlier runs have left is being ended.
+    pub(super) fn ends_unwanted(&self) -> bool {
+        self.runs.are_ending()
+    }
+
     /// What earlier runs had left and nobody needs has ended.
     pub(super) fn unwanted_ended(&mut self) {
         self.runs.ended(self.control.directory());

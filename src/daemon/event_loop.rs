@@ -103,7 +103,8 @@ impl EventLoop {
         self.begin(wanted, predecessor);
         self.publish();
         systemd::ready();
-        while !(self.state.stopping && self.state.entries.is_empty()) {
+        // What earlier runs have left is ended as well, or the next run would not know of it.
+        while !(self.state.stopping && self.state.entries.is_empty() && !self.effects.ends_unwanted()) {
             let wake = self.state.timers.next().into_iter().chain(next_ping).min();
             let wake_at = self.clock.instant(wake.unwrap_or_default());
             tokio::select! {

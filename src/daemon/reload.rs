@@ -31,11 +31,7 @@ impl EventLoop {
         let accepted = config::accept(text, &self.config_path)
             .map_err(|diagnostics| diagnostics.without_secrets().render(false))?;
         if accepted.says_nothing && !self.state.order.is_empty() {
-            // An editor or a full disk may have left it like this.
-            let path = self.config_path.display();
-            return Err(format!(
-                "{path} is empty: write `tunnels: []` if there are to be no tunnels any more"
-            ));
+            return Err(config::Emptied(self.config_path.clone()).to_string());
         }
         Ok(accepted)
     }

@@ -54,6 +54,11 @@ impl Runs {
         (self.others, self.ending) = (others, ending);
     }
 
+    /// Whether something is being ended.
+    pub(super) fn are_ending(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
     /// What was to be ended has ended.
     pub(super) fn ended(&mut self, directory: &Path) {
         self.ending.clear();

@@ -144,16 +144,18 @@ pub fn advice(occupant: &Occupant) -> Advice {
             only("it was started by this portward, for another tunnel: give each a port of its own")
         }
         Kind::Portward => with(
-            "another portward has it for a tunnel of its own: stop that tunnel alone, `portward stop NAME` as its user",
+            "another portward has it for its API, or for a tunnel of its own: stop that tunnel alone, `portward stop NAME` as its user",
             command(user(), "portward status"),
         ),
         Kind::Supervised(supervisor) => {
             let socket =
                 supervisor.socket.as_deref().map(|socket| format!(" --socket {}", shell::word(socket)));
+            let is_itself = holder.is_some_and(|holder| holder.pids().any(|pid| pid == supervisor.pid));
+            let what = if is_itself { "its API, or for a tunnel of its own" } else { "a tunnel of its own" };
             with(
                 format!(
-                    "another portward has it for a tunnel of its own, {supervisor}: stop that tunnel alone, `portward stop \
-                     NAME` as its user and with its socket"
+                    "another portward has it for {what}, {supervisor}: stop that tunnel alone, `portward stop NAME` as its \
+                     user and with its socket"
                 ),
                 command(user(), format!("portward{} status", socket.unwrap_or_default())),
             )

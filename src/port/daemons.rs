@@ -15,8 +15,8 @@ pub const CLAIM: &str = "portward/";
 /// What follows that in the names of runs that are over, and whose processes the daemon looks after.
 pub const RUN: &str = "run/";
 
-/// In the environment of every process that a daemon starts, and so of all that these start: `PID-START-NUMBER`, of which `PID-START`
-/// names the run.
+/// In the environment of every process that a daemon starts, and so of all that these start: `PID-START-SECRET.NUMBER`, of which
+/// `PID-START` names the run.
 pub const MARK: &str = "PORTWARD_TREE";
 
 /// What the marks of all processes begin with that the same run of portward has started.

@@ -9,21 +9,27 @@ use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::watch;
 
 use super::stat::{self, Identity, Stat};
 
 pub use crate::port::daemons::MARK;
+use crate::port::daemons::run_of;
 
 /// What this run of portward is known by: what its marks begin with.
 pub fn run() -> &'static str {
-    MARK_OF_OURS.trim_end_matches('-')
+    run_of(&MARK_OF_OURS)
 }
 
-/// What every mark of this process begins with.
+/// What every mark of this process begins with. Once another run has taken its processes over, whoever has such a mark counts as one
+/// of them: so it holds a secret, which the kernel shows to the same user alone (/proc/PID/environ).
 static MARK_OF_OURS: LazyLock<String> = LazyLock::new(|| {
     let ours = std::process::id();
-    format!("{ours}-{}-", start_of(ours))
+    let mut secret = [0; 16];
+    // It waits until the kernel has random bytes, and fails for no other reason.
+    let _ = getrandom(&mut secret[..], GetRandomFlags::empty());
+    format!("{ours}-{}-{:032x}.", start_of(ours), u128::from_ne_bytes(secret))
 });
 
 /// Longer chains of parents than this are a loop, caused by a pid that was reused meanwhile.

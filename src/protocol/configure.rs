@@ -62,7 +62,7 @@ pub struct PostedTunnel {
     remote_port: PostedPort,
     /// As in the configuration.
     local_port: PostedPort,
-    /// `remote_to_local` (ssh -L), which is the default, or `local_to_remote` (ssh -R).
+    /// `remote_to_local` (ssh -L) or `local_to_remote` (ssh -R), as in the configuration: the default is that of the file.
     direction: Option<String>,
     /// Whether a person must log in.
     interactive: Option<bool>,
@@ -107,12 +107,10 @@ pub enum BodyError {
         /// What was to be there.
         expected: &'static str,
         /// What is there.
-        found: &'static str,
+        found: String,
     },
     /// A key without meaning here.
-    #[error(
-        "{place}: unknown key `{key}`: a tunnel has {known} here; the other keys are changed in the file, or with `portward config set`"
-    )]
+    #[error("{place}: unknown key `{key}`: {known}")]
     Unknown {
         /// Where.
         place: String,
@@ -143,7 +141,7 @@ pub fn posted_list(body: &[u8]) -> Result<Vec<Fields>, BodyError> {
     let value = json(body)?;
     let whole = mapping("the body", &value)?;
     if let Some(key) = whole.keys().find(|key| *key != "tunnels") {
-        return Err(unknown("the body", key, "`tunnels`"));
+        return Err(unknown("the body", key, "it has `tunnels` alone"));
     }
     let tunnels = whole.get("tunnels").unwrap_or(&Value::Null);
     let Value::Array(tunnels) = tunnels else { return Err(wrong("`tunnels`", "a list", tunnels)) };
@@ -163,7 +161,11 @@ fn json(body: &[u8]) -> Result<Value, BodyError> {
 fn fields(place: &str, value: &Value) -> Result<Fields, BodyError> {
     let tunnel = mapping(place, value)?;
     if let Some(key) = tunnel.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(unknown(place, key, &KEYS.map(|key| format!("`{key}`")).join(", ")));
+        let keys = KEYS.map(|key| format!("`{key}`")).join(", ");
+        let known = format!(
+            "a tunnel has {keys} here; the other keys are changed in the file, or with `portward config set`"
+        );
+        return Err(unknown(place, key, &known));
     }
     let of = |key: &str| (format!("{place}: `{key}`"), tunnel.get(key).unwrap_or(&Value::Null));
     let text = |key: &str| match of(key) {
@@ -209,12 +211,12 @@ fn wrong(place: &str, expected: &'static str, found: &Value) -> BodyError {
     let found = match found {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
-        Value::Number(_) => "another number",
-        Value::String(_) => "another text",
+        Value::Number(number) => &format!("the number {number}"),
+        Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    BodyError::Wrong { place: place.to_owned(), expected, found }
+    BodyError::Wrong { place: place.to_owned(), expected, found: found.to_owned() }
 }
 
 #[cfg(test)]
@@ -250,12 +252,12 @@ mod tests {
         );
         assert_eq!(
             one(r#"{"local_port": 1.5}"#),
-            "the tunnel: `local_port`: expected a port, found another number"
+            "the tunnel: `local_port`: expected a port, found the number 1.5"
         );
-        assert_eq!(one(r#"{"name": 1}"#), "the tunnel: `name`: expected a text, found another number");
+        assert_eq!(one(r#"{"name": 1}"#), "the tunnel: `name`: expected a text, found the number 1");
         assert_eq!(
             one(r#"{"interactive": "yes"}"#),
-            "the tunnel: `interactive`: expected true or false, found another text"
+            "the tunnel: `interactive`: expected true or false, found a text"
         );
         assert!(one(r#"{"command": ["x"]}"#).starts_with("the tunnel: unknown key `command`"));
         let list = |body: &str| posted_list(body.as_bytes()).unwrap_err().to_string();
@@ -263,7 +265,7 @@ mod tests {
         assert!(list(r#"{"tunnels": [], "api": {}}"#).starts_with("the body: unknown key `api`"));
         assert_eq!(
             list(r#"{"tunnels": [{}, 1]}"#),
-            "tunnel 2 of the list: expected an object, found another number"
+            "tunnel 2 of the list: expected an object, found the number 1"
         );
         assert!(list("{").starts_with("the body is not JSON"));
     }

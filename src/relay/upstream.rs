@@ -67,7 +67,8 @@ mod tests {
         });
         drop((listener.accept().unwrap(), first));
         second.await.unwrap().unwrap();
-        drop(listener);
+        // To drop it would not do: a child that another test is starting may have it as well.
+        socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
         assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -33,6 +33,7 @@ use shape::Shape;
 #[derive(Debug)]
 pub struct Document<'d> {
     path: &'d Path,
+    says_nothing: bool,
     /// With `tunnels: []` where the file had no list.
     text: String,
     says: Shape,
@@ -67,13 +68,18 @@ impl<'d> Document<'d> {
     /// # Errors
     /// It is not valid, or written in a way that is not edited.
     pub fn open(text: &str, path: &'d Path) -> Result<Self, EditError> {
-        let is_without = read(text).is_none_or(|(says, _)| says.tunnels().is_none());
+        let found = read(text);
+        let says_nothing = found.is_none();
+        let is_without = found.is_none_or(|(says, _)| says.tunnels().is_none());
         let completed = if is_without { text::with_tunnels(text) } else { None };
         let (text, desired) = match completed.map(|text| parse(&text, path).map(|desired| (text, desired))) {
             Some(Ok(completed)) => completed,
             // The errors of the file are those of the file as it is.
-            Some(Err(completed)) => {
-                return Err(EditError::broken(parse(text, path).err().unwrap_or(completed)));
+            Some(Err(_)) => {
+                return Err(match parse(text, path) {
+                    Err(problems) => EditError::broken(problems),
+                    Ok(_) => EditError::layout("the file holds a value without a key", None),
+                });
             }
             None => (text.to_owned(), parse(text, path).map_err(EditError::broken)?),
         };
@@ -86,7 +92,12 @@ impl<'d> Document<'d> {
         let (says, places) = read(&text)
             .filter(|(_, places)| places.len() == desired.tunnels.len())
             .ok_or_else(|| EditError::layout("not all of its tunnels are valid", None))?;
-        Ok(Self { path, text, says, places, desired })
+        Ok(Self { path, says_nothing, text, says, places, desired })
+    }
+
+    /// Whether the file is empty, or holds comments only.
+    pub fn says_nothing(&self) -> bool {
+        self.says_nothing
     }
 
     /// The tunnels, in the order of the file.

@@ -175,3 +175,70 @@ fn the_error_says_what_to_do() {
         update::<(), String>(Path::new("/nonexistent/c.yaml"), |_| true, |_| unreachable!()).unwrap_err();
     assert!(unread.contains("/nonexistent/c.yaml"));
 }
+
+#[test]
+fn what_is_restored_may_be_gone_or_no_text() {
+    let (directory, file) = written("one");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    write(&file, "two").unwrap();
+    let [copy] = &copies(&file).unwrap()[..] else { panic!("one copy") };
+    let put_back = || restore(&file, copy, |_| Ok::<_, String>(()));
+    for harm in [
+        |file: &Path| fs::remove_file(file).unwrap(),
+        |file: &Path| fs::write(file, b"\xff").unwrap(),
+        |file: &Path| fs::write(file, "").unwrap(),
+    ] {
+        harm(&file);
+        assert!(copies(&file).unwrap().contains(copy), "they are listed nevertheless");
+        put_back().unwrap();
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("one", 0o600));
+    }
+    let kept = copies(&file).unwrap();
+    let contents = kept.iter().map(|name| fs::read(path_of_copy(&file, name).unwrap()).unwrap());
+    assert_eq!(contents.collect::<Vec<_>>(), [&b"one"[..], b"\xff", b""]);
+    // What is refused changes nothing.
+    fs::remove_file(&file).unwrap();
+    assert_eq!(restore(&file, copy, |_| Err::<(), _>("no".to_owned())).unwrap_err(), "no");
+    assert!(!file.exists());
+    assert!(write(&file, "three").unwrap_err().contains("portward config restore"));
+    assert_eq!(names(directory.path()), ["backups"]);
+}
+
+#[test]
+fn a_write_keeps_who_else_may_read_the_file_and_takes_nobody_from_its_directory() {
+    // Version 2: the owner may read and write, the user 1234 may read, the group may not, the mask allows to read, others may not.
+    let entry = |tag: u16, rights: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let list = [
+        2u32.to_le_bytes().to_vec(),
+        entry(0x01, 6, u32::MAX),
+        entry(0x02, 4, 1234),
+        entry(0x04, 0, u32::MAX),
+        entry(0x10, 4, u32::MAX),
+        entry(0x20, 0, u32::MAX),
+    ]
+    .concat();
+    let attribute = |path: &Path, name: &str| {
+        let mut value = [0; 100];
+        let length = at::getxattr(path, name, &mut value[..]);
+        length.map(|length| value[..length].to_vec())
+    };
+    let (directory, file) = written("one");
+    if at::setxattr(&file, ACCESS_LIST, &list, XattrFlags::empty()) == Err(rustix::io::Errno::OPNOTSUPP) {
+        eprintln!("the file system has no access control lists");
+        return;
+    }
+    let _ = at::setxattr(&file, "user.note", b"mine", XattrFlags::empty());
+    let note = attribute(&file, "user.note");
+    write(&file, "two").unwrap();
+    assert_eq!((attribute(&file, ACCESS_LIST), attribute(&file, "user.note")), (Ok(list.clone()), note));
+    assert_eq!(mode(&file), 0o640);
+
+    // What is made in the directory has a list by default.
+    at::removexattr(&file, ACCESS_LIST).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    at::setxattr(directory.path(), "system.posix_acl_default", &list, XattrFlags::empty()).unwrap();
+    write(&file, "three").unwrap();
+    assert_eq!((attribute(&file, ACCESS_LIST), mode(&file)), (Err(rustix::io::Errno::NODATA), 0o640));
+}
