@@ -239,6 +239,50 @@ async fn what_a_daemon_was_ending_when_it_was_killed_the_next_one_ends() {
     assert!(lab.daemon_processes().is_empty());
 }
 
+/// All that others can see of the mark is the run, whose name the next run shows to other daemons.
+#[tokio::test]
+async fn a_stranger_cannot_pass_for_a_process_of_a_command_that_was_taken_over() {
+    let lab = Lab::new();
+    let daemon = Daemon::start(
+        &lab,
+        "
+  - name: work
+    command:
+      - python3
+      - -c
+      - |
+        import signal, socket
+        listener = socket.create_server(('127.0.0.1', 9001))
+        signal.signal(signal.SIGUSR1, lambda *_: listener.close())
+        while True: signal.pause()
+    local_port: 127.0.0.1:9001
+",
+    )
+    .await;
+    daemon.wait_state("work", StateName::Up).await;
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    let up = daemon.wait_state("work", StateName::Up).await;
+    let sockets = fs::read_to_string("/proc/thread-self/net/unix").unwrap();
+    let (_, shown) = sockets.split_once("@portward/run/").expect("the run is shown");
+    let run = shown.split('/').next().unwrap();
+    let mark = daemon.mark();
+    kill(up.pid.unwrap(), Signal::SIGUSR1);
+    daemon.wait_status(mark, "work", "without a listener", |status| status.state != StateName::Up).await;
+    let mut stranger = lab
+        .command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(["socat", "TCP-LISTEN:9001,bind=127.0.0.1,reuseaddr,fork", "TCP:127.0.0.1:7000"])
+        .env("PORTWARD_TREE", format!("{run}-1"))
+        .spawn()
+        .unwrap();
+    let holder = daemon.wait_holder("work").await;
+    assert_eq!(holder.pid, stranger.id(), "{holder:?}");
+    assert!(daemon.statuses(mark, "work").iter().all(|status| status.state != StateName::Up));
+    stranger.kill().await.unwrap();
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn what_has_just_come_up_is_taken_over_however_slowly_its_record_is_written() {
     let lab = Lab::new();
