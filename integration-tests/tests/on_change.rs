@@ -117,3 +117,19 @@ async fn a_program_that_fails_or_is_missing_is_logged_and_changes_nothing() {
     }
     daemon.stop().await;
 }
+
+#[tokio::test]
+async fn programs_that_do_not_end_do_not_keep_portward_from_ending() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    let mut told = Told::of(&lab);
+    let daemon = Daemon::start(&lab, &tunnel(&lab, "trap '' TERM; sleep 1000")).await;
+    told.next().await;
+    let mark = daemon.mark();
+    kill(daemon.pid(), Signal::SIGTERM);
+    daemon.wait_status(mark, "web", "stopped", |status| status.state == StateName::Stopped).await;
+    let ended = daemon.stop().await;
+    assert!(ended.status.success(), "{:?}", ended.status);
+    assert!(told.next().await.contains(">stopped"), "the end is told");
+    assert!(lab.daemon_processes().is_empty(), "{:?}", lab.daemon_processes());
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 use rustix::process::Signal;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::Instant;
 
@@ -46,6 +46,7 @@ pub(super) struct Effects {
     holder: held::Holder,
     runs: Runs,
     verdicts: Histogram,
+    ending: watch::Sender<bool>,
 }
 
 /// What one tunnel has: its waits for ports, and what listens for it.
@@ -178,7 +179,8 @@ impl Effects {
     pub(super) fn new(ports: Ports, control: ControlDirectory, watcher: Watcher) -> Self {
         let (shares, pace, holder) = (Shares::default(), Pace::default(), held::Holder::default());
         let (runs, verdicts) = (Runs::default(), counts::verdicts());
-        Self { ports, control, watcher, shares, pace, holder, runs, verdicts }
+        let ending = watch::Sender::default();
+        Self { ports, control, watcher, shares, pace, holder, runs, verdicts, ending }
     }
 
     /// How long the verdicts on ports have taken.
@@ -411,6 +413,16 @@ impl Effects {
     /// The pace at which the output of all processes is read.
     pub(super) fn pace(&self) -> Pace {
         self.pace.clone()
+    }
+
+    /// Whether portward ends.
+    pub(super) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    /// portward ends from now on.
+    pub(super) fn note_end(&self) {
+        self.ending.send_replace(true);
     }
 
     /// Starts the process of a connection, for a tunnel of the link. `timeout` is that of [`desired::Tunnel`]. `forwards`: what

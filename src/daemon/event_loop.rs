@@ -538,6 +538,7 @@ impl EventLoop {
             return;
         }
         self.state.stopping = true;
+        self.effects.note_end();
         systemd::stopping();
         tracing::info!(event = "stopping", "stopping all tunnels");
         for slot in self.state.entries.keys().copied().collect::<Vec<_>>() {

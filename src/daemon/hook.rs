@@ -4,7 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::reporter::{Reporter, TunnelReport};
 use crate::core::{CheckError, Slot, StateName};
@@ -15,8 +16,19 @@ use crate::protocol::TunnelStatus;
 /// A program that has not ended by then is killed, with all that it has started.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// At the end of portward, which waits for the programs.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+
 /// From one start to the next.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// What a program is run with.
+#[derive(Debug)]
+pub(super) struct Means {
+    pub(super) pace: Pace,
+    /// Whether portward ends.
+    pub(super) ending: watch::Receiver<bool>,
+}
 
 /// The programs of one tunnel.
 #[derive(Debug, Default)]
@@ -42,24 +54,24 @@ impl Hook {
         argv: &[String],
         status: &TunnelStatus,
         reporter: &Reporter<Slot>,
-        pace: &Pace,
+        means: Means,
     ) {
         if is_passing(status) || self.told == Some(status.state) {
             return;
         }
         self.next = Some(program(argv, status, self.told));
         self.told = Some(status.state);
-        self.start(reporter, pace);
+        self.start(reporter, means);
     }
 
     /// Nothing is left of the program that ran.
-    pub(super) fn over(&mut self, reporter: &Reporter<Slot>, pace: &Pace) {
+    pub(super) fn over(&mut self, reporter: &Reporter<Slot>, means: Means) {
         self.runs = false;
-        self.start(reporter, pace);
+        self.start(reporter, means);
     }
 
     /// Starts what is to be told next, unless one runs.
-    fn start(&mut self, reporter: &Reporter<Slot>, pace: &Pace) {
+    fn start(&mut self, reporter: &Reporter<Slot>, Means { pace, mut ending }: Means) {
         if self.runs {
             return;
         }
@@ -67,7 +79,7 @@ impl Hook {
         self.runs = true;
         let begins = self.not_before.map_or_else(Instant::now, |earliest| earliest.max(Instant::now()));
         self.not_before = Some(begins + EVERY);
-        let (reporter, pace) = (reporter.clone(), pace.clone());
+        let reporter = reporter.clone();
         tokio::spawn(async move {
             sleep_until(begins).await;
             let report = |result: Result<(), CheckError>| {
@@ -75,7 +87,12 @@ impl Hook {
                     reporter.warn(&format!("on_change: {}", error.message));
                 }
             };
-            run_program(command, PATIENCE, &pace, std::future::pending(), report).await;
+            let at_the_end = async {
+                if ending.wait_for(|ends| *ends).await.is_ok() {
+                    sleep(PATIENCE_AT_THE_END).await;
+                }
+            };
+            run_program(command, PATIENCE, &pace, at_the_end, report).await;
             reporter.send(TunnelReport::HookOver);
         });
     }
