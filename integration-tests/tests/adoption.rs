@@ -239,6 +239,57 @@ async fn what_a_daemon_was_ending_when_it_was_killed_the_next_one_ends() {
     assert!(lab.daemon_processes().is_empty());
 }
 
+#[tokio::test]
+async fn a_daemon_that_is_stopped_while_it_ends_what_nobody_needs_ends_that_first() {
+    let lab = Lab::new();
+    let stubborn = "[sh, -c, 'trap \"\" TERM; while :; do sleep 1000; done']";
+    let daemon =
+        Daemon::start(&lab, &format!("  - {{name: stubborn, command: {stubborn}, local_port: 9001}}\n")).await;
+    let pid = daemon.wait_status(0, "stubborn", "started", |status| status.pid.is_some()).await.pid.unwrap();
+    daemon.crash().await;
+    lab.write_config("");
+    let daemon = Daemon::start_as_configured(&lab).await;
+    assert!(lab.daemon_processes().iter().any(|process| process.pid == pid), "it takes 5 s to end");
+    let ended = daemon.stop().await;
+    assert!(ended.status.success(), "{:?}", ended.status);
+    assert!(lab.daemon_processes().is_empty(), "{:?}", lab.daemon_processes());
+    assert!(!lab.path("run/portward.ssh").exists(), "no file is left");
+}
+
+#[tokio::test]
+async fn tunnels_that_start_the_same_ssh_have_each_their_own_again() {
+    let lab = Lab::new();
+    let _sshd = Sshd::start(&lab).await;
+    lab.name_server("other", "127.0.0.1");
+    serve_echo(("127.0.0.1", ECHO_PORT)).await;
+    let tunnels = "
+  - {name: held-1, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9001, listener: portward}
+  - {name: held-2, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9002, listener: portward, standby: true}
+  - {name: held-3, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9003, listener: portward}
+  - {name: share-1, remote_host: server, remote_port: '127.0.0.1:7000', local_port: 9004, share: true}
+  - {name: share-2, remote_host: other, fallback_hosts: [server], remote_port: '127.0.0.1:7000', local_port: 9005, share: true}
+";
+    let mut daemon = Daemon::start(&lab, tunnels).await;
+    let names = ["held-1", "held-2", "held-3", "share-1", "share-2"];
+    let mut pids = BTreeMap::new();
+    for name in names {
+        pids.insert(name, daemon.wait_state(name, StateName::Up).await.pid);
+    }
+    let is_covered = |status: &TunnelStatus| status.standby == Some(Standby::Ready);
+    daemon.wait_status(0, "held-2", "covered", is_covered).await;
+    let starts = lab.ssh_starts();
+    for _ in 0..2 {
+        daemon.crash().await;
+        daemon = Daemon::start_as_configured(&lab).await;
+        for name in names {
+            assert_eq!(daemon.wait_state(name, StateName::Up).await.pid, pids[name], "{name}");
+        }
+        daemon.wait_status(0, "held-2", "covered", is_covered).await;
+        assert_eq!(lab.ssh_starts(), starts);
+    }
+    daemon.stop().await;
+}
+
 /// All that others can see of the mark is the run, whose name the next run shows to other daemons.
 #[tokio::test]
 async fn a_stranger_cannot_pass_for_a_process_of_a_command_that_was_taken_over() {

@@ -482,11 +482,12 @@ impl Effects {
                 };
                 let launch = Launch::started(process.0.tree());
                 let origin = Origin::of(&process.0.tree(), [Some(&process.1), Some(&process.2)]);
-                let connection_number = connection.number();
+                let (tunnel_hash, number) = (reporter.identity().hash.clone(), connection.number());
                 let record = origin.map(|origin| Record {
                     origin,
                     settings,
-                    connection: connection_number,
+                    tunnel: tunnel_hash,
+                    connection: number,
                     ssh: None,
                 });
                 self.run_command((attempt, resources), tunnel, process, record, false);

@@ -28,8 +28,9 @@ use crate::port::{Endpoint, Listener, holder};
 use crate::process::{self, Child, Pipe};
 use crate::ssh::{self, Forwarding, Listens, Master};
 
-/// Whether it is an ssh, and a digest of what it is started with.
-type Settings = (bool, String);
+/// The links that start a process with the same settings, each with the destination that these lead to. Of whether it is an ssh, and
+/// a digest of what it is started with.
+type Candidates = HashMap<(bool, String), Vec<(LinkId, usize)>>;
 
 /// A process, and what it is to its link.
 struct Fitting {
@@ -45,11 +46,13 @@ impl EventLoop {
     pub(super) fn inherit(&mut self, predecessor: Predecessor) {
         let Predecessor { left, ended, runs, sockets, .. } = predecessor;
         let has_none = left.is_empty() && ended.is_empty();
-        let fitting_settings = if has_none { HashMap::new() } else { self.settings() };
+        let candidates = if has_none { HashMap::new() } else { self.candidates() };
         let (mut of_links, mut useless) = (BTreeMap::<LinkId, Vec<_>>::new(), Vec::new());
         for left in left {
-            match fitting_settings.get(&(left.control.is_some(), left.record.settings.clone())) {
-                Some((id, destination)) => of_links.entry(*id).or_default().push((*destination, left)),
+            let listens =
+                |id| self.state.slots_of(id).iter().any(|slot| self.listeners_of(*slot, &left).is_some());
+            match self.choose(&candidates, &left.record, listens) {
+                Some((id, destination)) => of_links.entry(id).or_default().push((destination, left)),
                 None => useless.push(left),
             }
         }
@@ -63,7 +66,7 @@ impl EventLoop {
                 self.take_over(id, fitting);
             }
         }
-        kept.extend(self.remember(ended, &fitting_settings));
+        kept.extend(self.remember(ended, &candidates));
         let unwanted: Vec<_> = useless.iter().map(Left::origin).collect();
         self.effects.begin_run(&kept, others, runs.clone());
         // With their records.
@@ -82,34 +85,53 @@ impl EventLoop {
         }
     }
 
-    /// Whether it is an ssh and what it is started with now, for each link and each of its destinations.
-    fn settings(&self) -> HashMap<Settings, (LinkId, usize)> {
-        let entries = self.state.entries.values().map(Box::as_ref).filter(|entry| entry.may_run());
-        let of_entry = |entry: &Entry| {
-            let Entry { link, desired, .. } = entry;
+    /// Each link with each of its destinations, by what is started for it now.
+    fn candidates(&self) -> Candidates {
+        let mut candidates = Candidates::new();
+        for Entry { link, desired, .. } in
+            self.state.entries.values().map(Box::as_ref).filter(|entry| entry.may_run())
+        {
             let is_ssh = matches!(desired.work, Work::Ssh(_));
-            let settings = |at| (is_ssh, record::settings(&desired.work_at(at), desired.share));
-            let all = (0..=desired.fallback_hosts.len()).map(|at| (settings(at), (*link, at)));
-            all.collect::<Vec<_>>()
+            for at in 0..=desired.fallback_hosts.len() {
+                let settings = record::settings(&desired.work_at(at), desired.share);
+                let of_settings = candidates.entry((is_ssh, settings)).or_default();
+                if !of_settings.contains(&(*link, at)) {
+                    of_settings.push((*link, at));
+                }
+            }
+        }
+        candidates
+    }
+
+    /// The link that a process is left to: one for which it listens, the one that it was started for, one whose own destination it
+    /// leads to, in this order.
+    fn choose(
+        &self,
+        candidates: &Candidates,
+        record: &Record,
+        listens: impl Fn(LinkId) -> bool,
+    ) -> Option<(LinkId, usize)> {
+        let fitting = candidates.get(&(record.ssh.is_some(), record.settings.clone()))?;
+        if let [only] = fitting[..] {
+            return Some(only);
+        }
+        let is_of = |slot: &Slot| {
+            self.state.entries.get(slot).is_some_and(|entry| entry.desired.hash == record.tunnel)
         };
-        entries.flat_map(of_entry).collect()
+        let started_it = |id| self.state.slots_of(id).iter().any(is_of);
+        // Of several the first.
+        let ranked = fitting.iter().rev();
+        ranked.max_by_key(|(id, at)| (listens(*id), started_it(*id), *at == 0)).copied()
     }
 
     /// Remembers what processes that have ended may have left at the servers of their links, and names the files that are needed
     /// for that.
-    fn remember(
-        &mut self,
-        ended: Vec<(Record, RecordFile)>,
-        settings: &HashMap<Settings, (LinkId, usize)>,
-    ) -> Vec<OsString> {
+    fn remember(&mut self, ended: Vec<(Record, RecordFile)>, candidates: &Candidates) -> Vec<OsString> {
         let mut kept = Vec::new();
         for (record, file) in ended {
-            let Some((id, _)) = settings.get(&(record.ssh.is_some(), record.settings.clone())) else {
-                continue;
-            };
+            let Some((id, _)) = self.choose(candidates, &record, |_| false) else { continue };
             let name = file.path().file_name().map(OsString::from);
-            if let (Some(entry), Some(session)) = (self.state.links.get_mut(*id), record.stale_session(file))
-            {
+            if let (Some(entry), Some(session)) = (self.state.links.get_mut(id), record.stale_session(file)) {
                 entry.connections.stale().add(session);
                 kept.extend(name);
             }
@@ -291,6 +313,7 @@ impl Effects {
         let Left { mut record, file, process, control } = left;
         let attempt = self.attempt(connection, connections.reporter(), file);
         record.connection = connection.number();
+        record.tunnel = connections.reporter().identity().hash;
         let (launch, tail) = (Launch::started(process.0.tree()), attempt.tail.clone());
         let ssh = match (work, control) {
             (Work::Ssh(tunnel), Some((path, master))) => {

@@ -63,6 +63,9 @@ pub(super) struct Record {
     pub(super) origin: Origin,
     /// Digest of what it was started with, by [`settings`].
     pub(super) settings: String,
+    /// The hash of the tunnel that it was started for: of several tunnels with these settings that one has it first.
+    #[serde(default)]
+    pub(super) tunnel: String,
     /// The number of its connection: of two processes of a link the later one has the higher number.
     pub(super) connection: u64,
     /// `None`: a command.
@@ -259,7 +262,7 @@ mod tests {
             carried: Carried::default(),
             server: None,
         };
-        Record { origin, settings: "00".to_owned(), connection: 1, ssh: Some(ssh) }
+        Record { origin, settings: "00".to_owned(), tunnel: "ab".to_owned(), connection: 1, ssh: Some(ssh) }
     }
 
     #[test]

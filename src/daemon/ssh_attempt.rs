@@ -111,7 +111,8 @@ impl Attempt {
         let control = control.file_name()?.to_str()?.to_owned();
         let (at_login, forwards, carried, server) = Default::default();
         let ssh = SshRecord { control, family, at_login, planned, forwards, carried, server };
-        Some(Record { origin, settings, connection: self.connection.number(), ssh: Some(ssh) })
+        let (tunnel, connection) = (self.reporter.identity().hash.clone(), self.connection.number());
+        Some(Record { origin, settings, tunnel, connection, ssh: Some(ssh) })
     }
 
     /// Serves the orders once the master is ready; returns only if another process is in the master's place.
