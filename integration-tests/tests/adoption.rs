@@ -244,7 +244,8 @@ async fn a_daemon_that_is_stopped_while_it_ends_what_nobody_needs_ends_that_firs
     let lab = Lab::new();
     let stubborn = "[sh, -c, 'trap \"\" TERM; while :; do sleep 1000; done']";
     let daemon =
-        Daemon::start(&lab, &format!("  - {{name: stubborn, command: {stubborn}, local_port: 9001}}\n")).await;
+        Daemon::start(&lab, &format!("  - {{name: stubborn, command: {stubborn}, local_port: 9001}}\n"))
+            .await;
     let pid = daemon.wait_status(0, "stubborn", "started", |status| status.pid.is_some()).await.pid.unwrap();
     daemon.crash().await;
     lab.write_config("");

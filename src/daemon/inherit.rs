@@ -51,7 +51,7 @@ impl EventLoop {
         for left in left {
             let listens =
                 |id| self.state.slots_of(id).iter().any(|slot| self.listeners_of(*slot, &left).is_some());
-            match self.choose(&candidates, &left.record, listens) {
+            match self.choose(&candidates, &left.record, listens).filter(|_| !left.is_mute()) {
                 Some((id, destination)) => of_links.entry(id).or_default().push((destination, left)),
                 None => useless.push(left),
             }

@@ -14,9 +14,12 @@ use super::runs;
 use crate::process::{self, Child, Origin, Pipe};
 use crate::ssh::Master;
 
-/// How long an ssh may take to answer on its control socket: 0.2 ms measured. One that is stopped by a signal does not, and
-/// counts as one that is still on its way.
+/// How long an ssh may take to answer on its control socket: 0.2 ms measured. One that has not been ready yet, and does not answer, is
+/// still on its way.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The same for one that has been ready: it is stopped by a signal, or its socket is gone, and it is of no use.
+const ANSWERS_AGAIN_WITHIN: Duration = Duration::from_secs(3);
 
 /// What an earlier run has left in the directory of the control sockets.
 #[derive(Debug, Default)]
@@ -51,8 +54,9 @@ impl Predecessor {
         let mut answering = JoinSet::new();
         for path in files.map(|file| file.path()) {
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let link = name.split('-').next().and_then(|number| number.parse().ok());
-            found.last_link = found.last_link.max(link.unwrap_or(0));
+            // No link has a higher number, and the next ones have.
+            let link = name.split('-').next().and_then(|number| number.parse::<u32>().ok());
+            found.last_link = found.last_link.max(link.map_or(0, u64::from));
             if link.is_none() || path.extension().is_none_or(|extension| extension != EXTENSION) {
                 continue;
             }
@@ -107,12 +111,18 @@ impl Left {
         let control = match &record.ssh {
             Some(ssh) => {
                 let control = path.with_file_name(&ssh.control);
-                let answer = timeout(ANSWERS_WITHIN, Master::connect(&control, record.origin.pid)).await;
+                let patience = if record.was_ready() { ANSWERS_AGAIN_WITHIN } else { ANSWERS_WITHIN };
+                let answer = timeout(patience, Master::connect(&control, record.origin.pid)).await;
                 Some((control, answer.ok().and_then(Result::ok)))
             }
             None => None,
         };
         Ok(Self { record, file: RecordFile::new(path), process, control })
+    }
+
+    /// Whether it is an ssh that was ready, and does not answer any more.
+    pub(super) fn is_mute(&self) -> bool {
+        self.record.was_ready() && matches!(self.control, Some((_, None)))
     }
 
     /// Its process, for whoever ends it.

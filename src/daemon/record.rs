@@ -103,6 +103,11 @@ pub(super) struct Carried {
 }
 
 impl Record {
+    /// Whether it is an ssh that has been ready.
+    pub(super) fn was_ready(&self) -> bool {
+        self.ssh.as_ref().is_some_and(|ssh| !ssh.at_login.is_empty())
+    }
+
     /// Reads a record; `None` if it is of another boot.
     ///
     /// # Errors
