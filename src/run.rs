@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -99,6 +100,8 @@ pub async fn run(options: Options) -> Result<End, RunError> {
     let control_directory = paths::control_directory(&socket);
     let control = ControlDirectory::open(&watcher, &control_directory)?;
 
+    // Whoever has started portward may have blocked signals, and none of them stops it then.
+    SigSet::all().thread_unblock().map_err(|errno| RunError::Signals(errno.into()))?;
     process::limits::raise_open_files();
     process::become_subreaper().map_err(RunError::Subreaper)?;
     let children = signal(SignalKind::child()).map_err(RunError::Signals)?;

@@ -9,7 +9,7 @@ use super::output;
 use crate::config::desired::{Desired, Tunnel, Work};
 use crate::config::edit::{Change, Document, Edit, EditError, Edited};
 use crate::config::store::{self, StoreError};
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, identity};
 use crate::protocol::autossh_tunnel::{Configuration, Configured};
 use crate::protocol::{LookupError, find, position};
 use crate::{paths, shell, text};
@@ -110,7 +110,7 @@ fn values(tunnel: &Tunnel) -> Vec<(&'static str, String)> {
         tunnel.into();
     let of_ssh = |value: String| matches!(tunnel.work, Work::Ssh(_)).then_some(value);
     let values = [
-        ("name", tunnel.is_named().then_some(name)),
+        ("name", identity::is_named(tunnel).then_some(name)),
         ("remote_host", of_ssh(remote_host)),
         ("remote_port", of_ssh(remote_port)),
         ("local_port", Some(local_port)),

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::environment::Environment;
-use super::identity;
 use crate::core::{HealthPolicy, Policy};
 use crate::port::{Endpoint, PortRange};
 
@@ -134,11 +133,6 @@ pub enum Check {
 }
 
 impl Tunnel {
-    /// Whether the file gives it its name. One that is derived is no part of the hash.
-    pub fn is_named(&self) -> bool {
-        self.hash != identity::hash(None, &self.written, self.interactive)
-    }
-
     /// The work with the destination of this index: 0 for its own, 1 for the first fallback host.
     pub fn work_at(&self, destination: usize) -> Cow<'_, Work> {
         let host = destination.checked_sub(1).and_then(|index| self.fallback_hosts.get(index));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use md5::{Digest, Md5};
 
-use super::desired::Written;
+use super::desired::{Tunnel, Written};
 use crate::text;
 
 /// Names are cut to this many characters when derived, and refused beyond it when written.
@@ -23,6 +23,11 @@ pub(super) fn log_id(written: &Written) -> String {
     let mut digits = digest(&format!("{remote_host}:{remote_port}:{local_port}:{direction}"));
     digits.truncate(8);
     digits
+}
+
+/// Whether the file gives the tunnel its name. One that is derived is no part of the hash.
+pub(crate) fn is_named(tunnel: &Tunnel) -> bool {
+    tunnel.hash != hash(None, &tunnel.written, tunnel.interactive)
 }
 
 /// The identity of an entry whose `hash` another one has: the one in this line of the file.

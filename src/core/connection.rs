@@ -37,8 +37,8 @@ pub(super) struct Connection {
 pub(super) enum State {
     /// Started, and not ready yet.
     Starting { deadline: Moment },
-    /// Not ready in time: what it does instead is being found out.
-    Late,
+    /// Not ready in time, or not `again`: what it does instead is being found out.
+    Late { again: bool },
     /// An ssh master answers on its control socket; a command listens.
     Ready { since: Moment },
     /// A command closed its listener, and may open it again.
@@ -142,7 +142,10 @@ impl Connection {
                         self.state = State::Draining { deadline: now.after(policy.drain) };
                         actions.push(Action::AwaitClients(self.id));
                     }
-                    State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
+                    State::Starting { .. }
+                    | State::Late { .. }
+                    | State::Ready { .. }
+                    | State::Reopening { .. } => {
                         self.terminate(now, policy, actions);
                     }
                     State::Draining { .. }
@@ -165,7 +168,7 @@ impl Connection {
                     (
                         Kind::Ssh | Kind::Command,
                         State::Starting { .. }
-                        | State::Late
+                        | State::Late { .. }
                         | State::Ready { .. }
                         | State::Reopening { .. }
                         | State::Draining { .. }
@@ -179,7 +182,7 @@ impl Connection {
             Input::Terminate => {
                 match self.state {
                     State::Starting { .. }
-                    | State::Late
+                    | State::Late { .. }
                     | State::Ready { .. }
                     | State::Reopening { .. }
                     | State::Draining { .. } => {
@@ -192,7 +195,7 @@ impl Connection {
             Input::Kill => {
                 match self.state {
                     State::Starting { .. }
-                    | State::Late
+                    | State::Late { .. }
                     | State::Ready { .. }
                     | State::Reopening { .. }
                     | State::Draining { .. }
@@ -214,7 +217,7 @@ impl Connection {
     ) -> Outcome {
         match event {
             ConnectionEvent::Ready => match self.state {
-                State::Starting { .. } | State::Late | State::Reopening { .. } => {
+                State::Starting { .. } | State::Late { .. } | State::Reopening { .. } => {
                     self.state = State::Ready { since: now };
                     Outcome::BecameReady
                 }
@@ -225,9 +228,10 @@ impl Connection {
                 | State::Ended => Outcome::Nothing,
             },
             ConnectionEvent::NotReady(why) => match self.state {
-                State::Late => {
+                State::Late { again } => {
                     self.terminate(now, policy, actions);
-                    Outcome::Failed(why.unwrap_or_else(|| not_ready_in_time(policy)))
+                    let late = || if again { not_again_in_time() } else { not_ready_in_time(policy) };
+                    Outcome::Failed(why.unwrap_or_else(late))
                 }
                 State::Starting { .. }
                 | State::Ready { .. }
@@ -238,7 +242,7 @@ impl Connection {
                 | State::Ended => Outcome::Nothing,
             },
             ConnectionEvent::LeaderEnded(failure) => match self.state {
-                State::Starting { .. } | State::Late => {
+                State::Starting { .. } | State::Late { .. } => {
                     self.terminate(now, policy, actions);
                     Outcome::Failed(failure)
                 }
@@ -255,7 +259,7 @@ impl Connection {
             ConnectionEvent::Ended(failure) => {
                 (self.suspended, self.probe) = (None, None);
                 match std::mem::replace(&mut self.state, State::Ended) {
-                    State::Starting { .. } | State::Late => Outcome::Failed(failure),
+                    State::Starting { .. } | State::Late { .. } => Outcome::Failed(failure),
                     State::Ready { .. } | State::Reopening { .. } => Outcome::Lost(failure),
                     State::Draining { .. }
                     | State::Terminated { .. }
@@ -266,7 +270,7 @@ impl Connection {
             ConnectionEvent::Survived(failure) => match self.state {
                 State::Killed { .. } => Outcome::Survived(failure),
                 State::Starting { .. }
-                | State::Late
+                | State::Late { .. }
                 | State::Ready { .. }
                 | State::Reopening { .. }
                 | State::Draining { .. }
@@ -280,7 +284,7 @@ impl Connection {
                     self.suspend(pid, now, policy);
                     Outcome::Suspended
                 }
-                State::Starting { .. } | State::Late | State::Reopening { .. } => {
+                State::Starting { .. } | State::Late { .. } | State::Reopening { .. } => {
                     self.suspend(pid, now, policy);
                     Outcome::Nothing
                 }
@@ -294,7 +298,7 @@ impl Connection {
                 (State::Ready { .. }, Some(_)) => Outcome::Continued,
                 (
                     State::Starting { .. }
-                    | State::Late
+                    | State::Late { .. }
                     | State::Ready { .. }
                     | State::Reopening { .. }
                     | State::Draining { .. }
@@ -335,7 +339,10 @@ impl Connection {
                 Some(Probe::Sent { .. } | Probe::Outdated { .. }) | None => Outcome::Nothing,
             },
             ConnectionEvent::AddressRemoved(address) => match self.state {
-                State::Starting { .. } | State::Late | State::Ready { .. } | State::Reopening { .. } => {
+                State::Starting { .. }
+                | State::Late { .. }
+                | State::Ready { .. }
+                | State::Reopening { .. } => {
                     self.terminate(now, policy, actions);
                     Outcome::CutOff(address_removed(address))
                 }
@@ -352,7 +359,7 @@ impl Connection {
                     Outcome::ListenerLost
                 }
                 State::Starting { .. }
-                | State::Late
+                | State::Late { .. }
                 | State::Reopening { .. }
                 | State::Draining { .. }
                 | State::Terminated { .. }
@@ -363,7 +370,7 @@ impl Connection {
                 match self.state {
                     State::Draining { .. } => self.terminate(now, policy, actions),
                     State::Starting { .. }
-                    | State::Late
+                    | State::Late { .. }
                     | State::Ready { .. }
                     | State::Reopening { .. }
                     | State::Terminated { .. }
@@ -383,7 +390,7 @@ impl Connection {
     fn pass_deadline(&mut self, now: Moment, policy: &Policy, actions: &mut Vec<Action>) -> Outcome {
         match self.state {
             State::Starting { .. } | State::Reopening { .. } => {
-                self.state = State::Late;
+                self.state = State::Late { again: matches!(self.state, State::Reopening { .. }) };
                 actions.push(Action::ExplainDelay(self.id));
                 Outcome::Nothing
             }
@@ -411,7 +418,7 @@ impl Connection {
                 actions.push(Action::FindSurvivors(self.id));
                 Outcome::Nothing
             }
-            State::Late | State::Ended => Outcome::Nothing,
+            State::Late { .. } | State::Ended => Outcome::Nothing,
         }
     }
 
@@ -430,7 +437,7 @@ impl Connection {
                     Some(Probe::NoRoute { .. }) | None => None,
                 },
             },
-            State::Late | State::Ended => None,
+            State::Late { .. } | State::Ended => None,
         }
     }
 
@@ -449,7 +456,7 @@ impl Connection {
 
     /// It is ready, or may become so, and its process runs.
     pub(super) const fn is_promising(&self) -> bool {
-        let lives = matches!(self.state, State::Starting { .. } | State::Late | State::Ready { .. });
+        let lives = matches!(self.state, State::Starting { .. } | State::Late { .. } | State::Ready { .. });
         lives && self.suspended.is_none()
     }
 
@@ -502,5 +509,15 @@ fn not_ready_in_time(policy: &Policy) -> Failure {
                  raise start_timeout"
             ),
         },
+    )
+}
+
+fn not_again_in_time() -> Failure {
+    let waited = REOPEN_TIMEOUT.as_secs();
+    Failure::new(
+        FailureKind::Timeout,
+        format!(
+            "the command closed its listener, and has not listened again within {waited} s; see its output with `portward logs`"
+        ),
     )
 }

@@ -86,7 +86,7 @@ fn connection_table() {
     let states = [
         ("Starting", State::Starting { deadline: at(25) }, None, None),
         ("Starting, stopped", State::Starting { deadline: at(25) }, suspended, None),
-        ("Late", State::Late, None, None),
+        ("Late", State::Late { again: false }, None, None),
         ("Ready", State::Ready { since: at(5) }, None, None),
         ("Ready, stopped", State::Ready { since: at(5) }, suspended, None),
         ("Ready, probed", State::Ready { since: at(5) }, None, sent),

@@ -224,7 +224,7 @@ impl Turn<'_> {
                     self.link.login = Login::AfterEnd;
                 }
                 connection::State::Starting { .. }
-                | connection::State::Late
+                | connection::State::Late { .. }
                 | connection::State::Draining { .. }
                 | connection::State::Terminated { .. }
                 | connection::State::Killed { .. }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::access::{self, Insecure, Rule};
+use crate::shell;
 use crate::watch::{Subscription, Watcher};
 
 /// Longest path of a control socket: the 108 bytes of `sun_path`, less the terminating zero and the suffix of 17 bytes that ssh
@@ -57,7 +58,7 @@ pub enum ControlError {
     /// Other users could create sockets there.
     #[error(
         "{path:?} belongs to uid {uid} with mode {mode:o}; ssh's control sockets need a directory of this user with mode \
-         700: remove it or name another runtime directory in RUNTIME_DIRECTORY"
+         700: {}", after_unsafe(*uid, path)
     )]
     Unsafe {
         /// The directory.
@@ -88,6 +89,15 @@ pub enum ControlError {
         /// Why the configured one cannot be created.
         cause: Box<ControlError>,
     },
+}
+
+/// What is recorded there is what the next daemon needs to take over what an earlier one has left.
+fn after_unsafe(owner: u32, path: &Path) -> String {
+    if owner == nix::unistd::geteuid().as_raw() {
+        return format!("`chmod 700 {}`", shell::word(&path.to_string_lossy()));
+    }
+    "name another runtime directory in RUNTIME_DIRECTORY, and end what an earlier portward has left, of which that one does not know"
+        .to_owned()
 }
 
 type Expected = Arc<Mutex<HashMap<PathBuf, oneshot::Sender<()>>>>;
