@@ -10,8 +10,9 @@ use super::json::Json;
 use super::refusal::Refusal;
 use super::stream::{Outlet, Over, stream};
 use crate::daemon::handle::Handle;
+use crate::observe::recent::LogNews;
 use crate::protocol::autossh_tunnel::LogSummary;
-use crate::protocol::{Change, Conclusion, LogQuery, RecentLog};
+use crate::protocol::{Conclusion, LogQuery, RecentLog};
 
 /// The tunnels that have said anything yet, with the size of their logs.
 #[utoipa::path(get, path = "/logs", responses((status = OK, body = Vec<LogSummary>)))]
@@ -61,28 +62,23 @@ pub(super) async fn log(
     Ok(Json(recent).into_response())
 }
 
-async fn feed(handle: Handle, hash: String, count: usize, outlet: Outlet) -> Result<(), Over> {
-    let mut changes = handle.changes();
+async fn feed(handle: Handle, mut hash: String, count: usize, outlet: Outlet) -> Result<(), Over> {
     let (past, mut coming) = handle.logs().tail(&hash, count);
     for line in past {
         outlet.line(&line).await?;
     }
     loop {
-        tokio::select! {
-            line = coming.recv() => match line {
-                Ok(line) if line.hash == hash => outlet.line(&line.text).await?,
-                Ok(_) => {}
-                Err(RecvError::Lagged(count)) => {
-                    outlet.line(&format!("({count} lines of all tunnels were too fast for this client)")).await?;
-                }
-                Err(RecvError::Closed) => return Ok(()),
+        match coming.recv().await {
+            Ok(LogNews::Line(line)) if line.hash == hash => outlet.line(&line.text).await?,
+            Ok(LogNews::Moved { old, new }) if old == hash => match new {
+                Some(new) => hash = new,
+                None => return Ok(()),
             },
-            change = changes.recv() => match change {
-                // Nothing will be logged under this hash any more.
-                Ok(Change::Removed { hash: gone }) if gone == hash => return Ok(()),
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return Ok(()),
-            },
+            Ok(LogNews::Line(_) | LogNews::Moved { .. }) => {}
+            Err(RecvError::Lagged(count)) => {
+                outlet.line(&format!("({count} lines of all tunnels were too fast for this client)")).await?;
+            }
+            Err(RecvError::Closed) => return Ok(()),
         }
     }
 }

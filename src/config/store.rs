@@ -6,8 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -373,8 +372,9 @@ impl Place {
         let mut value = vec![0; LARGEST_ATTRIBUTE];
         let mut is_listed = false;
         for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            let length = at::getxattr(&self.file, name, &mut value[..])?;
-            let kept = at::fsetxattr(file, name, &value[..length], XattrFlags::empty());
+            let read = at::getxattr(&self.file, name, &mut value[..]);
+            let kept =
+                read.and_then(|length| at::fsetxattr(file, name, &value[..length], XattrFlags::empty()));
             if name == ACCESS_LIST.as_bytes() {
                 is_listed = true;
                 kept?;

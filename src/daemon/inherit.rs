@@ -28,8 +28,8 @@ use crate::port::{Endpoint, Listener, holder};
 use crate::process::{self, Child, Pipe};
 use crate::ssh::{self, Forwarding, Listens, Master};
 
-/// The links that start a process with the same settings, each with the destination that these lead to. Of whether it is an ssh, and
-/// a digest of what it is started with.
+/// By whether it is an ssh, and a digest of what it is started with: the links that start such a process, each with the index of the
+/// destination that it leads to.
 type Candidates = HashMap<(bool, String), Vec<(LinkId, usize)>>;
 
 /// A process, and what it is to its link.

@@ -31,13 +31,27 @@ pub struct LogLine {
     pub text: String,
 }
 
+/// What a follower of the logs hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogNews {
+    /// There is one more line.
+    Line(LogLine),
+    /// The log of `old` goes on under another hash; `None`: it has ended.
+    Moved {
+        /// The hash that the tunnel had.
+        old: String,
+        /// The one that it has now.
+        new: Option<String>,
+    },
+}
+
 /// The last lines of each tunnel, by hash: at most [`LINES_KEPT`] lines and [`BYTES_KEPT`] bytes. Beyond that the oldest line of the
 /// process is removed if the process has more than half, else the oldest of portward. So a process that writes a lot does
 /// not displace what portward reports about its tunnel.
 #[derive(Debug)]
 pub struct RecentLogs {
     lines: Mutex<HashMap<String, Lines>>,
-    follow: broadcast::Sender<LogLine>,
+    follow: broadcast::Sender<LogNews>,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +90,7 @@ impl RecentLogs {
         lines.push(speaker, text.clone());
         lines.modified = at;
         // With the lock held, so that `tail` neither misses nor repeats a line. An error means that nobody follows.
-        let _ = self.follow.send(LogLine { hash: hash.to_owned(), text });
+        let _ = self.follow.send(LogNews::Line(LogLine { hash: hash.to_owned(), text }));
     }
 
     /// The last `count` lines of the tunnel `hash`, oldest first.
@@ -89,8 +103,8 @@ impl RecentLogs {
         self.lock().get(hash).map(|lines| LogSummary { bytes: lines.bytes, modified: lines.modified })
     }
 
-    /// The last `count` lines of the tunnel `hash`, and a receiver of all later lines of all tunnels.
-    pub fn tail(&self, hash: &str, count: usize) -> (Vec<String>, broadcast::Receiver<LogLine>) {
+    /// The last `count` lines of the tunnel `hash`, and a receiver of what happens to all logs later.
+    pub fn tail(&self, hash: &str, count: usize) -> (Vec<String>, broadcast::Receiver<LogNews>) {
         let all = self.lock();
         (last(&all, hash, count), self.follow.subscribe())
     }
@@ -101,6 +115,7 @@ impl RecentLogs {
         if let (Some(lines), Some(new)) = (all.remove(old), new) {
             all.insert(new.to_owned(), lines);
         }
+        let _ = self.follow.send(LogNews::Moved { old: old.to_owned(), new: new.map(str::to_owned) });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Lines>> {

@@ -68,7 +68,7 @@ async fn logs_have_both_forms() {
 }
 
 #[tokio::test]
-async fn a_followed_log_goes_on_until_its_tunnel_is_removed() {
+async fn a_followed_log_goes_on_under_another_name_until_its_tunnel_is_removed() {
     let served = Served::new();
     let at = jiff::Timestamp::UNIX_EPOCH;
     served.logs.push(HASH, at, Speaker::Portward, "before".to_owned());
@@ -77,7 +77,11 @@ async fn a_followed_log_goes_on_until_its_tunnel_is_removed() {
     served.logs.push("another", at, Speaker::Portward, "not ours".to_owned());
     served.logs.push(HASH, at, Speaker::Portward, "split\r\nline".to_owned());
     assert_eq!(log.next().await.unwrap(), ["data: split  line"]);
-    served.changes.send(Change::Removed { hash: HASH.to_owned() }).unwrap();
+    served.logs.rehash(HASH, Some("renamed"));
+    served.logs.push("renamed", at, Speaker::Portward, "after".to_owned());
+    assert_eq!(log.next().await.unwrap(), ["data: after"]);
+    served.logs.rehash("another", None);
+    served.logs.rehash("renamed", None);
     assert_eq!(log.next().await, None);
 }
 
