@@ -197,6 +197,7 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     let later = directory.join("901-1.json");
     fs::write(&later, text.replace("\"version\":1", "\"version\":99")).unwrap();
     fs::set_permissions(&later, Permissions::from_mode(0o600)).unwrap();
+    fs::write(directory.join(format!("{}-1.json", u64::MAX)), &text).unwrap();
     fs::write(directory.join("902-1.json"), text.replace("\"boot\":\"", "\"boot\":\"0")).unwrap();
     let mut bystander = lab.command("sleep").arg("1000").spawn().unwrap();
     let pid = |record: &str| {
@@ -217,20 +218,24 @@ async fn what_fits_no_tunnel_any_more_is_ended_and_nobody_else() {
     assert!(bystander.try_wait().unwrap().is_none(), "it has nothing to do with all that");
 }
 
+/// A daemon that ends a command which nobody needs any more, and the pid of that, which takes 5 s to end.
+async fn ending_what_is_left(lab: &Lab) -> (Daemon<'_>, u32) {
+    let stubborn = "[sh, -c, 'trap \"\" TERM; while :; do sleep 1000; done']";
+    let tunnel = format!("  - {{name: stubborn, command: {stubborn}, local_port: 9001}}\n");
+    let daemon = Daemon::start(lab, &tunnel).await;
+    let pid = daemon.wait_status(0, "stubborn", "started", |status| status.pid.is_some()).await.pid.unwrap();
+    daemon.crash().await;
+    lab.write_config("");
+    let daemon = Daemon::start_as_configured(lab).await;
+    assert!(lab.daemon_processes().iter().any(|process| process.pid == pid), "it takes 5 s to end");
+    (daemon, pid)
+}
+
 /// It knows of the process by the mark of its run alone: the record is gone.
 #[tokio::test]
 async fn what_a_daemon_was_ending_when_it_was_killed_the_next_one_ends() {
     let lab = Lab::new();
-    let daemon = Daemon::start(
-        &lab,
-        "  - {name: stubborn, command: [sh, -c, 'trap \"\" TERM; while :; do sleep 1000; done'], local_port: 9001}\n",
-    )
-    .await;
-    let pid = daemon.wait_status(0, "stubborn", "started", |status| status.pid.is_some()).await.pid.unwrap();
-    daemon.crash().await;
-    lab.write_config("");
-    let daemon = Daemon::start_as_configured(&lab).await;
-    assert!(lab.daemon_processes().iter().any(|process| process.pid == pid), "it takes 5 s to end");
+    let (daemon, pid) = ending_what_is_left(&lab).await;
     daemon.crash().await;
     let daemon = Daemon::start_as_configured(&lab).await;
     process_end(pid).await;
@@ -242,19 +247,38 @@ async fn what_a_daemon_was_ending_when_it_was_killed_the_next_one_ends() {
 #[tokio::test]
 async fn a_daemon_that_is_stopped_while_it_ends_what_nobody_needs_ends_that_first() {
     let lab = Lab::new();
-    let stubborn = "[sh, -c, 'trap \"\" TERM; while :; do sleep 1000; done']";
-    let daemon =
-        Daemon::start(&lab, &format!("  - {{name: stubborn, command: {stubborn}, local_port: 9001}}\n"))
-            .await;
-    let pid = daemon.wait_status(0, "stubborn", "started", |status| status.pid.is_some()).await.pid.unwrap();
-    daemon.crash().await;
-    lab.write_config("");
-    let daemon = Daemon::start_as_configured(&lab).await;
-    assert!(lab.daemon_processes().iter().any(|process| process.pid == pid), "it takes 5 s to end");
+    let (daemon, _) = ending_what_is_left(&lab).await;
     let ended = daemon.stop().await;
     assert!(ended.status.success(), "{:?}", ended.status);
     assert!(lab.daemon_processes().is_empty(), "{:?}", lab.daemon_processes());
     assert!(!lab.path("run/portward.ssh").exists(), "no file is left");
+}
+
+/// It has a session of its own, an empty environment, and a parent that has gone: of its origin it has the output alone.
+#[tokio::test]
+async fn what_is_left_of_a_command_that_was_taken_over_and_shows_nothing_is_not_denied() {
+    let lab = Lab::new();
+    let path = lab.path("hidden");
+    let script = format!(
+        "(env -i setsid /bin/sh -c \"echo \\$\\$ > {}; exec sleep 1000\" &); exec socat TCP-LISTEN:9001,bind=127.0.0.1,fork \
+         TCP:127.0.0.1:7000",
+        path.display()
+    );
+    let tunnel = format!("  - {{name: work, command: [sh, -c, '{script}'], local_port: 127.0.0.1:9001}}\n");
+    let daemon = Daemon::start(&lab, &tunnel).await;
+    daemon.wait_state("work", StateName::Up).await;
+    daemon.crash().await;
+    let daemon = Daemon::start_as_configured(&lab).await;
+    daemon.wait_state("work", StateName::Up).await;
+    let mark = daemon.log().mark();
+    assert_eq!(daemon.post("/stop/work?timeout=20s").await.status, 200);
+    daemon
+        .wait_log(mark, "of the stop", |line| line.raw.contains("stopped; something has its output open"))
+        .await;
+    let hidden = fs::read_to_string(path).unwrap().trim().parse().unwrap();
+    kill(hidden, Signal::SIGKILL);
+    process_end(hidden).await;
+    daemon.stop().await;
 }
 
 #[tokio::test]
@@ -417,6 +441,8 @@ async fn an_ssh_that_is_stopped_meanwhile_is_not_told_as_up_and_replaced() {
     let daemon = Daemon::start_as_configured(&lab).await;
     let up = daemon.wait_state("own", StateName::Up).await;
     assert_ne!(up.pid, stopped);
+    let failures = daemon.statuses(0, "own").into_iter().filter_map(|status| status.last_error);
+    assert_eq!(failures.collect::<Vec<_>>(), [], "it was no login that came to nothing");
     NumberedStream::open(9001).await.finish().await;
     assert_eq!(lab.sshs(), up.pid.into_iter().collect());
     daemon.stop().await;

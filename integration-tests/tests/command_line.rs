@@ -53,6 +53,14 @@ async fn start_stop_and_restart_exit_0_when_it_is_done() {
     let before = daemon.tunnel_pid("web").await;
     run(&daemon, &["restart", "web", "--timeout", "20s"], 0).await;
     assert_ne!(daemon.tunnel_pid("web").await, before);
+    run(&daemon, &["stop", "database", "--timeout", "20s"], 0).await;
+    let restarted = run(&daemon, &["restart", "--all", "--timeout", "20s"], 0).await;
+    assert!(restarted.contains("web") && !restarted.contains("database"), "{restarted}");
+    assert_eq!(
+        daemon.status("database").await.state,
+        StateName::Stopped,
+        "it has no connection to be replaced"
+    );
     run(&daemon, &["stop", "--all", "--timeout", "20s"], 0).await;
     assert_eq!(daemon.status("web").await.state, StateName::Stopped);
     assert_eq!(daemon.status("database").await.state, StateName::Stopped);

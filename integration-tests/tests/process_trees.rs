@@ -12,7 +12,7 @@ use integration_tests::{
     within_deadline,
 };
 use nix::sys::signal::Signal;
-use portward::protocol::{FailureKind, StateName};
+use portward::protocol::{FailureKind, StateName, TunnelStatus};
 use tokio::io::AsyncWriteExt as _;
 
 const PORT: u16 = 9443;
@@ -365,8 +365,12 @@ async fn a_command_that_stays_stopped_is_started_anew_be_it_in_the_background() 
     serve_page(("127.0.0.1", ORIGIN_PORT)).await;
     for script in [format!("exec {SOCAT}"), format!("(setsid {SOCAT} &); exit 0")] {
         let daemon = Daemon::start(&lab, &shell(&script, "")).await;
-        let up =
-            daemon.wait_status(0, "relay", "up", |now| now.state == StateName::Up && now.pid.is_some()).await;
+        // The shell may end after the other one listens.
+        let is_socat = |pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "socat")
+        };
+        let is_up = |now: &TunnelStatus| now.state == StateName::Up && now.pid.is_some_and(is_socat);
+        let up = daemon.wait_status(0, "relay", "up with socat", is_up).await;
         let mark = daemon.mark();
         stop_signal(up.pid.unwrap());
         daemon.wait_failure(mark, "relay", FailureKind::Timeout).await;

@@ -4,8 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
-use integration_tests::{Daemon, ECHO_PORT, Lab, LogLine, NumberedStream, Sshd, process_end, serve_echo};
+use integration_tests::{
+    Daemon, ECHO_PORT, Lab, LogLine, NumberedStream, Sshd, lines_of, process_end, serve_echo,
+};
 use portward::protocol::StateName;
 use serde_json::json;
 
@@ -265,6 +268,21 @@ async fn a_tunnel_with_an_error_does_not_keep_the_others_from_starting() {
     assert_eq!(config_error(&daemon).await, None);
     kept.is_untouched(&daemon).await;
     kept.lost_nothing().await;
+}
+
+/// Its hash is what it was.
+#[tokio::test]
+async fn whoever_follows_the_log_of_an_entry_with_an_error_hears_of_the_tunnel_that_it_becomes() {
+    let lab = Lab::new();
+    let _sshd = lab_with_echo(&lab).await;
+    let daemon = Daemon::start(&lab, &joined(&[KEPT, &OTHER.replace('}', ", remote_prot: 1}")])).await;
+    assert_eq!(daemon.status("other").await.state, StateName::Failed);
+    let mut command = daemon.cli_command(&["logs", "other", "-f"]).stdout(Stdio::piped()).spawn().unwrap();
+    let followed = lines_of(command.stdout.take().unwrap());
+    reloaded(&daemon, || lab.write_config(&joined(&[KEPT, OTHER]))).await;
+    daemon.wait_state("other", StateName::Up).await;
+    assert!(followed.find(0, |line| line.contains("up: ")).await.is_some(), "{:#?}", followed.all());
+    command.kill().await.unwrap();
 }
 
 /// It may be about to be written, or what a full disk has left; a list without tunnels means it.

@@ -88,6 +88,8 @@ async fn exit_codes_tell_held_from_free_from_wrong() {
     let free = run(&mut portward(&lab, &["who", "9500", "9600-9610"]), 1).await;
     assert!(free.contains("port 9500.") && free.contains("ports 9600-9610."), "{free}");
     assert_eq!(run(&mut portward(&lab, &["who", "--json", "9500"]), 1).await.trim(), "[]");
+    let nowhere = run(&mut portward(&lab, &["who", "/nonexistent/app.sock"]), 1).await;
+    assert!(nowhere.contains("Nobody listens on /nonexistent/app.sock."), "{nowhere}");
     for wrong in [&["who"][..], &["who", "http"], &["who", "0"], &["who", "90-80"], &["wait", "0"]] {
         run(&mut portward(&lab, wrong), 2).await;
     }

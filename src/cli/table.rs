@@ -268,6 +268,16 @@ mod tests {
     }
 
     #[test]
+    fn a_state_and_a_port_are_whole_on_80_columns() {
+        let text = rendered(&snapshot(), Some(80));
+        let table = text.split("\n\n").next().unwrap();
+        for word in ["awaiting_port", "RESTARTS", "8081"] {
+            assert!(table.contains(word), "{table}");
+        }
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    }
+
+    #[test]
     fn a_bad_configuration_is_shown_below() {
         let config_error = Some("error: unknown key `remote_prot`\n --> config.yaml:3:5".to_owned());
         let text = rendered(&Snapshot { tunnels: Vec::new(), config_error, ..snapshot() }, None);

@@ -56,16 +56,14 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let file = File::open(path).map_err(unreadable)?;
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_FILE {
-        return Err(ReadError::TooLarge { path: path.to_owned() });
+        Err(ReadError::TooLarge { path: path.to_owned() })
+    } else {
+        Ok(bytes)
     }
-    Ok(bytes)
 }
 
 /// The text in `bytes`, the content of `path`.
 pub(super) fn text(bytes: Vec<u8>, path: &Path) -> Result<String, ReadError> {
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(ReadError::TooLarge { path: path.to_owned() });
-    }
     String::from_utf8(bytes).map_err(|error| ReadError::NotUtf8 {
         path: path.to_owned(),
         valid: error.utf8_error().valid_up_to(),

@@ -217,6 +217,9 @@ fn a_command_that_listens_again_is_kept_and_one_that_does_not_is_started_anew() 
     world.now = deadline;
     world.hear(Event::DeadlinePassed);
     assert_eq!(world.actions, [Action::ExplainDelay(owner)]);
+    world.hear(Event::Connection(owner, ConnectionEvent::NotReady(None)));
+    let failure = world.link.last_failure(ONE).unwrap();
+    assert!(failure.message.contains("not listened again within 5 s"), "{failure}");
     world.settle(|world| world.all_up() && world.starts == 2);
 }
 

@@ -140,14 +140,15 @@ pub(super) struct Heard {
 impl Attempt {
     /// The process has ended: waits for what is left of its tree.
     pub(super) async fn finish(&self, tree: &Tree, failure: Failure, output: JoinHandle<()>) {
-        let remains = tree.gone().await;
+        let mut remains = tree.gone().await;
         // What is written after the end would be left behind.
         drop(self.file.lock().await);
         if !output.is_finished() {
             // What is left may hold the output open for ever. Otherwise it ends as soon as it is read, and what a flood has left
             // of it takes a while.
-            let grace = if remains == Remains::default() { FLOOD_GRACE } else { OUTPUT_GRACE };
-            let _ = timeout(grace, output).await;
+            let seems_gone = remains == Remains::default();
+            let grace = if seems_gone { FLOOD_GRACE } else { OUTPUT_GRACE };
+            remains.holds_output = timeout(grace, output).await.is_err() && seems_gone;
         }
         // It may have ended since that was told last, and said more before.
         self.reporter.output_ended();

@@ -43,7 +43,10 @@ impl EventLoop {
         }
         // Nobody following is not an error.
         for gone in before.iter().filter(|gone| self.broken(&gone.hash).is_none()) {
-            self.logs.rehash(&gone.hash, None);
+            // As a valid entry it may have the same one.
+            if !self.state.slots.contains_key(&gone.hash) {
+                self.logs.rehash(&gone.hash, None);
+            }
             let _ = self.changes.send(Change::Removed { hash: gone.hash.clone() });
         }
         for new in self.state.broken.iter().filter(|new| !before.contains(new)) {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::attempt::{Attempt, OutputTail, SocketsAtLogin, port_failure};
 use super::connections::{Connections, Planned, Running, RunningSsh, SshProcess, forward_name};
 use super::held::{self, HeldListener, NotHeld, Races};
+use super::hook;
 use super::launch::Launch;
 use super::listening::Listening;
 use super::logins::Attended;
@@ -415,9 +416,9 @@ impl Effects {
         self.pace.clone()
     }
 
-    /// Whether portward ends.
-    pub(super) fn ending(&self) -> watch::Receiver<bool> {
-        self.ending.subscribe()
+    /// What the programs of `on_change` are run with.
+    pub(super) fn hook_means(&self) -> hook::Means {
+        hook::Means { pace: self.pace(), ending: self.ending.subscribe() }
     }
 
     /// portward ends from now on.

@@ -1,8 +1,6 @@
 //! What the event loop does for the programs of `on_change`.
 
-use super::effects::Effects;
 use super::event_loop::EventLoop;
-use super::hook::Means;
 use crate::core::Slot;
 
 impl EventLoop {
@@ -12,21 +10,15 @@ impl EventLoop {
         let Some(argv) = tunnel.entry.desired.on_change.clone() else { return };
         let status = tunnel.status(&self.clock);
         if let Some(entry) = self.state.entries.get_mut(&slot) {
-            entry.hook.note(&argv, &status, entry.resources.reporter(), self.effects.means());
+            entry.hook.note(&argv, &status, entry.resources.reporter(), self.effects.hook_means());
         }
     }
 
     /// Nothing is left of the program.
     pub(super) fn hook_over(&mut self, slot: Slot) {
         if let Some(entry) = self.state.entries.get_mut(&slot) {
-            entry.hook.over(entry.resources.reporter(), self.effects.means());
+            entry.hook.over(entry.resources.reporter(), self.effects.hook_means());
         }
         self.forget_removed(slot);
-    }
-}
-
-impl Effects {
-    fn means(&self) -> Means {
-        Means { pace: self.pace(), ending: self.ending() }
     }
 }

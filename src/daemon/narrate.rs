@@ -417,6 +417,13 @@ fn left(remains: &Remains) -> String {
             "{who} runs on, which this tunnel or another one has started: it shows no more which"
         ));
     }
+    if remains.holds_output {
+        texts.push(
+            "something has its output open still, and may be a process of it that does not show where it comes from: see \
+             `ps -e --forest`"
+                .to_owned(),
+        );
+    }
     texts.join("; ")
 }
 

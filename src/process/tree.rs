@@ -70,6 +70,8 @@ pub struct Remains {
     pub forbidden: Vec<Survivor>,
     /// Processes that came from some tree, and show of none that they did.
     pub unknown: Vec<Survivor>,
+    /// Somebody has the output of the tree open, and nobody of it is known to be left.
+    pub holds_output: bool,
 }
 
 /// What was found of a tree.
@@ -279,7 +281,7 @@ impl Tree {
                 let unknown =
                     if knows_all_children() { unknown_among(look.orphans).await } else { Vec::new() };
                 let unknown = unknown.into_iter().map(|orphan| survivor(orphan.pid)).collect();
-                return Remains { forbidden, unknown };
+                return Remains { forbidden, unknown, holds_output: false };
             };
             // One after the other: while this one is waited for, others may end or be started.
             until_ended(first.identity).await;

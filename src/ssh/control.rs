@@ -511,7 +511,9 @@ mod tests {
         let path = directory.path().join("ssh");
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(open(&path), Err(ControlError::Unsafe { .. })));
+        let refused = open(&path).unwrap_err();
+        assert!(matches!(refused, ControlError::Unsafe { .. }), "{refused}");
+        assert!(refused.to_string().ends_with(&format!("`chmod 700 {}`", path.display())), "{refused}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         drop(UnixListener::bind(path.join("1-1")).unwrap());
         fs::write(path.join("1-2.json"), "").unwrap();

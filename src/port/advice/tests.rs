@@ -1,5 +1,5 @@
 use super::super::holder::cgroup;
-use super::super::{Holder, Kinship};
+use super::super::{Holder, Kinship, Supervisor};
 use super::*;
 
 const ID: &str = "4fa6e0f0c6786287e131c3852c58a2e01cc697a68231826813597e4994f1d6e2";
@@ -59,6 +59,11 @@ pub(crate) fn kinds() -> Vec<(&'static str, Occupant)> {
     let udp = |holder| occupant(OccupantKind::Bound, Protocol::Udp, Some(holder));
     let tcp = |kind, holder| occupant(kind, Protocol::Tcp, holder);
     let kin = |kinship| Holder { kinship, ..process(812, "portward", session) };
+    let supervised_by = |pid| {
+        let socket = Some("/run/portward/portward.sock".to_owned());
+        let supervisor = Supervisor { pid, command: Some("portward run".to_owned()), socket };
+        Holder { supervisor: Some(supervisor), ..kin(Kinship::Portward) }
+    };
     let unowned = || Holder { unowned: true, ..Holder::default() };
     vec![
         ("TIME_WAIT", tcp(OccupantKind::TimeWait, None)),
@@ -94,6 +99,8 @@ pub(crate) fn kinds() -> Vec<(&'static str, Occupant)> {
         ("tunnel", listener(Holder { tunnel: Some("my db".to_owned()), ..kin(Kinship::Child) })),
         ("child", listener(kin(Kinship::Child))),
         ("other portward", listener(kin(Kinship::Portward))),
+        ("portward that runs", listener(supervised_by(812))),
+        ("tunnel of a portward that runs", listener(supervised_by(700))),
         ("portward's unit", listener(process(812, "ssh -M -N db", "/system.slice/portward.service"))),
         (
             "portward's unit, hidden",
