@@ -88,6 +88,21 @@ async fn without_home_the_passwd_entry_names_it_for_the_configuration_and_for_ch
 }
 
 /// Limits of inotify are those of a user namespace: the daemon gets one of its own, and others are left alone.
+#[tokio::test]
+async fn a_path_from_its_own_directory_and_blocked_signals_are_no_matter() {
+    let lab = Lab::new();
+    let config = lab.config_path();
+    let directory = config.parent().unwrap().display();
+    // `run --log json --config FILE --socket PATH`
+    let exec =
+        "exec env --block-signal=TERM \"$DAEMON\" \"$1\" \"$2\" \"$3\" \"$4\" config.yaml \"$6\" \"$7\"";
+    wrap(&lab, &format!("cd {directory}\n{exec}"));
+    let daemon = Daemon::start(&lab, "").await;
+    let health = daemon.get("/health").await.json();
+    assert_eq!(health["config_path"].as_str(), config.to_str());
+    assert!(daemon.stop().await.status.success());
+}
+
 async fn starts_without_inotify_and_gets_it_back(limit: &str, word: &str) {
     let lab = Lab::new();
     let _sshd = Sshd::start(&lab).await;

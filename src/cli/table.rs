@@ -269,9 +269,17 @@ mod tests {
 
     #[test]
     fn a_state_and_a_port_are_whole_on_80_columns() {
-        let text = rendered(&snapshot(), Some(80));
+        let waiting = TunnelStatus {
+            state: StateName::AwaitingPort,
+            pid: Some(4_194_304),
+            listeners: Vec::new(),
+            local_port: "127.0.0.1:18080".to_owned(),
+            remote_host: "deploy@db-server.example.org".to_owned(),
+            ..tunnel("database-of-the-shop")
+        };
+        let text = rendered(&Snapshot { tunnels: vec![waiting], ..snapshot() }, Some(80));
         let table = text.split("\n\n").next().unwrap();
-        for word in ["awaiting_port", "RESTARTS", "8081"] {
+        for word in ["awaiting_port", "4194304", "127.0.0.1:18080", "RESTARTS"] {
             assert!(table.contains(word), "{table}");
         }
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
